@@ -1,0 +1,234 @@
+"""The embedder: a frozen language model and a recipe, from texts to vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from tp_retrieval.embedding import maps_file
+from tp_retrieval.embedding.backbone import Backbone, ModelSource, n_blocks_of
+from tp_retrieval.embedding.forward import Prefix, check_causal, hidden_states, read_prefix
+from tp_retrieval.embedding.postprocess import AffineMap, combine, fit_maps
+from tp_retrieval.embedding.readout import read
+from tp_retrieval.embedding.recipe import Recipe
+from tp_retrieval.embedding.template import clean
+from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, batches, collate, plain_tokenizer
+from tp_retrieval.errors import InputError, OutOfMemoryError, TruncationWarning
+from tp_retrieval.types import Float32Array, Provenance, VectorView, checked_texts
+
+Role = Literal["query", "document"]
+
+DEFAULT_RECIPE = "retrieval"
+_TOKEN_BUDGET = {"cpu": 2048}  # padded tokens a batch: what two cores keep in cache, and what an accelerator wants
+_ACCELERATOR_TOKEN_BUDGET = 32768
+_WINDOW = 4096  # texts that are tokenised and sorted by length together, so that memory does not grow with the input
+
+
+class Embedder:
+    """Embed queries and documents with a language model that is neither trained nor changed.
+
+    `maps` are affine maps fitted on a corpus, one a view; with them the vectors are mapped, weighted and of unit length,
+    without them they are the raw views side by side. Raises `RecipeError` where recipe and model do not fit,
+    `UnsupportedModelError` where the model can't be rewired.
+    """
+
+    def __init__(self, backbone: Backbone, recipe: Recipe, maps: Sequence[AffineMap] | None = None) -> None:
+        self._backbone = backbone
+        self._recipe = recipe
+        self._maps = None if maps is None else tuple(maps)
+        self._exits = recipe.exits(backbone.n_blocks)
+        self._depth = recipe.depth(backbone.n_blocks)
+        self._budget = _TOKEN_BUDGET.get(backbone.device.type, _ACCELERATOR_TOKEN_BUDGET)
+        self._plain = plain_tokenizer(backbone.tokenizer)
+        self._max_tokens = min(recipe.max_tokens, backbone.max_positions or recipe.max_tokens)
+        self._tokenizers = {
+            template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens)
+            for template in recipe.query + recipe.document
+        }
+        self._prefixes: dict[tuple[int, ...], Prefix] = {}
+        check_causal(backbone)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        recipe: str | Path | Recipe | None = None,
+        device: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> Embedder:
+        """Load a model only as deep as its recipe reads it.
+
+        `model` is a hub id, a folder, a GGUF file or a folder that `save` wrote; None is the embedded default, else the
+        hub's SmolLM2-135M-Instruct. `recipe` is a `Recipe`, a name or a JSON file, by default `retrieval`. `dtype` "auto"
+        is bfloat16 where it is faster than float32 here. `model_kwargs` go to transformers as they are. Raises
+        `ModelNotFoundError`, `UnsupportedModelError` or `RecipeError`.
+        """
+        saved = maps_file.read(Path(model)) if model is not None else None
+        if saved is not None:
+            if recipe is not None:
+                raise InputError(f"recipe: {model} was fitted with its own recipe; leave the argument out")
+            model, revision, recipe = saved.model, revision or saved.revision, saved.recipe
+        source = ModelSource.find(
+            model,
+            revision=revision,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            model_kwargs=model_kwargs or {},
+        )
+        config = source.config()
+        if not isinstance(recipe, Recipe):
+            recipe = Recipe.load(recipe or DEFAULT_RECIPE, source.name)
+        depth = recipe.depth(n_blocks_of(config))
+        backbone = Backbone.load(source, config, depth, device=device, dtype=dtype)
+        embedder = cls(backbone, recipe, None if saved is None else saved.maps)
+        if saved is not None:
+            saved.check_weights(embedder.provenance.weights)
+        return embedder
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe this embedder follows."""
+        return self._recipe
+
+    @cached_property
+    def raw_views(self) -> tuple[VectorView, ...]:
+        """The stretches of a raw vector, one a view of the recipe."""
+        width = self._backbone.width
+        return tuple(VectorView(width, view.postprocess, view.weight) for view in self._recipe.views)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return sum(view.width for view in self.raw_views)
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """The model and recipe behind the vectors, for an index to compare."""
+        backbone = self._backbone
+        return Provenance(
+            model=backbone.name,
+            source=backbone.origin,
+            revision=backbone.revision,
+            weights=backbone.fingerprint(self._depth),
+            dtype=str(backbone.dtype).removeprefix("torch."),
+            recipe=self._recipe.to_dict(),
+            views=self.raw_views if self._maps is None else (VectorView(self.dimension),),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that decides what a text's vector is: weights, tokenizer, raw recipe and fitted maps."""
+        parts = [self.provenance.weights, json.dumps(self._recipe.raw().to_dict(), sort_keys=True)]
+        if self._maps is not None:
+            parts += [json.dumps(self._recipe.to_dict(), sort_keys=True), *(map_.digest() for map_ in self._maps)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many of the model's own tokens a text has, without template and special tokens."""
+        return len(self._plain.encode(checked_texts([text])[0]).ids)
+
+    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one vector a text, `(n, dimension) float32`, through the recipe's query templates."""
+        return self._embed(texts, "query", show_progress)
+
+    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one vector a text, `(n, dimension) float32`, through the recipe's document templates."""
+        return self._embed(texts, "document", show_progress)
+
+    def normalize(self, raw: Float32Array) -> Float32Array:
+        """Turn raw views side by side into weighted unit vectors, for a store other than an `Index`, without maps."""
+        return combine(raw, self.raw_views, [AffineMap()] * len(self.raw_views))
+
+    def fit(self, texts: Sequence[str]) -> Embedder:
+        """Return the same embedder with its recipe's maps fitted on documents, giving mapped unit vectors."""
+        raw = Embedder(self._backbone, self._recipe).embed_documents(texts)
+        return Embedder(self._backbone, self._recipe, fit_maps(raw, self.raw_views))
+
+    def save(self, folder: str | Path) -> None:
+        """Write recipe.json and maps.safetensors, from which `from_pretrained(folder)` makes this embedder again."""
+        if self._maps is None:
+            raise InputError("save: this embedder has no fitted maps; call fit(texts) first, or keep its recipe's JSON")
+        maps_file.write(Path(folder), self._recipe, self._maps, self.provenance)
+
+    def _embed(self, texts: Sequence[str], role: Role, show_progress: bool) -> Float32Array:
+        listed = checked_texts(texts)
+        if self._recipe.clean:
+            listed = [clean(text) for text in listed]
+        templates = self._recipe.templates(role)
+        raw = np.zeros((len(listed), self.dimension), dtype=np.float32)
+        cut: dict[int, int] = {}
+        with tqdm(total=len(listed) * len(templates), unit="text", disable=not show_progress) as bar:
+            for begin in range(0, len(listed), _WINDOW):
+                window = listed[begin : begin + _WINDOW]
+                for template in templates:
+                    rows = self._tokenizers[template].rows(window)
+                    cut |= {begin + i: row.cut for i, row in enumerate(rows) if row.cut}
+                    raw[begin : begin + len(window)] += self._embed_rows(rows, bar) / len(templates)
+        if cut:
+            self._warn_of_truncation(cut, len(listed))
+        return raw if self._maps is None else combine(raw, self.raw_views, self._maps)
+
+    def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any]) -> Float32Array:
+        """Return raw vectors of rows of one template; a batch that does not fit in memory is halved, for good."""
+        raw = np.empty((len(rows), self.dimension), dtype=np.float32)
+        waiting = batches(rows, self._budget)[::-1]
+        while waiting:
+            group = waiting.pop()
+            batch = [rows[i] for i in group]
+            try:
+                with self._backbone.lock:
+                    raw[group] = self._forward(batch)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if len(group) == 1:
+                    raise OutOfMemoryError(
+                        f"a text of {len(batch[0].ids)} tokens does not fit in memory alone; lower the recipe's max_tokens"
+                    ) from error
+                half = len(group) // 2
+                self._budget = half * len(batch[0].ids)
+                waiting += [group[half:], group[:half]]
+                continue
+            bar.update(len(group))
+        return raw
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[Row]) -> Float32Array:
+        batch = collate(rows).to(self._backbone.device)
+        if batch.prefix not in self._prefixes:
+            self._prefixes[batch.prefix] = read_prefix(self._backbone, batch.prefix, self._depth)
+        prefix = self._prefixes[batch.prefix]
+        states = hidden_states(self._backbone, batch, prefix, set(self._exits), self._recipe.prepend)
+        views = [
+            read(states[exit], batch.last, batch.text, view.readout)
+            for exit, view in zip(self._exits, self._recipe.views, strict=True)
+        ]
+        vectors: Float32Array = torch.cat(views, dim=1).cpu().numpy()
+        return vectors
+
+    def _warn_of_truncation(self, cut: dict[int, int], total: int) -> None:
+        worst = max(cut, key=lambda i: cut[i])
+        warnings.warn(
+            f"{len(cut)} of {total} texts were cut to max_tokens={self._max_tokens}; texts[{worst}] lost the most, "
+            f"its last {cut[worst]} tokens",
+            TruncationWarning,
+            stacklevel=4,
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -1,0 +1,89 @@
+"""Token prepending: hooks on the blocks of a model, there for one forward pass and gone after it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from tp_retrieval.embedding.recipe import Prepend
+
+PreHook = Callable[[torch.Tensor], torch.Tensor | None]
+
+
+@contextmanager
+def prepending(
+    blocks: Sequence[nn.Module],
+    prepend: Prepend | None,
+    slot: torch.Tensor | None,
+    last: torch.Tensor,
+    prefix_sums: Mapping[int, torch.Tensor],
+    prefix_length: int,
+) -> Iterator[None]:
+    """Rewrite the slot of every row before blocks `start..stop` (Token Prepending, arXiv 2412.11556, section 3).
+
+    `slot` and `last` are positions `(B,)`. `prefix_sums[i]` is the sum `(H,)` of a cached prefix's inputs of block i,
+    which `tp-mean` needs. Without `prepend` or slot nothing happens.
+    """
+    if prepend is None or slot is None:
+        yield
+        return
+    rows = torch.arange(len(last), device=last.device)
+
+    def copy_last(hidden: torch.Tensor) -> torch.Tensor:
+        hidden = hidden.clone()  # the input may be another block's output, which a view still reads
+        hidden[rows, slot] = hidden[rows, last]
+        return hidden
+
+    def copy_mean(hidden: torch.Tensor, prefix_sum: torch.Tensor | None) -> torch.Tensor:
+        hidden = hidden.clone()
+        real = torch.arange(hidden.shape[1], device=last.device) <= last[:, None]
+        real[rows, slot] = False
+        total = (hidden * real[:, :, None]).sum(dim=1, dtype=torch.float32)
+        if prefix_sum is not None:
+            total += prefix_sum
+        hidden[rows, slot] = (total / (real.sum(dim=1) + prefix_length)[:, None]).to(hidden.dtype)
+        return hidden
+
+    hooks: dict[nn.Module, PreHook] = {}
+    for i in range(prepend.start, prepend.stop):
+        if prepend.kind == "tp":
+            hooks[blocks[i]] = copy_last
+        else:
+            hooks[blocks[i]] = lambda hidden, i=i: copy_mean(hidden, prefix_sums.get(i))  # type: ignore[misc]
+    with pre_hooks(hooks):
+        yield
+
+
+@contextmanager
+def pre_hooks(hooks: Mapping[nn.Module, PreHook]) -> Iterator[None]:
+    """Call a function on the hidden states that enter a module, in this thread only, and unhook whatever happens.
+
+    A function returns what shall enter instead, or None to leave it.
+    """
+    owner = threading.get_ident()
+    handles = []
+
+    def register(module: nn.Module, function: PreHook) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            if threading.get_ident() != owner:
+                return None
+            if args:
+                changed = function(args[0])
+                return None if changed is None else ((changed, *args[1:]), kwargs)
+            changed = function(kwargs["hidden_states"])
+            return None if changed is None else (args, {**kwargs, "hidden_states": changed})
+
+        handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    try:
+        for module, function in hooks.items():
+            register(module, function)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

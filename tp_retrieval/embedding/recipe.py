@@ -1,0 +1,234 @@
+"""A recipe: the whole way from text to vector, as data that is checked when it is made."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from tp_retrieval.embedding.template import SLOT, Template
+from tp_retrieval.errors import RecipeError
+
+FORMAT = 1
+PREPEND_KINDS = ("tp", "tp-mean")
+READOUTS = ("last", "mean", "last+mean")
+POSTPROCESS = re.compile(r"none|center|(abtt|whiten):[1-9]\d*")
+
+Readout = Literal["last", "mean", "last+mean"]
+PrependKind = Literal["tp", "tp-mean"]
+
+
+@dataclass(frozen=True)
+class Prepend:
+    """Rewire the slot in blocks `start <= i < stop` (from 0): `tp` copies the last token, `tp-mean` the row's mean."""
+
+    kind: PrependKind
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        _require(self.kind in PREPEND_KINDS, "prepend.kind", self.kind, f"one of {', '.join(PREPEND_KINDS)}")
+        _require(_is_int(self.start) and self.start >= 0, "prepend.start", self.start, "a block number from 0")
+        _require(_is_int(self.stop), "prepend.stop", self.stop, "a block number")
+        _require(self.start < self.stop, "prepend.stop", self.stop, f"more than prepend.start, {self.start}")
+
+
+@dataclass(frozen=True)
+class View:
+    """One reading of a forward pass.
+
+    `exit` counts the blocks that ran: 0 is the input embeddings, -1 all but the last block, None all blocks and the
+    final norm. `postprocess` is the map that an index fits on its corpus; `weight` is the view's share of the cosine.
+    """
+
+    exit: int | None
+    readout: Readout = "last"
+    postprocess: str = "none"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        valid = self.exit is None or (_is_int(self.exit) and self.exit >= -1)
+        _require(valid, "views.exit", self.exit, "a number of blocks from 0, -1 or null")
+        _require(self.readout in READOUTS, "views.readout", self.readout, f"one of {', '.join(READOUTS)}")
+        valid = isinstance(self.postprocess, str) and POSTPROCESS.fullmatch(self.postprocess) is not None
+        _require(valid, "views.postprocess", self.postprocess, "none, center, abtt:K or whiten:D")
+        valid = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
+        _require(valid and 0 < self.weight < float("inf"), "views.weight", self.weight, "a positive number")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Describe how queries and documents become vectors.
+
+    `query` and `document` are templates (or strings, or several of either, whose vectors are averaged view by view).
+    Raises `RecipeError` naming field and value when the parts contradict each other.
+    """
+
+    query: tuple[Template, ...]
+    document: tuple[Template, ...]
+    views: tuple[View, ...]
+    prepend: Prepend | None = None
+    clean: bool = True
+    max_tokens: int = 512
+
+    def __init__(
+        self,
+        query: str | Template | Sequence[str | Template],
+        document: str | Template | Sequence[str | Template],
+        views: Sequence[View],
+        prepend: Prepend | None = None,
+        clean: bool = True,
+        max_tokens: int = 512,
+    ) -> None:
+        values = {
+            "query": _templates("query", query),
+            "document": _templates("document", document),
+            "views": tuple(views),
+            "prepend": prepend,
+            "clean": clean,
+            "max_tokens": max_tokens,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        _require(bool(self.views), "views", [], "at least one view")
+        _require(isinstance(self.clean, bool), "clean", self.clean, "true or false")
+        _require(_is_int(self.max_tokens) and self.max_tokens > 0, "max_tokens", self.max_tokens, "a positive number")
+        templates = self.query + self.document
+        slotted = [t.source for t in templates if t.has_slot]
+        if self.prepend is None:
+            _require(not slotted, "prepend", None, f"set, because the template {slotted[:1]} has the slot {SLOT}")
+            return
+        _require(bool(slotted), "prepend", _prepend_json(self.prepend), f"null, because no template has the slot {SLOT}")
+        if all(view.exit is not None and view.exit >= 0 for view in self.views):
+            self._check_stop(max(view.exit or 0 for view in self.views))
+
+    def _check_stop(self, deepest: int) -> None:
+        if self.prepend is not None:
+            _require(self.prepend.stop <= deepest, "prepend.stop", self.prepend.stop, f"at most the deepest exit, {deepest}")
+
+    def exits(self, n_blocks: int) -> tuple[int | None, ...]:
+        """Return each view's exit in a model of `n_blocks`, None for the final norm; `RecipeError` where too shallow."""
+        exits = []
+        for view in self.views:
+            exits.append(n_blocks - 1 if view.exit == -1 else view.exit)
+            _require((exits[-1] or 0) <= n_blocks, "views.exit", view.exit, f"at most {n_blocks}, the model's blocks")
+        self._check_stop(max(n_blocks if exit is None else exit for exit in exits))
+        return tuple(exits)
+
+    def depth(self, n_blocks: int) -> int:
+        """Return how many blocks of a model of `n_blocks` the recipe runs."""
+        return max(n_blocks if exit is None else exit for exit in self.exits(n_blocks))
+
+    def templates(self, role: Literal["query", "document"]) -> tuple[Template, ...]:
+        """Return the templates of a role."""
+        return self.query if role == "query" else self.document
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Read a recipe from parsed JSON; an unknown or missing key raises `RecipeError`."""
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"recipe: expected an object, got {type(data).__name__}")
+        fields = _keys(data, "", {"format", "query", "document", "views"}, {"clean", "prepend", "max_tokens"})
+        _require(fields.pop("format") == FORMAT, "format", data["format"], f"{FORMAT}")
+        if not isinstance(fields["views"], list):
+            raise RecipeError(f"views: {fields['views']!r} must be a list of objects")
+        fields["views"] = [
+            View(**_keys(view, "views.", {"exit"}, {"readout", "postprocess", "weight"})) for view in fields["views"]
+        ]
+        if fields.get("prepend") is not None:
+            fields["prepend"] = Prepend(**_keys(fields["prepend"], "prepend.", {"kind", "start", "stop"}, set()))
+        return cls(**fields)
+
+    @classmethod
+    def load(cls, name: str | Path, model: str = "") -> Recipe:
+        """Read a recipe file, or a named recipe; a name measured for `model` wins over the general one."""
+        path = Path(name)
+        if path.suffix != ".json" and len(path.parts) == 1:
+            return cls._named(str(name), model)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe: can't read {path} ({error})") from error
+        try:
+            return cls.from_dict(json.loads(text))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise RecipeError(f"recipe: {path} is not JSON ({error})") from error
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+
+    @classmethod
+    def _named(cls, name: str, model: str) -> Recipe:
+        folder = resources.files("tp_retrieval.embedding") / "recipes"
+        measured = [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.lower() in model.lower()]
+        for place in (*measured, folder):
+            file = place / f"{name}.json"
+            if file.is_file():
+                return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        known = ", ".join(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")))
+        raise RecipeError(f"recipe: no recipe is called {name!r}; known are {known}, or give a path to a .json file")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as its JSON object; `from_dict` gives an equal recipe back."""
+        return {
+            "format": FORMAT,
+            "query": _sources(self.query),
+            "document": _sources(self.document),
+            "clean": self.clean,
+            "prepend": _prepend_json(self.prepend),
+            "views": [vars(view).copy() for view in self.views],
+            "max_tokens": self.max_tokens,
+        }
+
+    def to_json(self) -> str:
+        """Return the recipe as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    def raw(self) -> Recipe:
+        """Return the recipe without maps and weights: equal raw recipes give equal raw vectors."""
+        return replace(self, views=[replace(view, postprocess="none", weight=1.0) for view in self.views])
+
+
+def _templates(field: str, value: object) -> tuple[Template, ...]:
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    _require(bool(items), field, value, "a template or a list of templates")
+    try:
+        return tuple(item if isinstance(item, Template) else Template(cast("str", item)) for item in items)
+    except RecipeError as error:
+        raise RecipeError(f"{field}: {error}") from error
+
+
+def _sources(templates: tuple[Template, ...]) -> str | list[str]:
+    sources = [template.source for template in templates]
+    return sources[0] if len(sources) == 1 else sources
+
+
+def _prepend_json(prepend: Prepend | None) -> dict[str, Any] | None:
+    return None if prepend is None else vars(prepend).copy()
+
+
+def _keys(data: object, where: str, required: set[str], optional: set[str]) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{where.rstrip('.') or 'recipe'}: {data!r} must be an object")
+    unknown = sorted(set(data) - required - optional)
+    missing = sorted(required - set(data))
+    if unknown:
+        raise RecipeError(f"{where}{unknown[0]}: unknown key; known are {', '.join(sorted(required | optional))}")
+    if missing:
+        raise RecipeError(f"{where}{missing[0]}: missing")
+    return dict(data)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(condition: bool, field: str, value: object, expected: str) -> None:
+    if not condition:
+        raise RecipeError(f"{field}: {json.dumps(value, default=str)} must be {expected}")

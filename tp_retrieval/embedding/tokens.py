@@ -1,0 +1,180 @@
+"""Text and template to token rows, and rows to batches.
+
+The string before the slot and the string after it are tokenised separately, as the method's authors do; text and
+template after the slot are tokenised together, because BPE merges across the quotes. Where the text lies is known from
+character offsets, never from searching for a token.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tokenizers import Encoding, Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from tp_retrieval.embedding.template import Template
+from tp_retrieval.errors import InputError, RecipeError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MIN_TEXT_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text in its template: all ids, where the slot is (None without one), which ids are text, how many were cut.
+
+    The first `prefix` ids are the same for every text of the template; the slot's id is a placeholder.
+    """
+
+    ids: list[int]
+    prefix: int
+    slot: int | None
+    text: tuple[int, int]
+    cut: int
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Rows padded on the right, without their common prefix; `slot`, `last` and `text` count from the prefix's end."""
+
+    prefix: tuple[int, ...]
+    ids: torch.Tensor  # (B, T) int64
+    slot: torch.Tensor | None  # (B,) int64
+    last: torch.Tensor  # (B,) int64
+    text: torch.Tensor  # (B, 2) int64, start and stop
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """Return the batch on a device."""
+        slot = None if self.slot is None else self.slot.to(device)
+        return TokenBatch(self.prefix, self.ids.to(device), slot, self.last.to(device), self.text.to(device))
+
+
+class TemplateTokenizer:
+    """Turn texts into rows of one template that are at most `max_tokens` long.
+
+    Truncation takes text tokens only, from the end. Raises `RecipeError` if the template leaves the text no room.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, plain: Tokenizer, template: Template, max_tokens: int) -> None:
+        self._plain = plain
+        self._max_tokens = max_tokens
+        self._placeholder = tokenizer.bos_token_id or tokenizer.eos_token_id or 0
+
+        def literal(text: str) -> list[int]:
+            return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []
+
+        lead, self._before = _split_after_last(template.before, tokenizer.all_special_tokens)
+        self._after, tail = _split_before_first(template.after, tokenizer.all_special_tokens)
+        self._tail = literal(tail)
+        head = _start_tokens(tokenizer) + literal(template.head)
+        self._slot = len(head) if template.has_slot else None
+        self._lead = head + [self._placeholder] * template.has_slot + literal(lead)
+        self.prefix = tuple(head if template.has_slot else self._lead + self._stable_ids())
+        room = max_tokens - len(self.rows([""])[0].ids)
+        if room < _MIN_TEXT_TOKENS:
+            needed = max_tokens - room + _MIN_TEXT_TOKENS
+            raise RecipeError(f"max_tokens: {max_tokens} must be at least {needed} for the template {template.source!r}")
+
+    def rows(self, texts: Sequence[str]) -> list[Row]:
+        """Return one row a text."""
+        joint = [f"{self._before}{text}{self._after}" for text in texts]
+        encodings = self._plain.encode_batch(joint)
+        return [self._row(encoding, len(text)) for encoding, text in zip(encodings, texts, strict=True)]
+
+    def _row(self, encoding: Encoding, length: int) -> Row:
+        ids, offsets = encoding.ids, encoding.offsets
+        begin = len(self._before)
+        start, stop = _text_tokens(offsets, begin, begin + length)
+        fixed = len(self._lead) + len(self._tail)
+        keep = min(stop - start, max(stop - start - (fixed + len(ids) - self._max_tokens), 0))
+        while 0 < keep < stop - start and offsets[start + keep][0] < offsets[start + keep - 1][1]:
+            keep -= 1  # a character of several tokens is cut whole
+        cut = stop - start - keep
+        ids = self._lead + ids[: start + keep] + ids[stop:] + self._tail
+        if len(ids) > self._max_tokens:
+            raise InputError(f"a text leaves {len(ids)} template tokens where max_tokens is {self._max_tokens}")
+        first = len(self._lead) + start
+        ids = ids or [self._placeholder]  # an empty text in an empty template still needs a position to read
+        prefix = len(self.prefix) if self._begins_with_prefix(ids) else 0
+        return Row(ids, prefix, self._slot, (first, first + keep), cut)
+
+    def _begins_with_prefix(self, ids: list[int]) -> bool:
+        return len(ids) > len(self.prefix) and tuple(ids[: len(self.prefix)]) == self.prefix
+
+    def _stable_ids(self) -> list[int]:
+        """Return the ids with which almost any text's row begins; rows where BPE merged otherwise go without them."""
+        probes = [self._plain.encode(self._before + probe).ids for probe in ("a", "1", "'", " ", "\n")]
+        return list(os.path.commonprefix(probes))
+
+
+def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Return a private copy of a fast tokenizer to which special tokens are text, and which adds none."""
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(f"{type(tokenizer).__name__} has no character offsets; a fast tokenizer is needed")
+    plain: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)  # type: ignore[attr-defined]
+    plain.encode_special_tokens = True
+    plain.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    plain.no_truncation()
+    plain.no_padding()
+    return plain
+
+
+def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
+    """Group row numbers so that rows of like length share a batch of at most `budget` padded tokens, longest first."""
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].prefix, len(rows[i].ids)), reverse=True)
+    groups: list[list[int]] = []
+    for i in order:
+        group = groups[-1] if groups else []
+        if group and rows[group[0]].prefix == rows[i].prefix and (len(group) + 1) * _length(rows[group[0]]) <= budget:
+            group.append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def collate(rows: Sequence[Row]) -> TokenBatch:
+    """Pad rows of one template and one prefix on the right, without the prefix."""
+    skip = rows[0].prefix
+    width = max(len(row.ids) for row in rows) - skip
+    ids = torch.tensor([row.ids[skip:] + [0] * (width - len(row.ids) + skip) for row in rows])
+    slot = None if rows[0].slot is None else torch.tensor([(row.slot or 0) - skip for row in rows])
+    last = torch.tensor([len(row.ids) - 1 - skip for row in rows])
+    text = torch.tensor([[row.text[0] - skip, row.text[1] - skip] for row in rows])
+    return TokenBatch(tuple(rows[0].ids[:skip]), ids, slot, last, text)
+
+
+def _length(row: Row) -> int:
+    return len(row.ids) - row.prefix
+
+
+def _text_tokens(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int]:
+    """Return the range of tokens that lie wholly in the characters begin..end; one across a border is template."""
+    inside = [i for i, (a, b) in enumerate(offsets) if begin <= a < b <= end]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return what the tokenizer puts before a text by its own convention, such as a BOS token."""
+    bare = list(tokenizer("a", add_special_tokens=False).input_ids)
+    full = list(tokenizer("a").input_ids)
+    for i in range(len(full) - len(bare) + 1):
+        if full[i : i + len(bare)] == bare:
+            return full[:i]
+    return []
+
+
+def _split_after_last(text: str, marks: Sequence[str]) -> tuple[str, str]:
+    cut = max((text.rfind(mark) + len(mark) for mark in marks if mark and mark in text), default=0)
+    return text[:cut], text[cut:]
+
+
+def _split_before_first(text: str, marks: Sequence[str]) -> tuple[str, str]:
+    cut = min((text.find(mark) for mark in marks if mark and mark in text), default=len(text))
+    return text[:cut], text[cut:]

@@ -1,0 +1,106 @@
+"""The values that cross the package's borders, and the one thing an index asks of an embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tp_retrieval.errors import InputError
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with what is known about it; `metadata` holds what JSON holds, `id` None lets the index choose one."""
+
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document found: its score (higher is better), its rank from 1, and the parts that made the score.
+
+    `parts` holds what was computed: `dense` (cosine, -1 to 1), `lexical` (BM25, 0 and up), later `rerank`.
+    """
+
+    document: Document
+    score: float
+    rank: int
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VectorView:
+    """One stretch of an embedder's raw vector: its width, the map an index fits to it, and its weight."""
+
+    width: int
+    postprocess: str = "none"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a raw vector, so that an index can say what differs when it is opened with something else.
+
+    `source` is what `Embedder.from_pretrained` takes to load the model again; None is the embedded default.
+    """
+
+    model: str
+    source: str | None
+    revision: str | None
+    weights: str
+    dtype: str
+    recipe: Mapping[str, Any]
+    views: tuple[VectorView, ...]
+
+
+class TextEmbedder(Protocol):
+    """What an index needs: two ways from text to `(n, dimension) float32`, and a name for what they compute."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def embed_queries(self, texts: Sequence[str]) -> Float32Array: ...
+
+    def embed_documents(self, texts: Sequence[str]) -> Float32Array: ...
+
+
+@runtime_checkable
+class HasProvenance(Protocol):
+    """An embedder that also tells which model and recipe it is made of."""
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+
+def checked_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
+    """Return the texts as a list; raise `InputError` naming the first that is no str or can't be encoded as UTF-8."""
+    if isinstance(texts, (str, bytes)):
+        raise InputError(f"{name}: expected a list of texts, got one {type(texts).__name__}; put it into a list")
+    listed = list(texts)
+    for i, text in enumerate(listed):
+        check_text(text, f"{name}[{i}]")
+    return listed
+
+
+def check_text(text: object, name: str) -> None:
+    """Raise `InputError` if a value is no str or holds half of a surrogate pair."""
+    if not isinstance(text, str):
+        raise InputError(f"{name}: expected str, got {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name}: character {error.start} is the lone surrogate U+{ord(text[error.start]):04X}, which no encoding "
+            f"holds; drop it with text.encode('utf-8', 'ignore').decode()"
+        ) from error
