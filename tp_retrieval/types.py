@@ -65,14 +65,18 @@ class TextEmbedder(Protocol):
     """What an index needs: two ways from text to `(n, dimension) float32`, and a name for what they compute."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Length of the vectors."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Equal for two embedders exactly if they give equal vectors."""
 
-    def embed_queries(self, texts: Sequence[str]) -> Float32Array: ...
+    def embed_queries(self, texts: Sequence[str]) -> Float32Array:
+        """Return one vector a query."""
 
-    def embed_documents(self, texts: Sequence[str]) -> Float32Array: ...
+    def embed_documents(self, texts: Sequence[str]) -> Float32Array:
+        """Return one vector a document."""
 
 
 @runtime_checkable
@@ -80,7 +84,8 @@ class HasProvenance(Protocol):
     """An embedder that also tells which model and recipe it is made of."""
 
     @property
-    def provenance(self) -> Provenance: ...
+    def provenance(self) -> Provenance:
+        """The model and the recipe."""
 
 
 def checked_texts(texts: Sequence[str], name: str = "texts") -> list[str]:

@@ -1,0 +1,1 @@
+"""Text to vectors. torch and transformers live here."""

@@ -41,7 +41,7 @@ class ModelSource:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, model: str | Path | None, **options: Any) -> ModelSource:  # noqa: ANN401
+    def find(cls, model: str | Path | None, **options: Any) -> ModelSource:
         """Return the source of a hub id, a folder or a GGUF file; None is the embedded default, else its hub id."""
         given = None if model is None else str(model)
         if model is None:
@@ -51,7 +51,7 @@ class ModelSource:
             return cls(path.stem, str(gguf.unpacked(path)), given, **options)
         return cls(str(model), str(model), given, **options)
 
-    def config(self) -> Any:  # noqa: ANN401
+    def config(self) -> Any:
         """Load the configuration; raise `ModelNotFoundError` with the remedy where the model can't be had."""
         with self._explained():
             return AutoConfig.from_pretrained(self.location, **self._options())
@@ -61,7 +61,7 @@ class ModelSource:
         with self._explained():
             return AutoTokenizer.from_pretrained(self.location, **self._options())
 
-    def weights(self, config: Any, dtype: torch.dtype) -> PreTrainedModel:  # noqa: ANN401
+    def weights(self, config: Any, dtype: torch.dtype) -> PreTrainedModel:
         """Load the weights that the configuration asks for, from safetensors only."""
         with self._explained(), _quiet_transformers():
             model: PreTrainedModel = AutoModel.from_pretrained(
@@ -109,7 +109,13 @@ class Backbone:
 
     @classmethod
     def load(
-        cls, source: ModelSource, config: Any, depth: int, *, device: str | None, dtype: str | torch.dtype  # noqa: ANN401
+        cls,
+        source: ModelSource,
+        config: Any,
+        depth: int,
+        *,
+        device: str | None,
+        dtype: str | torch.dtype,
     ) -> Backbone:
         """Load the first `depth` blocks of a model; raise `UnsupportedModelError` if it can't be rewired."""
         where = torch.device(device or default_device())
@@ -137,7 +143,7 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Device of the input embeddings, where batches go."""
-        return self.decoder.get_input_embeddings().weight.device
+        return next(self.decoder.get_input_embeddings().parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -173,13 +179,13 @@ def _digest(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def n_blocks_of(config: Any) -> int:  # noqa: ANN401
+def n_blocks_of(config: Any) -> int:
     """Return how many blocks a configuration describes."""
     check_architecture(config)
     return int(config.get_text_config().num_hidden_layers)
 
 
-def shortened(config: Any, depth: int) -> Any:  # noqa: ANN401
+def shortened(config: Any, depth: int) -> Any:
     """Return a copy of a configuration that ends after `depth` blocks."""
     config = copy.deepcopy(config)
     text = config.get_text_config()
@@ -193,7 +199,7 @@ def shortened(config: Any, depth: int) -> Any:  # noqa: ANN401
     return config
 
 
-def check_architecture(config: Any) -> None:  # noqa: ANN401
+def check_architecture(config: Any) -> None:
     """Raise `UnsupportedModelError` with the reason if a configuration is of no attention-only decoder."""
     kind = getattr(config, "model_type", type(config).__name__)
     text = config.get_text_config()
@@ -235,7 +241,7 @@ def _bfloat16_pays(device: str) -> bool:
     without AMX was measured at half of float32's rate.
     """
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
     operands = [torch.ones(512, 512), torch.ones(512, 512, dtype=torch.bfloat16)]

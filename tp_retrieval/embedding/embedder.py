@@ -214,8 +214,8 @@ class Embedder:
         prefix = self._prefixes[batch.prefix]
         states = hidden_states(self._backbone, batch, prefix, set(self._exits), self._recipe.prepend)
         views = [
-            read(states[exit], batch.last, batch.text, view.readout)
-            for exit, view in zip(self._exits, self._recipe.views, strict=True)
+            read(states[count], batch.last, batch.text, view.readout)
+            for count, view in zip(self._exits, self._recipe.views, strict=True)
         ]
         vectors: Float32Array = torch.cat(views, dim=1).cpu().numpy()
         return vectors

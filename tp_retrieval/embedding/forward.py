@@ -35,8 +35,11 @@ class Prefix:
 class _SharedPrefix(DynamicLayer):
     """A cache layer that puts the prefix before any batch's keys and values and never grows."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.keys, self.values = keys, values
         self.is_initialized = True
 
@@ -49,7 +52,7 @@ class _SharedPrefix(DynamicLayer):
         return keys, values
 
 
-class _DeepestExit(Exception):
+class _DeepestExitReached(Exception):  # noqa: N818, no error
     """Raised by a hook once everything asked for was read, to skip the blocks that are left."""
 
 
@@ -71,7 +74,10 @@ def read_prefix(backbone: Backbone, ids: Sequence[int], depth: int) -> Prefix:
     embeds = backbone.decoder.get_input_embeddings()(torch.tensor([list(ids)], device=backbone.device))
     cache = DynamicCache()  # without the model's configuration: no layer forgets what a sliding window would drop
     states = _run(backbone, embeds, range(depth + 1), cache)
-    keys_values = tuple((layer.keys, layer.values) for layer in cache.layers[:depth])
+    layers = [layer for layer in cache.layers[:depth] if isinstance(layer, DynamicLayer)]
+    keys_values = tuple(
+        (layer.keys, layer.values) for layer in layers if layer.keys is not None and layer.values is not None
+    )
     sums = {block: hidden[0].sum(dim=0, dtype=torch.float32) for block, hidden in states.items() if block is not None}
     return Prefix(len(ids), keys_values, sums)
 
@@ -85,30 +91,34 @@ def hidden_states(
     if batch.slot is not None:
         embeds[torch.arange(len(embeds), device=embeds.device), batch.slot] = 0.0  # zeros measured best, see README
     cache = Cache(layers=[_SharedPrefix(*pair) for pair in prefix.keys_values]) if prefix.length else None
-    rewired = prepending(backbone.blocks, prepend, batch.slot, batch.last, prefix.sums or {}, prefix.length)
+    rewired = prepending(list(backbone.blocks), prepend, batch.slot, batch.last, prefix.sums or {}, prefix.length)
     return _run(backbone, embeds, exits, cache, rewired)
 
 
 def _run(
-    backbone: Backbone, embeds: torch.Tensor, exits: Collection[Exit], cache: Cache | None, rewired: Any = None  # noqa: ANN401
+    backbone: Backbone,
+    embeds: torch.Tensor,
+    exits: Collection[Exit],
+    cache: Cache | None,
+    rewired: Any = None,
 ) -> dict[Exit, torch.Tensor]:
     """Run the decoder and keep the hidden states at `exits`; without None among them it stops at the deepest."""
     states: dict[Exit, torch.Tensor] = {}
-    wanted = sorted(exit for exit in exits if exit is not None)
+    wanted = sorted(count for count in exits if count is not None)
     stop = None if None in exits else wanted[-1]
 
-    def keep(exit: int, hidden: torch.Tensor) -> None:
-        states[exit] = hidden
-        if exit == stop:
-            raise _DeepestExit
+    def keep(count: int, hidden: torch.Tensor) -> None:
+        states[count] = hidden
+        if count == stop:
+            raise _DeepestExitReached
 
-    def keep_output(module: nn.Module, args: object, output: Any) -> None:  # noqa: ANN401
+    def keep_output(module: nn.Module, args: object, output: Any) -> None:
         keep(len(backbone.blocks), output[0] if isinstance(output, tuple) else output)
 
     reads: dict[nn.Module, PreHook] = {
-        backbone.blocks[exit]: lambda hidden, exit=exit: keep(exit, hidden)  # type: ignore[misc]
-        for exit in wanted
-        if exit < len(backbone.blocks)
+        backbone.blocks[count]: lambda hidden, count=count: keep(count, hidden)  # type: ignore[misc]
+        for count in wanted
+        if count < len(backbone.blocks)
     }
     with ExitStack() as stack:
         stack.enter_context(pre_hooks(reads))  # before prepending, which changes what enters a block, not what left
@@ -119,6 +129,6 @@ def _run(
         try:
             output = backbone.decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=cache is not None)
             states[None] = output.last_hidden_state
-        except _DeepestExit:
+        except _DeepestExitReached:
             pass
     return states

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tp_retrieval.errors import ModelNotFoundError
 
@@ -66,12 +67,12 @@ def _unpack(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
+    source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(**source)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+        config = AutoConfig.from_pretrained(file.parent, **source)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
         packed = AutoModelForCausalLM.from_pretrained(
-            **source, config=config, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+            file.parent, config=config, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **source
         )
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ModelNotFoundError(f"{file} can't be read as a GGUF model: {error}") from error

@@ -54,14 +54,15 @@ def fit_maps(raw: Float32Array, views: Sequence[VectorView]) -> tuple[AffineMap,
 
 def split(raw: Float32Array, views: Sequence[VectorView]) -> list[Float32Array]:
     """Cut raw vectors `(n, sum of widths)` into their views."""
-    return np.split(raw, np.cumsum([view.width for view in views])[:-1], axis=1)
+    parts: list[Float32Array] = np.split(raw, np.cumsum([view.width for view in views])[:-1], axis=1)
+    return parts
 
 
 def unit(vectors: Float32Array) -> Float32Array:
     """Return the rows at L2 length 1 (computed in float64); rows of zeros stay."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
-    scaled = np.divide(vectors, lengths, where=lengths > 0, out=np.zeros(vectors.shape))
-    return scaled.astype(np.float32)
+    scaled: Float32Array = (vectors / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    return scaled
 
 
 def combine(raw: Float32Array, views: Sequence[VectorView], maps: Sequence[AffineMap]) -> Float32Array:

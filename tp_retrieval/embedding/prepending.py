@@ -12,6 +12,7 @@ from torch import nn
 
 from tp_retrieval.embedding.recipe import Prepend
 
+HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None
 PreHook = Callable[[torch.Tensor], torch.Tensor | None]
 
 
@@ -69,7 +70,7 @@ def pre_hooks(hooks: Mapping[nn.Module, PreHook]) -> Iterator[None]:
     handles = []
 
     def register(module: nn.Module, function: PreHook) -> None:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
             if threading.get_ident() != owner:
                 return None
             if args:

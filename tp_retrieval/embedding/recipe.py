@@ -111,7 +111,8 @@ class Recipe:
 
     def _check_stop(self, deepest: int) -> None:
         if self.prepend is not None:
-            _require(self.prepend.stop <= deepest, "prepend.stop", self.prepend.stop, f"at most the deepest exit, {deepest}")
+            stop = self.prepend.stop
+            _require(stop <= deepest, "prepend.stop", stop, f"at most the deepest exit, {deepest}")
 
     def exits(self, n_blocks: int) -> tuple[int | None, ...]:
         """Return each view's exit in a model of `n_blocks`, None for the final norm; `RecipeError` where too shallow."""
@@ -119,12 +120,12 @@ class Recipe:
         for view in self.views:
             exits.append(n_blocks - 1 if view.exit == -1 else view.exit)
             _require((exits[-1] or 0) <= n_blocks, "views.exit", view.exit, f"at most {n_blocks}, the model's blocks")
-        self._check_stop(max(n_blocks if exit is None else exit for exit in exits))
+        self._check_stop(max(n_blocks if count is None else count for count in exits))
         return tuple(exits)
 
     def depth(self, n_blocks: int) -> int:
         """Return how many blocks of a model of `n_blocks` the recipe runs."""
-        return max(n_blocks if exit is None else exit for exit in self.exits(n_blocks))
+        return max(n_blocks if count is None else count for count in self.exits(n_blocks))
 
     def templates(self, role: Literal["query", "document"]) -> tuple[Template, ...]:
         """Return the templates of a role."""
@@ -192,7 +193,7 @@ class Recipe:
 
     def raw(self) -> Recipe:
         """Return the recipe without maps and weights: equal raw recipes give equal raw vectors."""
-        return replace(self, views=[replace(view, postprocess="none", weight=1.0) for view in self.views])
+        return replace(self, views=tuple(replace(view, postprocess="none", weight=1.0) for view in self.views))
 
 
 def _templates(field: str, value: object) -> tuple[Template, ...]:

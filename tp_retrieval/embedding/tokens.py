@@ -8,7 +8,7 @@ character offsets, never from searching for a token.
 from __future__ import annotations
 
 import copy
-import os
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -111,14 +111,15 @@ class TemplateTokenizer:
     def _stable_ids(self) -> list[int]:
         """Return the ids with which almost any text's row begins; rows where BPE merged otherwise go without them."""
         probes = [self._plain.encode(self._before + probe).ids for probe in ("a", "1", "'", " ", "\n")]
-        return list(os.path.commonprefix(probes))
+        shared = zip(*probes, strict=False)
+        return [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, shared)]
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """Return a private copy of a fast tokenizer to which special tokens are text, and which adds none."""
     if not tokenizer.is_fast:
         raise UnsupportedModelError(f"{type(tokenizer).__name__} has no character offsets; a fast tokenizer is needed")
-    plain: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)  # type: ignore[attr-defined]
+    plain: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
     plain.encode_special_tokens = True
     plain.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     plain.no_truncation()

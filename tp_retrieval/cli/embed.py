@@ -1,0 +1,70 @@
+"""`tp-retrieval embed`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.sources import read_texts
+from tp_retrieval.errors import InputError
+
+
+class RoleName(StrEnum):
+    """Which of the recipe's templates to use."""
+
+    query = "query"
+    document = "document"
+
+
+class DtypeName(StrEnum):
+    """What to compute in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def embed(
+    file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
+    role: Annotated[RoleName, typer.Option(help="Whose template the texts go through.")],
+    output: Annotated[Path, typer.Option(help="A .npy file, float32, one row a text: the recipe's raw views.")],
+    model: Model = None,
+    recipe: RecipeOption = None,
+    dtype: Annotated[DtypeName, typer.Option(help="Type the model computes in.")] = DtypeName.auto,
+    as_json: Json = False,
+) -> None:
+    """Write the vectors of a file's texts."""
+    texts = read_texts(file)
+    if output.suffix != ".npy":
+        raise InputError(f"--output: {output} must end in .npy")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"--output: there is no folder {output.parent}")
+
+    from tp_retrieval import Embedder
+
+    embedder = Embedder.from_pretrained(model, recipe=recipe, dtype=dtype.value)
+    method = embedder.embed_queries if role is RoleName.query else embedder.embed_documents
+    vectors = method(texts, show_progress=sys.stderr.isatty())
+    try:
+        np.save(output, vectors)
+    except OSError as error:
+        raise InputError(f"--output: can't write {output} ({error})") from error
+    made = embedder.provenance
+    done = {
+        "output": str(output),
+        "texts": len(texts),
+        "dimension": embedder.dimension,
+        "model": made.model,
+        "dtype": made.dtype,
+        "fingerprint": embedder.fingerprint,
+    }
+    if as_json:
+        print_json(done)
+    else:
+        print_fields(done)

@@ -1,0 +1,145 @@
+"""`tp-retrieval index`."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from tqdm.auto import tqdm
+
+from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.sources import Source, find, read, records
+from tp_retrieval.errors import InputError
+
+if TYPE_CHECKING:
+    from tp_retrieval import Document, Index
+
+_BATCH = 64  # chunks that are embedded and made durable together
+_REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
+
+
+@dataclass
+class _Indexed:
+    """What the index holds of one file."""
+
+    digests: set[str] = field(default_factory=set)
+    ids: list[str] = field(default_factory=list)
+    expected: int = 0
+
+
+@dataclass(frozen=True)
+class _Report:
+    index: str
+    files: int
+    unchanged_files: int
+    added: int
+    removed: int
+    documents: int
+
+
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders: .md .rst .txt .html .jsonl")],
+    into: Annotated[Path, typer.Option(help="Folder of the index; made if it is not there.")],
+    model: Model = None,
+    recipe: RecipeOption = None,
+    chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
+    as_json: Json = False,
+) -> None:
+    """Index files and folders. Run it again after a change: unchanged files are skipped, removed ones forgotten."""
+    sources = [read(path) for path in find(paths)]
+    for source in sources:
+        if source.format == "jsonl":
+            list(records(source))  # a broken line is named before any work is done
+
+    opened, count_tokens = _open(into, model, recipe)
+    with opened:
+        report = _update(opened, count_tokens, sources, [path for path in paths if path.is_dir()], chunk_tokens)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        print_fields(asdict(report))
+
+
+def _open(into: Path, model: str | None, recipe: str | None) -> tuple[Index, Callable[[str], int]]:
+    from tp_retrieval import Embedder, Index, Recipe
+
+    if not (into / "index.sqlite").is_file():
+        if into.exists() and (not into.is_dir() or any(into.iterdir())):
+            raise InputError(f"--into: {into} holds other files; give an index, an empty folder or a new one")
+        embedder = Embedder.from_pretrained(model, recipe=recipe)
+        return Index.create(into, embedder), embedder.count_tokens
+    if model is None and recipe is None:
+        opened = Index.open(into)
+        if not isinstance(opened.embedder, Embedder):
+            raise InputError(f"--into: {into} was made by an embedder that counts no tokens")
+        return opened, opened.embedder.count_tokens
+    with Index.open(into) as stored:
+        made_by = stored.info()
+    kept = None if made_by.recipe is None else Recipe.from_dict(made_by.recipe)
+    embedder = Embedder.from_pretrained(model or made_by.source, recipe=recipe or kept)
+    return Index.open(into, embedder), embedder.count_tokens
+
+
+def _update(
+    opened: Index, count_tokens: Callable[[str], int], sources: Sequence[Source], roots: Sequence[Path], chunk_tokens: int
+) -> _Report:
+    known = _known_files(opened)
+    stale: list[str] = []
+    pending: list[Document] = []
+    unchanged = 0
+    for source in sources:
+        before = known.pop(str(source.path), _Indexed())
+        digest = source.digest(chunk_tokens)
+        if before.digests == {digest} and len(before.ids) == before.expected:
+            unchanged += 1
+            continue
+        from tp_retrieval.cli.chunks import chunk
+
+        chunks = chunk(source, chunk_tokens, count_tokens)
+        there = set(before.ids) if before.digests == {digest} else set()  # an interrupted run left some of them
+        pending += [document for document in chunks if document.id not in there]
+        stale += set(before.ids) - {document.id for document in chunks if document.id}
+    for path, before in known.items():
+        if any(Path(path).is_relative_to(root.resolve()) for root in roots):
+            stale += before.ids  # the file is gone from a folder that was given
+
+    _check_ids(pending)
+    with tqdm(total=len(pending), unit="chunk", disable=not sys.stderr.isatty()) as bar:
+        for batch in _batches(pending):
+            opened.add(batch)
+            bar.update(len(batch))
+    removed = opened.delete(stale)
+    if len(opened) > _REFIT_AT * opened.info().fitted_on:
+        opened.rebuild()
+    return _Report(str(opened.info().path), len(sources), unchanged, len(pending), removed, len(opened))
+
+
+def _known_files(opened: Index) -> dict[str, _Indexed]:
+    known: dict[str, _Indexed] = defaultdict(_Indexed)
+    for document in opened:
+        path = document.metadata.get("path")
+        if isinstance(path, str) and document.id is not None:
+            entry = known[path]
+            entry.digests.add(str(document.metadata.get("digest")))
+            entry.ids.append(document.id)
+            entry.expected = int(document.metadata.get("chunks", 0))
+    return known
+
+
+def _check_ids(documents: Sequence[Document]) -> None:
+    paths: dict[str | None, str] = {}
+    for document in documents:
+        path = document.metadata["path"]
+        if document.id in paths:
+            raise InputError(f"{path}: the id {document.id!r} stands in {paths[document.id]} already")
+        paths[document.id] = path
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+    for begin in range(0, len(documents), _BATCH):
+        yield documents[begin : begin + _BATCH]

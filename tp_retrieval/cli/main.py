@@ -1,0 +1,49 @@
+"""The command line: `tp-retrieval index|search|embed|info`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TextIO
+
+import typer
+
+from tp_retrieval.cli import embed, index, info, search
+from tp_retrieval.errors import TPRetrievalError
+
+app = typer.Typer(
+    name="tp-retrieval",
+    help="Turn a frozen language model into a retrieval stack: embed, index, search.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("embed")(embed.embed)
+app.command("info")(info.info)
+
+
+def main() -> None:
+    """Run the command line; a caller's mistake is one line on stderr and exit code 2."""
+    warnings.showwarning = _one_line  # what texts were cut is for the caller to see, where it was raised is not
+    try:
+        app()
+    except TPRetrievalError as error:
+        sys.stderr.write(f"tp-retrieval: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
+        sys.exit(130)
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if category.__module__.startswith("tp_retrieval"):
+        sys.stderr.write(f"tp-retrieval: {message}\n")

@@ -1,0 +1,40 @@
+"""What commands print: one JSON document or readable text on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; by default the embedded model.")]
+RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default `retrieval`.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Print names and values as a table without borders."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    Console().print(table)
+
+
+def shortened(path: str) -> str:
+    """Return a path relative to the current folder where it lies below it."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

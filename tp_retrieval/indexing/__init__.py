@@ -1,0 +1,1 @@
+"""Vectors to an index on disk. faiss and sqlite3 live here."""

@@ -1,0 +1,100 @@
+"""What an index accepts: everything is checked before anything changes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tp_retrieval.errors import IncompatibleIndexError, InputError
+from tp_retrieval.types import Document, Float32Array, HasProvenance, Provenance, TextEmbedder, check_text
+
+
+def prepared(documents: Sequence[Document | str]) -> list[tuple[str, str, str]]:
+    """Return documents as `(id, text, metadata JSON)`; raise `InputError` naming the first bad one by position."""
+    if isinstance(documents, (str, bytes, Document)):
+        raise InputError(f"documents: expected a list, got one {type(documents).__name__}; put it into a list")
+    rows: list[tuple[str, str, str]] = []
+    seen: dict[str, int] = {}
+    for i, given in enumerate(documents):
+        if not isinstance(given, (Document, str)):
+            raise InputError(f"documents[{i}]: expected Document or str, got {type(given).__name__}")
+        document = Document(given) if isinstance(given, str) else given
+        check_text(document.text, f"documents[{i}].text")
+        id_ = uuid.uuid4().hex if document.id is None else document.id
+        check_text(id_, f"documents[{i}].id")
+        if id_ in seen:
+            raise InputError(f"documents[{i}].id: {id_!r} is documents[{seen[id_]}].id too; one add takes an id once")
+        seen[id_] = i
+        rows.append((id_, document.text, _metadata_json(document.metadata, f"documents[{i}].metadata")))
+    return rows
+
+
+def checked_vectors(raw: Float32Array, count: int, dimension: int) -> Float32Array:
+    """Return `raw` as `(count, dimension) float32`; raise `InputError` for another shape, NaN or infinity."""
+    array = np.asarray(raw)
+    if array.shape != (count, dimension):
+        raise InputError(f"vectors: shape {array.shape} must be {(count, dimension)}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"vectors: type {array.dtype} must be floating point")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise InputError(f"vectors[{bad[0]}]: holds NaN or infinity")
+    return array
+
+
+def check_search(k: int, mode: str, dense_weight: float, fusion: str) -> None:
+    """Raise `InputError` for an argument of a search that has no meaning."""
+    if not isinstance(k, int) or isinstance(k, bool) or k < 0:
+        raise InputError(f"k: {k!r} must be a whole number from 0")
+    if mode not in ("hybrid", "dense", "lexical"):
+        raise InputError(f"mode: {mode!r} must be hybrid, dense or lexical")
+    if not 0 <= dense_weight <= 1:
+        raise InputError(f"dense_weight: {dense_weight!r} must be from 0 to 1")
+    if fusion not in ("convex", "reciprocal-rank"):
+        raise InputError(f"fusion: {fusion!r} must be convex or reciprocal-rank")
+
+
+def check_embedder(
+    embedder: TextEmbedder, *, path: object, dimension: int, fingerprint: str, provenance: Mapping[str, Any] | None
+) -> None:
+    """Raise `IncompatibleIndexError` naming each field in which an embedder differs from the one that made an index."""
+    if embedder.fingerprint == fingerprint and embedder.dimension == dimension:
+        return
+    stored: dict[str, Any] = {"dimension": dimension}
+    given: dict[str, Any] = {"dimension": embedder.dimension}
+    if provenance is not None and isinstance(embedder, HasProvenance):
+        stored |= _comparable(Provenance(**provenance))
+        given |= _comparable(embedder.provenance)
+    differ = [key for key in sorted(stored.keys() | given.keys()) if stored.get(key) != given.get(key)]
+    if not differ:
+        differ, stored, given = ["fingerprint"], {"fingerprint": fingerprint}, {"fingerprint": embedder.fingerprint}
+    named = "; ".join(f"{k}: stored {json.dumps(stored.get(k))}, given {json.dumps(given.get(k))}" for k in differ)
+    raise IncompatibleIndexError(f"{path} was made by another embedder ({named}); open it with the one that made it")
+
+
+def _comparable(provenance: Provenance) -> dict[str, Any]:
+    """Return what decides a raw vector, one level deep. Maps and weights do not: the index has its own."""
+    recipe = dict(provenance.recipe)
+    views = [{"exit": view["exit"], "readout": view["readout"]} for view in recipe.pop("views")]
+    named = {"model": provenance.model, "revision": provenance.revision, "weights": provenance.weights}
+    return {**named, "recipe.views": views, **{f"recipe.{key}": value for key, value in recipe.items()}}
+
+
+def _metadata_json(metadata: object, name: str) -> str:
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"{name}: expected a mapping, got {type(metadata).__name__}")
+    plain = dict(metadata)
+    try:
+        text = json.dumps(plain, allow_nan=False, sort_keys=True)
+        same = json.loads(text) == plain
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{name}: JSON can't hold it ({error})") from error
+    if not same:
+        raise InputError(f"{name}: JSON would change it; use str keys, lists for tuples, and plain values")
+    return text

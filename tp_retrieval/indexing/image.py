@@ -1,0 +1,119 @@
+"""The FAISS image of a store: read from its snapshot, brought up to date by replay, written again when worth it.
+
+The store is the truth. The image may be lost, damaged or behind; it is then made from the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tp_retrieval.embedding.postprocess import AffineMap, combine, fit_maps
+from tp_retrieval.indexing.store import Store, StoredMap
+from tp_retrieval.indexing.vectors import Vectors
+from tp_retrieval.types import Float32Array, VectorView
+
+FIT_AT = 64
+"""Rows from which on a map is fitted; fewer say too little about where a corpus lies."""
+
+_SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
+
+
+class VectorImage:
+    """Follow a store with mapped unit vectors in memory. Not thread-safe: its owner calls it under one lock."""
+
+    def __init__(self, folder: Path, store: Store, dimension: int, views: Sequence[VectorView]) -> None:
+        self._folder = folder
+        self._store = store
+        self._dimension = dimension
+        self._views = tuple(views)
+        self._vectors = Vectors(dimension)
+        self._maps = (AffineMap(),) * len(self._views)
+        self._last_seq = self._deletions = self._map_generation = self._data_version = 0
+        self._unsaved = 0
+
+    def load(self) -> None:
+        """Read the snapshot if it is the one the store knows, and replay what came after."""
+        self._data_version = self._store.data_version()
+        self._map_generation = self._store.meta("map_generation")
+        fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps())
+        self._maps = fitted or (AffineMap(),) * len(self._views)
+        self._vectors, self._last_seq, self._deletions = Vectors(self._dimension), 0, 0
+        known = self._store.meta("snapshot")
+        if known is not None and known["map_generation"] == self._map_generation:
+            read = Vectors.read(self._folder / known["file"], self._dimension, known["sha256"])
+            if read is not None:
+                self._vectors, self._last_seq, self._deletions = read, known["last_seq"], known["deletions"]
+        self._unsaved = 0
+        self.replay()
+        if len(self._vectors) != len(self._store):  # a snapshot of other rows
+            self._vectors, self._last_seq = Vectors(self._dimension), 0
+            self.replay()
+
+    def refresh(self) -> None:
+        """Follow what other processes committed."""
+        current = self._store.data_version()
+        if current != self._data_version:
+            self._data_version = current
+            self.replay()
+
+    def replay(self) -> None:
+        """Drop what was deleted and add what is new since the last replay; under new maps, start over."""
+        if self._store.meta("map_generation") != self._map_generation:
+            self.load()
+            return
+        deletions = self._store.meta("deletions")
+        if deletions != self._deletions:
+            gone = np.setdiff1d(self._vectors.seqs, self._store.seqs())
+            self._vectors.remove(gone)
+            self._unsaved += len(gone)
+            self._deletions = deletions
+        for seqs, raw in self._store.vectors(after=self._last_seq):
+            self._vectors.add(seqs, self.mapped(raw))
+            self._last_seq = int(seqs[-1])
+            self._unsaved += len(seqs)
+
+    def mapped(self, raw: Float32Array) -> Float32Array:
+        """Return raw vectors `(n, dimension)` as the unit vectors that are compared."""
+        return combine(raw, self._views, self._maps)
+
+    def search(self, unit: Float32Array, k: int) -> list[tuple[int, float]]:
+        """Return the k nearest rows and their cosines, best first."""
+        return self._vectors.search(unit, k)
+
+    def scores(self, unit: Float32Array, seqs: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the cosines of rows."""
+        return self._vectors.scores(unit, seqs)
+
+    def fit(self) -> None:
+        """Fit every view's map on all rows of the store, inside a transaction; too few rows are left as they are."""
+        if len(self._store) < FIT_AT or all(view.postprocess == "none" for view in self._views):
+            return
+        raw = np.concatenate([vectors for _, vectors in self._store.vectors()])
+        maps = zip(self._views, fit_maps(raw, self._views), strict=True)
+        self._store.set_maps([StoredMap(view.postprocess, len(raw), fitted.arrays()) for view, fitted in maps])
+
+    def save(self, *, at_least: int = _SNAPSHOT_AT) -> None:
+        """Write a snapshot if that many rows changed since the last one; outside a transaction."""
+        if self._unsaved < max(at_least, 1):
+            return
+        previous = self._store.meta("snapshot")
+        generation = 1 if previous is None else previous["generation"] + 1
+        name = f"vectors-{generation}.faiss"
+        known = {
+            "file": name,
+            "generation": generation,
+            "sha256": self._vectors.write(self._folder / name),
+            "last_seq": self._last_seq,
+            "deletions": self._deletions,
+            "map_generation": self._map_generation,
+        }
+        with self._store.transaction():
+            self._store.set_meta("snapshot", known)
+        self._unsaved = 0
+        for file in self._folder.glob("vectors-*"):
+            if file.name != name:
+                file.unlink(missing_ok=True)
