@@ -1,0 +1,105 @@
+"""Vectors equal the slow reference: every architecture, with and without prepending, middle and last exits."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from tests import reference, tiny
+from tp_retrieval import Embedder, Recipe
+from tp_retrieval.embedding.recipe import Prepend, View
+
+TEXTS = [
+    "A man is playing a guitar",
+    'She said "why?"',
+    "",
+    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich, 日本語も書ける 😀 and on it goes for some more words?",
+]
+PLAIN = 'This sentence : "{text}" means in one word:"'
+SLOTTED = 'This sentence : <PST> "{text}" means in one word:"'
+VIEWS = [
+    View(0),
+    View(2),
+    View(2, "mean"),
+    View(3, "last+mean"),
+    View(4),
+    View(None),
+    View(None, "mean"),
+]
+
+
+def relative_error(got, want):
+    return np.linalg.norm(got - want) / np.linalg.norm(want)
+
+
+def expected(model, tokenizer, template, text, views, **scope):
+    states, normed, inside = reference.hidden_states(model, tokenizer, template, text, **scope)
+    return np.concatenate([reference.read(states, normed, inside, v.exit, v.readout).numpy() for v in views])
+
+
+@pytest.fixture(scope="module", params=sorted(tiny.CONFIGS))
+def folder(request, tmp_path_factory, smol_folder):
+    path = tmp_path_factory.mktemp(request.param)
+    tiny.save(request.param, path, smol_folder)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("template", "prepend"),
+    [
+        (PLAIN, None),
+        ("{text}", None),
+        (SLOTTED, Prepend("tp", 1, 2)),
+        (SLOTTED, Prepend("tp", 0, 4)),
+        ("<PST> {text}", Prepend("tp", 1, 3)),
+        (SLOTTED, Prepend("tp-mean", 1, 3)),
+    ],
+    ids=["plain", "bare", "tp-1-2", "tp-0-4", "tp-empty-head", "tp-mean"],
+)
+def test_every_architecture_equals_the_reference(folder, template, prepend):
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    embedder = Embedder.from_pretrained(
+        folder, recipe=Recipe(template, template, VIEWS, prepend), dtype="float32", device="cpu"
+    )
+    scope = {} if prepend is None else {"start": prepend.start, "stop": prepend.stop, "kind": prepend.kind}
+    got = embedder.embed_documents(TEXTS)
+    for text, vector in zip(TEXTS, got, strict=True):
+        want = expected(model, tokenizer, template, text, VIEWS, **scope)
+        for view, g, w in zip(VIEWS, np.split(vector, len(VIEWS)), np.split(want, len(VIEWS)), strict=True):
+            assert relative_error(g, w) < 1e-4, (view, text)
+
+
+def test_only_the_blocks_up_to_the_deepest_exit_are_loaded_and_equal_the_whole_model(folder):
+    views = [View(1), View(2, "mean")]
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    embedder = Embedder.from_pretrained(folder, recipe=Recipe(PLAIN, PLAIN, views), dtype="float32", device="cpu")
+    assert len(embedder._backbone.blocks) == 2
+    got = embedder.embed_documents(TEXTS[:1])[0]
+    assert relative_error(got, expected(model, tokenizer, PLAIN, TEXTS[0], views)) < 1e-4
+
+
+@pytest.mark.parametrize("scope", [(1, 2), (1, 7), (20, 26)])
+@pytest.mark.parametrize("name", ["prompteol-tp", "cot-tp", "ke-tp"])
+def test_the_embedded_model_equals_the_reference(smol_model, name, scope):
+    model, tokenizer = smol_model
+    named = Recipe.load(name)
+    views = [View(27), View(-1), View(None)]
+    recipe = Recipe(named.query, named.document, views, Prepend("tp", *scope))
+    got = Embedder.from_pretrained(recipe=recipe, dtype="float32").embed_queries(TEXTS)
+    source = named.query[0].source
+    for text, vector in zip(TEXTS, got, strict=True):
+        resolved = [View(27), View(29), View(None)]
+        want = expected(model, tokenizer, source, text, resolved, start=scope[0], stop=scope[1])
+        for view, g, w in zip(views, np.split(vector, 3), np.split(want, 3), strict=True):
+            assert relative_error(g, w) < 1e-4, (view, text)
+
+
+def test_several_templates_are_averaged_view_by_view(smol_model):
+    model, tokenizer = smol_model
+    recipe = Recipe.load("metaeol-tp")
+    assert len(recipe.query) == 8
+    got = Embedder.from_pretrained(recipe=recipe, dtype="float32").embed_queries(TEXTS[:1])[0]
+    each = [expected(model, tokenizer, t.source, TEXTS[0], [View(29)], start=1, stop=2) for t in recipe.query]
+    assert relative_error(got, np.mean(each, axis=0)) < 1e-4
