@@ -1,32 +1,7 @@
-import hashlib
-import re
-
-import numpy as np
 import pytest
 
-from tp_retrieval import Embedder, InputError
-
-
-class ToyEmbedder:
-    """16 numbers a text: the hashed counts of its words. Exact, fast, and the same everywhere."""
-
-    dimension = 16
-
-    def __init__(self, fingerprint="toy"):
-        self.fingerprint = fingerprint
-        self.embedded = []
-
-    def embed_documents(self, texts):
-        self.embedded += texts
-        return np.array([self._vector(text) for text in texts], dtype=np.float32).reshape(-1, 16)
-
-    embed_queries = embed_documents
-
-    def _vector(self, text):
-        vector = np.zeros(16)
-        for word in re.findall(r"\w+", text.lower()):
-            vector[hashlib.sha256(word.encode()).digest()[0] % 16] += 1
-        return vector + 0.01
+from tests.toy import ToyEmbedder
+from tp_retrieval import Embedder
 
 
 @pytest.fixture
@@ -56,6 +31,3 @@ def smol_folder():
     from tp_retrieval.embedding import gguf
 
     return gguf.unpacked(gguf.embedded_model())
-
-
-__all__ = ["InputError", "ToyEmbedder"]

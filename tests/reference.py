@@ -18,22 +18,21 @@ def clean(text):
 def hidden_states(model, tokenizer, template, text, *, start=None, stop=None, kind="tp", padding=3):
     """Return ([state after i blocks for i in 0..L], final norm's output), each (T, H), and the text's token range."""
     text = clean(text)
-    bos = [] if tokenizer.bos_token_id is None or not tokenizer("a").input_ids[0] == tokenizer.bos_token_id else [
-        tokenizer.bos_token_id
-    ]
+    first = tokenizer("a").input_ids[0]
+    bos = [first] if first == tokenizer.bos_token_id else []
     front, after = template.split("{text}")
     if "<PST>" in front:
         head, before = front.split("<PST>")
         ids = bos + tokenizer(head, add_special_tokens=False).input_ids
         slot = len(ids)
-        ids = ids + [0]
+        ids = [*ids, 0]
     else:
         before, ids, slot = front, bos, None
     tail = tokenizer(before + text + after, add_special_tokens=False, return_offsets_mapping=True)
     inside = [
         len(ids) + i
         for i, (a, b) in enumerate(tail.offset_mapping)
-        if a >= len(before) and b <= len(before) + len(text) and b > a
+        if (a >= len(before) or not before[a:].strip()) and len(before) < b <= len(before) + len(text) and b > a
     ]
     ids = ids + tail.input_ids
 

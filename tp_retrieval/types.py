@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -90,8 +90,8 @@ class HasProvenance(Protocol):
 
 def checked_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
     """Return the texts as a list; raise `InputError` naming the first that is no str or can't be encoded as UTF-8."""
-    if isinstance(texts, (str, bytes)):
-        raise InputError(f"{name}: expected a list of texts, got one {type(texts).__name__}; put it into a list")
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise InputError(f"{name}: expected a list of texts, got one {type(texts).__name__}")
     listed = list(texts)
     for i, text in enumerate(listed):
         check_text(text, f"{name}[{i}]")

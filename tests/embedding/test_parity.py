@@ -13,7 +13,7 @@ TEXTS = [
     "A man is playing a guitar",
     'She said "why?"',
     "",
-    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich, 日本語も書ける 😀 and on it goes for some more words?",
+    "Zwölf Boxkämpfer jagen Viktor quer über den Deich, 日本語も書ける 😀 and on it goes for some more words?",
 ]
 PLAIN = 'This sentence : "{text}" means in one word:"'
 SLOTTED = 'This sentence : <PST> "{text}" means in one word:"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -76,29 +77,41 @@ def _records(source: Source, splitter: RecursiveCharacterTextSplitter) -> Iterat
             yield Document(piece.page_content, {**record.metadata, **place}, id_)
 
 
-def _cut(text: str, headings: list[tuple[int, int, str]]) -> Iterator[Section]:
-    """Cut a text before each heading `(offset, level, title)`."""
-    trail: list[tuple[int, str]] = []
-    borders = [(0, 0, ""), *headings]
-    for (start, level, title), following in zip(borders, [*headings, (len(text), 0, "")], strict=True):
-        if title:
-            trail = [*(entry for entry in trail if entry[0] < level), (level, title)]
-        if text[start : following[0]].strip():
-            yield Section(start, text[start : following[0]], tuple(name for _, name in trail))
+@dataclass(frozen=True)
+class Heading:
+    """A heading's first and last character, its level from 1 and its words."""
+
+    start: int
+    stop: int
+    level: int
+    title: str
 
 
-def _markdown_headings(text: str) -> Iterator[tuple[int, int, str]]:
+def _cut(text: str, headings: list[Heading]) -> Iterator[Section]:
+    """Cut a text before each heading; one with nothing under it goes with the next."""
+    trail: list[Heading] = []
+    begin = 0
+    for heading, following in itertools.pairwise([Heading(0, 0, 0, ""), *headings, Heading(len(text), 0, 0, "")]):
+        if heading.title:
+            trail = [*(above for above in trail if above.level < heading.level), heading]
+        last = following.start == len(text)
+        if text[heading.stop : following.start].strip() or (last and text[begin:].strip()):
+            yield Section(begin, text[begin : following.start], tuple(above.title for above in trail))
+            begin = following.start
+
+
+def _markdown_headings(text: str) -> Iterator[Heading]:
     offset, fenced = 0, False
     for line in text.splitlines(keepends=True):
         if _FENCE.match(line):
             fenced = not fenced
         found = None if fenced else _MARKDOWN_HEADING.match(line)
         if found:
-            yield offset, len(found[1]), found[2]
+            yield Heading(offset, offset + len(line), len(found[1]), found[2])
         offset += len(line)
 
 
-def _rst_headings(text: str) -> Iterator[tuple[int, int, str]]:
+def _rst_headings(text: str) -> Iterator[Heading]:
     """Find titles with a line of punctuation under them, and maybe above; styles rank in the order they appear."""
     lines = text.splitlines(keepends=True)
     offsets = [0]
@@ -115,7 +128,7 @@ def _rst_headings(text: str) -> Iterator[tuple[int, int, str]]:
         style = (under[1], over)
         if style not in styles:
             styles.append(style)
-        yield offsets[i - 2 if over else i - 1], styles.index(style) + 1, title
+        yield Heading(offsets[i - 2 if over else i - 1], offsets[i + 1], styles.index(style) + 1, title)
 
 
 def _html_to_markdown(html: str) -> str:

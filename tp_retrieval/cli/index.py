@@ -111,7 +111,11 @@ def _update(
     _check_ids(pending)
     with tqdm(total=len(pending), unit="chunk", disable=not sys.stderr.isatty()) as bar:
         for batch in _batches(pending):
-            opened.add(batch)
+            try:
+                opened.add(batch)
+            except KeyboardInterrupt:
+                sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
+                raise typer.Exit(130) from None
             bar.update(len(batch))
     removed = opened.delete(stale)
     if len(opened) > _REFIT_AT * opened.info().fitted_on:

@@ -32,9 +32,6 @@ def main() -> None:
     except TPRetrievalError as error:
         sys.stderr.write(f"tp-retrieval: {' '.join(str(error).split())}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
-        sys.exit(130)
 
 
 def _one_line(

@@ -91,7 +91,8 @@ class TemplateTokenizer:
     def _row(self, encoding: Encoding, length: int) -> Row:
         ids, offsets = encoding.ids, encoding.offsets
         begin = len(self._before)
-        start, stop = _text_tokens(offsets, begin, begin + length)
+        blank = begin - len(self._before.rstrip())
+        start, stop = _text_tokens(offsets, begin, begin + length, blank)
         fixed = len(self._lead) + len(self._tail)
         keep = min(stop - start, max(stop - start - (fixed + len(ids) - self._max_tokens), 0))
         while 0 < keep < stop - start and offsets[start + keep][0] < offsets[start + keep - 1][1]:
@@ -155,9 +156,13 @@ def _length(row: Row) -> int:
     return len(row.ids) - row.prefix
 
 
-def _text_tokens(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int]:
-    """Return the range of tokens that lie wholly in the characters begin..end; one across a border is template."""
-    inside = [i for i, (a, b) in enumerate(offsets) if begin <= a < b <= end]
+def _text_tokens(offsets: Sequence[tuple[int, int]], begin: int, end: int, blank: int) -> tuple[int, int]:
+    """Return the range of tokens that lie in the characters begin..end.
+
+    The first may have swallowed some of the `blank` characters of white space before the text; any other token across
+    a border is template.
+    """
+    inside = [i for i, (a, b) in enumerate(offsets) if begin - blank <= a < b <= end and b > begin]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 

@@ -132,12 +132,12 @@ class Index:
         ids = [id_ for id_, _, _ in rows]
         texts = [text for _, text, _ in rows]
         vectors = self._embed("documents", texts, show_progress)
-        with self._lock, self._store.transaction():
-            self._store.delete(ids)
-            self._store.insert(rows, vectors)
-            if not self._store.maps():
-                self._image.fit()
         with self._lock:
+            with self._store.transaction():
+                self._store.delete(ids)
+                self._store.insert(rows, vectors)
+                if not self._store.maps():
+                    self._image.fit()
             self._image.replay()
             self._image.save()
         return ids
@@ -276,6 +276,8 @@ class Index:
         words = self._store.lexical(text, count)
         words |= self._store.lexical(text, count, [seq for seq, _ in near if seq not in words])
         seqs = np.array(sorted({seq for seq, _ in near} | set(words)), dtype=np.int64)
+        if not len(seqs):
+            return []
         dense = self._image.scores(unit, seqs)
         lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)
         fuse = fusions.convex if how == "convex" else fusions.reciprocal_rank

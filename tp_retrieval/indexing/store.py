@@ -124,6 +124,7 @@ class Store:
         """Let everything read inside be of one moment."""
         with self._explained():
             self._connection.execute("BEGIN")
+            self._connection.execute("SELECT 1 FROM meta LIMIT 1")  # the moment is that of the first read
             try:
                 yield
             finally:

@@ -1,0 +1,256 @@
+"""The commands, run as a user would; their mistakes are one line and exit code 2."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tp_retrieval import Embedder, Index, Recipe
+from tp_retrieval.cli import main as command
+from tp_retrieval.embedding.recipe import View
+
+RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")], max_tokens=128)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A shallow recipe, so that the embedded model is quick."""
+    file = tmp_path_factory.mktemp("recipe") / "shallow.json"
+    file.write_text(RECIPE.to_json())
+    return file
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tp-retrieval", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as stop:
+            command.main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "guide.md").write_text(
+        "# Guide\n\nWelcome.\n\n## Install\n\nRun the installer. It asks for a folder.\n\n```\n# no heading\n```\n\n"
+        "## Remove\n\nDelete the folder. " + "The removal takes a while. " * 60
+    )
+    (folder / "faq.rst").write_text("FAQ\n===\n\nWhy is it slow?\n---------------\n\nBecause of the weather.\n")
+    (folder / "sub" / "page.html").write_text(
+        "<html><head><title>T</title></head><body><h1>Page</h1><script>var x</script>"
+        "<p>Rivers run to the sea.</p></body></html>"
+    )
+    (folder / "plain.txt").write_text("Just a plain text about whales.")
+    (folder / "rows.jsonl").write_text(
+        '{"id": "r1", "title": "Moon", "text": "The moon is a satellite.", "year": 1969}\n\n'
+        '{"text": "Mars is red.", "metadata": {"kind": "planet"}}\n'
+    )
+    (folder / "image.png").write_bytes(b"\x89PNG\0")
+    (folder / ".hidden.md").write_text("# secret")
+    return folder
+
+
+def test_index_search_info_and_an_incremental_second_run(run, docs, tmp_path, recipe, monkeypatch):
+    index = tmp_path / "index"
+    code, out, err = run("index", docs, "--into", index, "--recipe", recipe, "--chunk-tokens", 64, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["files"] == 5
+    assert report["added"] == report["documents"] > 8
+
+    with Index.open(index) as opened:
+        documents = {d.id: d for d in opened}
+    guide = [d for d in documents.values() if d.metadata["path"].endswith("guide.md")]
+    source = (docs / "guide.md").read_text()
+    assert [d.metadata["headings"] for d in guide[:3]] == [["Guide"], ["Guide", "Install"], ["Guide", "Remove"]]
+    for document in guide:
+        assert source[document.metadata["start"] : document.metadata["end"]] == document.text
+    assert [d.metadata["chunk"] for d in guide] == list(range(len(guide)))
+    assert len(guide) > 4
+    text = " ".join(" ".join(d.text for d in guide).split())
+    assert text == " ".join(source.split())
+    assert documents["r1"].metadata["year"] == 1969
+    assert documents["r1"].text == "Moon\nThe moon is a satellite."
+    faq = next(d for d in documents.values() if d.metadata["path"].endswith("faq.rst") and "weather" in d.text)
+    assert faq.metadata["headings"] == ["FAQ", "Why is it slow?"]
+    page = next(d for d in documents.values() if d.metadata["path"].endswith("page.html"))
+    assert "Rivers run to the sea." in page.text
+    assert "var x" not in page.text
+    assert page.metadata["headings"] == ["Page"]
+
+    code, out, _ = run("search", index, "whales", "--mode", "lexical", "--json")
+    (hit,) = json.loads(out)["hits"]
+    assert hit["rank"] == 1
+    assert hit["text"] == "Just a plain text about whales."
+    assert hit["parts"] == {"lexical": hit["score"]}
+    code, out, _ = run("search", index, "Which planet is red?", "-k", 2, "--json")
+    assert code == 0
+    assert len(json.loads(out)["hits"]) == 2
+    code, out, _ = run("search", index, "whales", "-k", 1, "--mode", "lexical")
+    assert "plain.txt" in out
+    assert "about whales" in out
+
+    code, out, _ = run("info", index, "--json")
+    info = json.loads(out)
+    assert info["documents"] == report["documents"]
+    assert info["recipe"] == RECIPE.to_dict()
+    code, out, _ = run("info", index)
+    assert "documents" in out
+
+    embedded = []
+    original = Embedder.embed_documents
+
+    def counted(self, texts, **options):
+        embedded.extend(texts)
+        return original(self, texts, **options)
+
+    monkeypatch.setattr(Embedder, "embed_documents", counted)
+    again = json.loads(run("index", docs, "--into", index, "--chunk-tokens", 64, "--json")[1])
+    assert (again["unchanged_files"], again["added"], again["removed"]) == (5, 0, 0)
+    assert embedded == []
+
+    (docs / "faq.rst").write_text("FAQ\n===\n\nIs it fast?\n-----------\n\nYes.\n")
+    (docs / "plain.txt").unlink()
+    again = json.loads(run("index", docs, "--into", index, "--chunk-tokens", 64, "--json")[1])
+    assert (again["unchanged_files"], again["added"], again["removed"]) == (3, 1, 1)
+    assert embedded == ["FAQ\n===\n\nIs it fast?\n-----------\n\nYes."]
+    assert json.loads(run("search", index, "whales weather", "--mode", "lexical", "--json")[1])["hits"] == []
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(run, docs, tmp_path, recipe, monkeypatch):
+    index = tmp_path / "index"
+    arguments = ("index", docs / "guide.md", "--into", index, "--recipe", recipe, "--chunk-tokens", 16, "--json")
+    monkeypatch.setattr("tp_retrieval.cli.index._BATCH", 4)
+    original, calls = Index.add, []
+
+    def stop_at_third(self, documents, **options):
+        calls.append(len(documents))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, documents, **options)
+
+    monkeypatch.setattr(Index, "add", stop_at_third)
+    code, _, err = run(*arguments)
+    assert code == 130
+    assert err == "tp-retrieval: interrupted; what was indexed so far is kept\n"
+    with Index.open(index) as opened:
+        assert len(opened) == 8
+    report = json.loads(run(*arguments)[1])
+    assert report["added"] == report["documents"] - 8
+
+
+def test_embed_writes_raw_views_of_the_role_asked_for(run, tmp_path, recipe):
+    texts = ["A dog.", "", "Ein Hund\u2028mit Zeilentrenner"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    embedder = Embedder.from_pretrained(recipe=RECIPE, dtype="float32")
+    for role, want in (("query", embedder.embed_queries(texts)), ("document", embedder.embed_documents(texts))):
+        for name in ("texts.txt", "texts.jsonl"):
+            output = tmp_path / "v.npy"
+            code, out, err = run(
+                "embed",
+                tmp_path / name,
+                "--role",
+                role,
+                "--output",
+                output,
+                "--recipe",
+                recipe,
+                "--dtype",
+                "float32",
+                "--json",
+            )
+            assert code == 0, err
+            assert json.loads(out)["texts"] == 3
+            got = np.load(output)
+            assert got.dtype == np.float32
+            assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.filterwarnings("default::tp_retrieval.errors.TruncationWarning")
+def test_embed_tells_of_cut_texts_in_one_line(run, tmp_path, recipe):
+    (tmp_path / "t.txt").write_text("dog " * 500)
+    code, _, err = run("embed", tmp_path / "t.txt", "--role", "query", "--output", tmp_path / "v.npy", "--recipe", recipe)
+    assert code == 0
+    assert err.startswith("tp-retrieval: 1 of 1 texts were cut to max_tokens=128")
+    assert err.count("\n") == 1
+
+
+def make_files(folder):
+    (folder / "empty").mkdir()
+    (folder / "ok.txt").write_text("fine")
+    (folder / "binary.txt").write_bytes(b"\x00\x01text")
+    (folder / "latin.txt").write_bytes("Straße".encode("latin-1"))
+    (folder / "odd.bin").write_bytes(b"x")
+    (folder / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    (folder / "wrong.jsonl").write_text('{"text": "a"}\n\n{"txt": "b"}\n')
+    (folder / "stop.json").write_text(
+        json.dumps(RECIPE.to_dict() | {"query": "<PST> {text}", "prepend": {"kind": "tp", "start": 1, "stop": 99}})
+    )
+    (folder / "twice.jsonl").write_text('{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n')
+    (folder / "full").mkdir()
+    (folder / "full" / "notes.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["index", "missing", "--into", "i"], ["missing", "no such file or folder"]),
+        (["index", "empty", "--into", "i"], ["empty", "no file here ends in"]),
+        (["index", "binary.txt", "--into", "i"], ["binary.txt", "binary file", "NUL byte at 0"]),
+        (["index", "latin.txt", "--into", "i"], ["latin.txt", "not UTF-8", "0xdf"]),
+        (["index", "odd.bin", "--into", "i"], ["odd.bin", "files must end in"]),
+        (["index", "broken.jsonl", "--into", "i"], ["broken.jsonl, line 2", "not JSON"]),
+        (["index", "wrong.jsonl", "--into", "i"], ["wrong.jsonl, line 3", '"text"']),
+        (["index", "twice.jsonl", "--into", "i", "--recipe", "RECIPE"], ["'1'", "twice.jsonl"]),
+        (["index", "ok.txt", "--into", "full"], ["full", "holds other files"]),
+        (["index", "ok.txt", "--into", "i", "--recipe", "stop.json"], ["stop.json", "prepend.stop: 99"]),
+        (["index", "ok.txt", "--into", "i", "--recipe", "nonsense"], ["nonsense", "known are"]),
+        (["index", "ok.txt", "--into", "i", "--model", "no/such.gguf"], ["such.gguf"]),
+        (["search", "nowhere", "query"], ["nowhere", "index.sqlite is missing"]),
+        (["info", "nowhere"], ["nowhere"]),
+        (["embed", "missing.txt", "--role", "query", "--output", "v.npy"], ["missing.txt", "no such file"]),
+        (["embed", "ok.txt", "--role", "query", "--output", "v.csv"], ["--output", ".npy"]),
+        (["embed", "ok.txt", "--role", "query", "--output", "no/v.npy"], ["--output", "no folder"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, monkeypatch, recipe, arguments, words):
+    make_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*(recipe if argument == "RECIPE" else argument for argument in arguments))
+    assert code == 2
+    assert out == ""
+    assert err.startswith("tp-retrieval: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+    assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["search"], ["index", "x"], ["embed", "x", "--role", "poet", "--output", "v.npy"], ["dance"]]
+)
+def test_wrong_usage_exits_2(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_a_mistake_loses_nothing_that_was_indexed(run, tmp_path, recipe, monkeypatch):
+    make_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run("index", "ok.txt", "--into", "i", "--recipe", recipe)[0] == 0
+    for arguments in (
+        ["index", "ok.txt", "broken.jsonl", "--into", "i"],
+        ["index", "ok.txt", "--into", "i", "--recipe", "retrieval"],
+        ["index", "missing", "--into", "i"],
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2, err
+    assert "recipe.views: stored" in run("index", "ok.txt", "--into", "i", "--recipe", "retrieval")[2]
+    assert len(json.loads(run("search", "i", "fine", "--json")[1])["hits"]) == 1

@@ -1,0 +1,118 @@
+"""Tests that guard the house: what is exported, who imports whom, what an import costs, what the wheel holds."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tp_retrieval
+from tp_retrieval import errors
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ["errors", "types", "embedding", "indexing", "reranking", "evaluation", "cli"]
+FOREIGN = {
+    "torch": {"embedding", "reranking"},
+    "transformers": {"embedding", "reranking"},
+    "faiss": {"indexing"},
+    "sqlite3": {"indexing"},
+}
+
+
+def modules():
+    for path in sorted((ROOT / "tp_retrieval").rglob("*.py")):
+        parts = path.relative_to(ROOT / "tp_retrieval").parts
+        yield path, parts[0].removesuffix(".py")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(("path", "layer"), [m for m in modules() if m[1] != "__init__"], ids=lambda v: str(v)[-40:])
+def test_imports_point_one_way(path, layer):
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top in FOREIGN:
+            assert layer in FOREIGN[top], f"{layer} imports {top}"
+        inner = rest.split(".")[0]
+        if top == "tp_retrieval" and inner in LAYERS:
+            assert LAYERS.index(inner) <= LAYERS.index(layer), f"{layer} imports {name}"
+
+
+def test_the_public_names():
+    assert sorted(tp_retrieval.__all__) == sorted(
+        {"Document", "Embedder", "Hit", "Index", "Recipe", "Template"}
+        | {name for name, value in vars(errors).items() if isinstance(value, type)}
+    )
+    for name in tp_retrieval.__all__:
+        assert getattr(tp_retrieval, name).__name__ == name
+    assert dir(tp_retrieval) == sorted(tp_retrieval.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        tp_retrieval.nonsense  # noqa: B018
+
+
+def test_every_error_is_one_of_ours_and_one_of_pythons():
+    for name, value in vars(errors).items():
+        if (
+            isinstance(value, type)
+            and issubclass(value, Exception)
+            and name not in ("TPRetrievalError", "TruncationWarning")
+        ):
+            assert issubclass(value, errors.TPRetrievalError), name
+            assert len(value.__bases__) == 2, name
+            assert name in errors.__doc__, name
+
+
+def test_importing_the_package_loads_nothing_heavy_and_is_fast():
+    code = (
+        "import sys, time; begin = time.perf_counter(); import tp_retrieval; took = time.perf_counter() - begin;"
+        "heavy = {'torch', 'transformers', 'faiss', 'numpy', 'sqlite3'} & set(sys.modules); print(took, *heavy)"
+    )
+    took, *heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert heavy == []
+    assert float(took) < 0.2
+
+
+def test_the_index_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from tests.toy import ToyEmbedder; from tp_retrieval import Index;"
+        f"index = Index.create({str(tmp_path / 'i')!r}, ToyEmbedder()); index.add(['a text']);"
+        "print(index.search('text')[0].rank, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "1 False\n"
+
+
+def test_the_package_neither_prints_nor_asserts_nor_unpickles():
+    for path, _ in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.Assert), path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("print", "eval", "exec"), path
+        assert not {"pickle", "marshal", "shelve"} & {name.split(".")[0] for name in imported(path)}, path
+
+
+def test_the_wheel_holds_every_tracked_file_of_the_package(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+    listed = subprocess.run(
+        ["git", "ls-files", "tp_retrieval", "integrations"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    tracked = {name.replace("integrations/", "tp_retrieval/integrations/", 1) for name in listed}
+    assert inside == tracked
+    assert len(tracked) > 40
