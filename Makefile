@@ -6,9 +6,9 @@ DEMO := demo-index
 
 demo: .venv/installed
 	$(BIN)/tp-retrieval index examples/data/python-faq --into $(DEMO)
-	$(BIN)/tp-retrieval search $(DEMO) "Why are Python strings immutable?" -k 3
-	$(BIN)/tp-retrieval search $(DEMO) "How do I convert a string to a number?" -k 3
-	$(BIN)/tp-retrieval search $(DEMO) "Can I make a standalone program out of a script?" -k 3
+	$(BIN)/tp-retrieval search $(DEMO) "Why does 1.2 - 1.0 not give exactly 0.2?" -k 2
+	$(BIN)/tp-retrieval search $(DEMO) "How do I copy a dictionary or a list?" -k 2
+	$(BIN)/tp-retrieval search $(DEMO) "How can my program run faster?" -k 2
 
 test: .venv/installed
 	$(BIN)/pytest -q -m "not slow"

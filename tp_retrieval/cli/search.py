@@ -61,6 +61,7 @@ def _show(console: Console, hit: Hit) -> None:
     console.print()
     console.print(Text(f"{hit.rank}. ", style="bold"), Text(" › ".join(trail), style="cyan"), sep="")
     console.print(Text(f"   score {hit.score:.2f} ({parts})", style="dim"))
-    text = " ".join(hit.document.text.split())
+    lines = [line for line in hit.document.text.split("\n") if any(c.isalnum() for c in line)]  # no rulers
+    text = " ".join(" ".join(lines).split())
     shown = text if len(text) <= _SHOWN else text[:_SHOWN].rsplit(" ", 1)[0] + " …"
     console.print(Padding(Text(shown), (0, 0, 0, 3)))

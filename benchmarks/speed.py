@@ -1,0 +1,151 @@
+"""Texts per second of this project and of sentence-transformers: same weights, same prompts, one run.
+
+Run: python benchmarks/speed.py [--repeats 3] [--output benchmarks/results/speed.json]
+
+384 short sentences and 64 passages of about 300 tokens come from examples/data/python-faq. sentence-transformers pools
+the last token, at its defaults (float32, batches of 32) and once more in bfloat16. Sides alternate within each repeat;
+medians are reported. The last column is the arithmetic that the texts' own tokens need, per second, as a share of what
+a plain matrix product of the same type reaches on this machine.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from sentence_transformers import SentenceTransformer, models
+
+from tp_retrieval import Embedder, Recipe
+from tp_retrieval.embedding import gguf
+from tp_retrieval.embedding.recipe import Prepend, View
+
+ROOT = Path(__file__).parents[1]
+PROMPT = 'This sentence : <PST> "{text}" means in one word:"'
+DEMONSTRATED = 'This sentence : "A jockey riding a horse." means in one word:"Equestrian".' + PROMPT
+SHORT, PASSAGES = 384, 64
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def corpus() -> tuple[list[str], list[str]]:
+    """Return 384 sentences of 6 to 16 words and 64 passages of 230 words."""
+    text = " ".join(path.read_text() for path in sorted((ROOT / "examples/data/python-faq").glob("[!l]*.rst.txt")))
+    text = re.sub(r"[`*:|=~^-]{2,}|\.\. .*", " ", text)
+    sentences = [" ".join(s.split()) for s in re.split(r"(?<=[.?])\s+", text)]
+    short = [s for s in sentences if 6 <= len(s.split()) <= 16][:SHORT]
+    words = text.split()
+    return short, [" ".join(words[i * 230 : (i + 1) * 230]) for i in range(PASSAGES)]
+
+
+def ours(prompt: str, dtype: str) -> Embedder:
+    """Return an embedder with token prepending and the measured exit."""
+    return Embedder.from_pretrained(recipe=Recipe(prompt, prompt, [View(28)], Prepend("tp", 1, 2)), dtype=dtype)
+
+
+def theirs(dtype: torch.dtype) -> SentenceTransformer:
+    """Return the same weights under sentence-transformers with last-token pooling."""
+    file = gguf.embedded_model()
+    if file is None:
+        raise SystemExit(f"the embedded model is missing: {gguf.EMBEDDED_INSTALL}")
+    transformer = models.Transformer(str(gguf.unpacked(file)), model_kwargs={"dtype": dtype})
+    pooling = models.Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
+    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Time one call."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def matrix_product_rate(dtype: torch.dtype) -> float:
+    """Return the FLOP/s of a product of the shape that dominates this model."""
+    layer = torch.nn.Linear(576, 1536, bias=False).to(dtype)
+    batch = torch.randn(2048, 576).to(dtype)
+    with torch.inference_mode():
+        times = [seconds(lambda: layer(batch)) for _ in range(40)]
+    return 2 * 2048 * 576 * 1536 / statistics.median(times[10:])
+
+
+def work(embedder: Embedder, texts: list[str], prompt: str) -> float:
+    """Return the FLOP of the blocks' matrix products for the tokens of the texts and of the prompt's tail."""
+    tail = embedder.count_tokens(prompt.split("<PST>")[1].replace("{text}", "")) + 1
+    tokens = sum(embedder.count_tokens(text) + tail for text in texts)
+    weights = sum(p.numel() for block in embedder._backbone.blocks for p in block.parameters() if p.dim() == 2)
+    return 2.0 * weights * tokens
+
+
+def measure(repeats: int) -> list[dict[str, object]]:
+    """Return one record a case and side."""
+    rates = {name: matrix_product_rate(dtype) for name, dtype in DTYPES.items()}
+    rivals = {name: theirs(dtype) for name, dtype in DTYPES.items()}
+    records: list[dict[str, object]] = []
+    short, passages = corpus()
+    for prompt_name, prompt in (("plain prompt", PROMPT), ("one demonstration", DEMONSTRATED)):
+        embedders = {name: ours(prompt, name) for name in DTYPES}
+        for texts_name, texts in ((f"{len(short)} sentences", short), (f"{len(passages)} passages", passages)):
+            prompted = [prompt.replace("<PST> ", "").replace("{text}", text) for text in texts]
+            calls: dict[str, Callable[[], object]] = {}
+            for name in DTYPES:
+                calls[f"tp_retrieval {name}"] = lambda name=name: embedders[name].embed_documents(texts)
+                calls[f"sentence-transformers {name}"] = lambda name=name: rivals[name].encode(prompted)
+            embedders["float32"].embed_documents(texts[:4])
+            spent: dict[str, list[float]] = {side: [] for side in calls}
+            for _ in range(repeats):
+                for side, call in calls.items():
+                    spent[side].append(seconds(call))
+            base = statistics.median(spent["sentence-transformers float32"])
+            for side, times in spent.items():
+                median = statistics.median(times)
+                dtype = side.split()[1]
+                share = work(embedders[dtype], texts, prompt) / median / rates[dtype] if side[0] == "t" else None
+                records.append(
+                    {
+                        "prompt": prompt_name,
+                        "texts": texts_name,
+                        "side": side,
+                        "texts_per_second": len(texts) / median,
+                        "ratio_to_sentence_transformers_default": base / median,
+                        "share_of_matrix_product_rate": share,
+                    }
+                )
+    records += [{"side": f"matrix product {name}", "gflops": rate / 1e9} for name, rate in rates.items()]
+    return records
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/speed.json")
+    arguments = parser.parse_args()
+    records = measure(arguments.repeats)
+    table = Table("prompt", "texts", "side", "texts/s", "ratio", "of matrix rate")
+    for record in records:
+        if "gflops" in record:
+            continue
+        share = record["share_of_matrix_product_rate"]
+        table.add_row(
+            str(record["prompt"]),
+            str(record["texts"]),
+            str(record["side"]),
+            f"{record['texts_per_second']:.1f}",
+            f"{record['ratio_to_sentence_transformers_default']:.2f}",
+            "" if share is None else f"{share:.0%}",
+        )
+    Console(width=110).print(table)
+    for record in records:
+        if "gflops" in record:
+            print(f"{record['side']}: {record['gflops']:.0f} GFLOP/s")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps({"torch": torch.__version__, "records": records}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
