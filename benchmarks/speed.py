@@ -14,6 +14,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,8 +94,8 @@ def measure(repeats: int) -> list[dict[str, object]]:
             prompted = [prompt.replace("<PST> ", "").replace("{text}", text) for text in texts]
             calls: dict[str, Callable[[], object]] = {}
             for name in DTYPES:
-                calls[f"tp_retrieval {name}"] = lambda name=name: embedders[name].embed_documents(texts)
-                calls[f"sentence-transformers {name}"] = lambda name=name: rivals[name].encode(prompted)
+                calls[f"tp_retrieval {name}"] = partial(embedders[name].embed_documents, texts)
+                calls[f"sentence-transformers {name}"] = partial(rivals[name].encode, prompted)
             embedders["float32"].embed_documents(texts[:4])
             spent: dict[str, list[float]] = {side: [] for side in calls}
             for _ in range(repeats):

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from tests import tiny
-from tp_retrieval import Embedder, ModelNotFoundError, Recipe, RecipeError, UnsupportedModelError
+from tp_retrieval import Embedder, InputError, ModelNotFoundError, Recipe, RecipeError, UnsupportedModelError
 from tp_retrieval.embedding import backbone, gguf
 from tp_retrieval.embedding.recipe import View
 
@@ -108,6 +108,13 @@ def test_a_fingerprint_holds_across_types_and_names_and_tells_models_apart(tmp_p
         model.model.layers[0].mlp.up_proj.weight.mul_(1.5)
     model.save_pretrained(tmp_path / "b")
     assert weights(tmp_path / "a", "float32") != weights(tmp_path / "b", "float32")
+
+
+def test_a_model_in_training_mode_is_refused(tokenizer):
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)).train()
+    with pytest.raises(InputError, match="training mode"):
+        backbone.Backbone.wrap(model, tokenizer)
+    assert backbone.Backbone.wrap(model.eval(), tokenizer).n_blocks == 2
 
 
 def test_dtypes_by_name():

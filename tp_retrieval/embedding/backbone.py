@@ -129,8 +129,10 @@ class Backbone:
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Backbone:
-        """Take a model that is already in memory; its weights, hooks and training mode are left as they are."""
+        """Take a model that is already in memory; its weights and hooks are left as they are."""
         check_architecture(model.config)
+        if model.training:
+            raise InputError("the model is in training mode, where dropout makes vectors random; call model.eval()")
         decoder, blocks = _find_blocks(model)
         name = model.config._name_or_path
         return cls(decoder, blocks, tokenizer, len(blocks), name, name)

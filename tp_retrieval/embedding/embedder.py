@@ -165,21 +165,23 @@ class Embedder:
         maps_file.write(Path(folder), self._recipe, self._maps, self.provenance)
 
     def _embed(self, texts: Sequence[str], role: Role, show_progress: bool) -> Float32Array:
-        listed = checked_texts(texts)
-        if self._recipe.clean:
-            listed = [clean(text) for text in listed]
+        given = checked_texts(texts)
+        cleaned = [clean(text) for text in given] if self._recipe.clean else given
+        unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
         templates = self._recipe.templates(role)
-        raw = np.zeros((len(listed), self.dimension), dtype=np.float32)
-        cut: dict[int, int] = {}
-        with tqdm(total=len(listed) * len(templates), unit="text", disable=not show_progress) as bar:
-            for begin in range(0, len(listed), _WINDOW):
-                window = listed[begin : begin + _WINDOW]
+        raw = np.zeros((len(unique), self.dimension), dtype=np.float32)
+        cut: dict[str, int] = {}
+        with tqdm(total=len(unique) * len(templates), unit="text", disable=not show_progress) as bar:
+            for begin in range(0, len(unique), _WINDOW):
+                window = unique[begin : begin + _WINDOW]
                 for template in templates:
                     rows = self._tokenizers[template].rows(window)
-                    cut |= {begin + i: row.cut for i, row in enumerate(rows) if row.cut}
+                    cut |= {text: row.cut for text, row in zip(window, rows, strict=True) if row.cut}
                     raw[begin : begin + len(window)] += self._embed_rows(rows, bar) / len(templates)
         if cut:
-            self._warn_of_truncation(cut, len(listed))
+            self._warn_of_truncation(cleaned, cut)
+        place = {text: i for i, text in enumerate(unique)}
+        raw = raw[[place[text] for text in cleaned]]
         return raw if self._maps is None else combine(raw, self.raw_views, self._maps)
 
     def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any]) -> Float32Array:
@@ -220,11 +222,12 @@ class Embedder:
         vectors: Float32Array = torch.cat(views, dim=1).cpu().numpy()
         return vectors
 
-    def _warn_of_truncation(self, cut: dict[int, int], total: int) -> None:
-        worst = max(cut, key=lambda i: cut[i])
+    def _warn_of_truncation(self, texts: Sequence[str], cut: dict[str, int]) -> None:
+        lost = [cut.get(text, 0) for text in texts]
+        worst = int(np.argmax(lost))
         warnings.warn(
-            f"{len(cut)} of {total} texts were cut to max_tokens={self._max_tokens}; texts[{worst}] lost the most, "
-            f"its last {cut[worst]} tokens",
+            f"{np.count_nonzero(lost)} of {len(texts)} texts were cut to max_tokens={self._max_tokens}; "
+            f"texts[{worst}] lost the most, its last {lost[worst]} tokens",
             TruncationWarning,
             stacklevel=4,
         )
