@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -253,6 +254,43 @@ def test_center_is_fitted_when_there_is_enough_and_is_the_mean_that_numpy_takes(
         assert index.info().fitted_on == len(texts) + 1
     with Index.open(tmp_path / "i", embedder) as index:
         assert index.search("one more", 1, mode="dense")[0].score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_whitening_falls_back_to_centring_until_there_is_enough(tmp_path):
+    embedder = ToyWithProvenance(postprocess="whiten:40")  # of 16 numbers: all of them, from 32 rows on
+    texts = [f"word{i} word{i % 7} and word{i % 3}" for i in range(FIT_AT + 20)]
+    with Index.create(tmp_path / "w", embedder) as index:
+        index.add(texts[:40])
+        assert index.info().fitted == ()
+        index.add(texts[40:])
+        assert index.info().fitted == ("whiten:40",)
+        raw = embedder.embed_documents([*texts, "word3 word5"]).astype(np.float64)
+        centred = raw - raw[:-1].mean(axis=0)
+        values, directions = np.linalg.eigh(centred[:-1].T @ centred[:-1] / len(texts))
+        mapped = centred @ directions / np.sqrt(values.clip(0) + 0.001 * values[-1])
+        unit = mapped / np.linalg.norm(mapped, axis=1, keepdims=True)
+        want = np.sort(unit[:-1] @ unit[-1])[::-1][:10]
+        assert [hit.score for hit in index.search("word3 word5", 10, mode="dense")] == pytest.approx(want, abs=1e-3)
+    with Index.open(tmp_path / "w", embedder) as index:
+        assert [hit.score for hit in index.search("word3 word5", 10, mode="dense")] == pytest.approx(want, abs=1e-3)
+
+
+def test_a_map_that_needs_more_rows_is_fitted_when_they_come(tmp_path):
+    embedder = ToyWithProvenance(postprocess="whiten:40")
+    embedder.dimension = 40
+    embedder.provenance = replace(embedder.provenance, views=(VectorView(40, "whiten:40"),))
+    embedder.embed_documents = embedder.embed_queries = lambda texts: np.array(
+        [np.random.default_rng(len(text) + ord(text[-1])).normal(size=40) for text in texts], dtype=np.float32
+    )
+    texts = [f"{'x' * i}{i}" for i in range(90)]
+    with Index.create(tmp_path / "i", embedder) as index:
+        index.add(texts[:70])
+        assert (index.info().fitted, index.info().fitted_on) == (("center",), 70)
+        index.add(texts[70:])
+        assert (index.info().fitted, index.info().fitted_on) == (("whiten:40",), 90)
+        index.delete([document.id for document in index][:50])
+        index.add(["another"])
+        assert index.info().fitted == ("whiten:40",)
 
 
 class ToyWithProvenance(ToyEmbedder):

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from tp_retrieval.embedding import maps_file
 from tp_retrieval.embedding.backbone import Backbone, ModelSource, n_blocks_of
 from tp_retrieval.embedding.forward import Prefix, check_causal, hidden_states, read_prefix
-from tp_retrieval.embedding.postprocess import AffineMap, combine, fit_maps
+from tp_retrieval.embedding.postprocess import AffineMap, combine, split
 from tp_retrieval.embedding.readout import read
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.embedding.template import clean
@@ -113,6 +113,12 @@ class Embedder:
     @property
     def dimension(self) -> int:
         """Length of the vectors."""
+        if self._maps is None:
+            return self._raw_dimension
+        return sum(fitted.width(view.width) for fitted, view in zip(self._maps, self.raw_views, strict=True))
+
+    @property
+    def _raw_dimension(self) -> int:
         return sum(view.width for view in self.raw_views)
 
     @cached_property
@@ -154,9 +160,16 @@ class Embedder:
         return combine(raw, self.raw_views, [AffineMap()] * len(self.raw_views))
 
     def fit(self, texts: Sequence[str]) -> Embedder:
-        """Return the same embedder with its recipe's maps fitted on documents, giving mapped unit vectors."""
-        raw = Embedder(self._backbone, self._recipe).embed_documents(texts)
-        return Embedder(self._backbone, self._recipe, fit_maps(raw, self.raw_views))
+        """Return the same embedder with its recipe's maps fitted on documents, giving mapped unit vectors.
+
+        Raises `InputError` if there are too few documents for a map.
+        """
+        parts = split(Embedder(self._backbone, self._recipe).embed_documents(texts), self.raw_views)
+        maps = [
+            AffineMap.fit(view.postprocess, lambda part=part: [part])  # type: ignore[misc]
+            for view, part in zip(self.raw_views, parts, strict=True)
+        ]
+        return Embedder(self._backbone, self._recipe, maps)
 
     def save(self, folder: str | Path) -> None:
         """Write recipe.json and maps.safetensors, from which `from_pretrained(folder)` makes this embedder again."""
@@ -169,7 +182,7 @@ class Embedder:
         cleaned = [clean(text) for text in given] if self._recipe.clean else given
         unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
         templates = self._recipe.templates(role)
-        raw = np.zeros((len(unique), self.dimension), dtype=np.float32)
+        raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
         cut: dict[str, int] = {}
         with tqdm(total=len(unique) * len(templates), unit="text", disable=not show_progress) as bar:
             for begin in range(0, len(unique), _WINDOW):
@@ -186,7 +199,7 @@ class Embedder:
 
     def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any]) -> Float32Array:
         """Return raw vectors of rows of one template; a batch that does not fit in memory is halved, for good."""
-        raw = np.empty((len(rows), self.dimension), dtype=np.float32)
+        raw = np.empty((len(rows), self._raw_dimension), dtype=np.float32)
         waiting = batches(rows, self._budget)[::-1]
         while waiting:
             group = waiting.pop()

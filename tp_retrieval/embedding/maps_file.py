@@ -63,5 +63,5 @@ def read(folder: Path) -> SavedEmbedder | None:
         raise RecipeError(f"{file}: not a safetensors file ({error})") from error
     if header.get("format") != _FORMAT or "weights" not in header:
         raise RecipeError(f"{file}: format {header.get('format')!r} must be {_FORMAT!r}")
-    maps = tuple(AffineMap(arrays.get(f"{i}.mean")) for i in range(len(recipe.views)))
+    maps = tuple(AffineMap(arrays.get(f"{i}.mean"), arrays.get(f"{i}.matrix")) for i in range(len(recipe.views)))
     return SavedEmbedder(folder, recipe, maps, header.get("model"), header.get("revision"), header["weights"])

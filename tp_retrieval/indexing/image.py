@@ -5,19 +5,20 @@ The store is the truth. The image may be lost, damaged or behind; it is then mad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tp_retrieval.embedding.postprocess import AffineMap, combine, fit_maps
+from tp_retrieval.embedding.postprocess import AffineMap, combine, rows_needed, split
 from tp_retrieval.indexing.store import Store, StoredMap
 from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Float32Array, VectorView
 
 FIT_AT = 64
-"""Rows from which on a map is fitted; fewer say too little about where a corpus lies."""
+"""Rows from which on maps are fitted; fewer say too little about where a corpus lies."""
 
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
 
@@ -28,10 +29,9 @@ class VectorImage:
     def __init__(self, folder: Path, store: Store, dimension: int, views: Sequence[VectorView]) -> None:
         self._folder = folder
         self._store = store
-        self._dimension = dimension
         self._views = tuple(views)
-        self._vectors = Vectors(dimension)
         self._maps = (AffineMap(),) * len(self._views)
+        self._vectors = Vectors(dimension)
         self._last_seq = self._deletions = self._map_generation = self._data_version = 0
         self._unsaved = 0
 
@@ -41,16 +41,17 @@ class VectorImage:
         self._map_generation = self._store.meta("map_generation")
         fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps())
         self._maps = fitted or (AffineMap(),) * len(self._views)
-        self._vectors, self._last_seq, self._deletions = Vectors(self._dimension), 0, 0
+        dimension = sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
+        self._vectors, self._last_seq, self._deletions = Vectors(dimension), 0, 0
         known = self._store.meta("snapshot")
         if known is not None and known["map_generation"] == self._map_generation:
-            read = Vectors.read(self._folder / known["file"], self._dimension, known["sha256"])
+            read = Vectors.read(self._folder / known["file"], dimension, known["sha256"])
             if read is not None:
                 self._vectors, self._last_seq, self._deletions = read, known["last_seq"], known["deletions"]
         self._unsaved = 0
         self.replay()
         if len(self._vectors) != len(self._store):  # a snapshot of other rows
-            self._vectors, self._last_seq = Vectors(self._dimension), 0
+            self._vectors, self._last_seq = Vectors(dimension), 0
             self.replay()
 
     def refresh(self) -> None:
@@ -88,13 +89,38 @@ class VectorImage:
         """Return the cosines of rows."""
         return self._vectors.scores(unit, seqs)
 
+    def fit_if_due(self) -> None:
+        """Fit the maps if there are now rows enough for better ones than there are, inside a transaction."""
+        have = [stored.postprocess for stored in self._store.maps()] or ["none"] * len(self._views)
+        want = self._attainable()
+        wished = [view.postprocess for view in self._views]
+        if any(h not in (w, full) and w != "none" for h, w, full in zip(have, want, wished, strict=True)):
+            self.fit()
+
     def fit(self) -> None:
-        """Fit every view's map on all rows of the store, inside a transaction; too few rows are left as they are."""
-        if len(self._store) < FIT_AT or all(view.postprocess == "none" for view in self._views):
-            return
-        raw = np.concatenate([vectors for _, vectors in self._store.vectors()])
-        maps = zip(self._views, fit_maps(raw, self._views), strict=True)
-        self._store.set_maps([StoredMap(view.postprocess, len(raw), fitted.arrays()) for view, fitted in maps])
+        """Fit every view's map on all rows of the store, inside a transaction.
+
+        A map that needs more rows than there are falls back to `center`, and below `FIT_AT` rows to none.
+        """
+        count = len(self._store)
+        fitted = []
+        for i, postprocess in enumerate(self._attainable()):
+            map_ = AffineMap.fit(postprocess, partial(self._raw_view, i))
+            fitted.append(StoredMap(postprocess, count, map_.arrays()))
+        self._store.set_maps(fitted)
+
+    def _raw_view(self, i: int) -> Iterator[Float32Array]:
+        return (split(raw, self._views)[i] for _, raw in self._store.vectors())
+
+    def _attainable(self) -> list[str]:
+        count = len(self._store)
+
+        def best(view: VectorView) -> str:
+            if view.postprocess == "none" or count < FIT_AT:
+                return "none"
+            return view.postprocess if count >= rows_needed(view.postprocess, view.width) else "center"
+
+        return [best(view) for view in self._views]
 
     def save(self, *, at_least: int = _SNAPSHOT_AT) -> None:
         """Write a snapshot if that many rows changed since the last one; outside a transaction."""

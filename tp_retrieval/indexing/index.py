@@ -43,6 +43,7 @@ class IndexInfo:
     fingerprint: str
     recipe: Mapping[str, Any] | None
     postprocess: tuple[str, ...]
+    fitted: tuple[str, ...]
     fitted_on: int
     libraries: Mapping[str, str]
     bytes_on_disk: int
@@ -136,8 +137,7 @@ class Index:
             with self._store.transaction():
                 self._store.delete(ids)
                 self._store.insert(rows, vectors)
-                if not self._store.maps():
-                    self._image.fit()
+                self._image.fit_if_due()
             self._image.replay()
             self._image.save()
         return ids
@@ -255,6 +255,7 @@ class Index:
                 fingerprint=self._store.meta("fingerprint"),
                 recipe=provenance.get("recipe"),
                 postprocess=tuple(view["postprocess"] for view in self._store.meta("views")),
+                fitted=tuple(fitted.postprocess for fitted in maps),
                 fitted_on=min((fitted.fitted_on for fitted in maps), default=0),
                 libraries=self._store.meta("libraries"),
                 bytes_on_disk=sum(file.stat().st_size for file in self._folder.iterdir() if file.is_file()),
