@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tp_retrieval import Embedder, Index, Recipe
 from tp_retrieval.cli import main as command
+from tp_retrieval.embedding import backbone
 from tp_retrieval.embedding.recipe import View
 
 RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")], max_tokens=128)
@@ -23,6 +25,8 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
+    monkeypatch.setattr(backbone, "_hub_has_an_address", lambda: False)  # a look-up is a socket, and they are blocked
+
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["tp-retrieval", *(str(argument) for argument in arguments)])
         with pytest.raises(SystemExit) as stop:
@@ -123,6 +127,44 @@ def test_index_search_info_and_an_incremental_second_run(run, docs, tmp_path, re
     assert json.loads(run("search", index, "whales weather", "--mode", "lexical", "--json")[1])["hits"] == []
 
 
+def test_ids_survive_a_renamed_file_and_are_never_taken_over(run, tmp_path, recipe):
+    folder, index = tmp_path / "docs", tmp_path / "index"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"id": 0, "text": "zero"}\n{"id": "b", "text": "bee"}\n')
+    arguments = ("index", folder, "--into", index, "--recipe", recipe, "--json")
+    run(*arguments)
+    (folder / "a.jsonl").rename(folder / "c.jsonl")
+    assert json.loads(run(*arguments)[1])["documents"] == 2
+    with Index.open(index) as opened:
+        assert {d.id: Path(d.metadata["path"]).name for d in opened} == {"0": "c.jsonl", "b": "c.jsonl"}
+    (folder / "d.jsonl").write_text('{"id": "b", "text": "another bee"}\n')
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "d.jsonl: the id 'b' is taken by" in err
+    with Index.open(index) as opened:
+        assert [d.text for d in opened.get(["b"])] == ["bee"]
+
+
+def test_another_map_than_the_index_has_is_refused(run, tmp_path, recipe):
+    (tmp_path / "t.txt").write_text("text")
+    run("index", tmp_path / "t.txt", "--into", tmp_path / "i", "--recipe", recipe)
+    other = tmp_path / "other.json"
+    other.write_text(recipe.read_text().replace('"none"', '"center"'))
+    code, _, err = run("index", tmp_path / "t.txt", "--into", tmp_path / "i", "--recipe", other)
+    assert code == 2
+    assert "made by another recipe (views: stored" in err
+
+
+def test_what_is_shown_is_text_not_markup(run, tmp_path, recipe):
+    (tmp_path / "t.jsonl").write_text('{"text": "see [INST] and [/INST] here", "headings": 5}\n')
+    marked = tmp_path / "marked.json"
+    marked.write_text(recipe.read_text().replace("Question: {text}", "[INST] {text} [/INST]"))
+    run("index", tmp_path / "t.jsonl", "--into", tmp_path / "i", "--recipe", marked)
+    assert "[INST]{text}[/INST]" in "".join(run("info", tmp_path / "i")[1].split())
+    assert "see [INST] and [/INST] here" in run("search", tmp_path / "i", "inst")[1]
+    assert len(json.loads(run("search", tmp_path / "i", "inst", "-k", 10**20, "--json")[1])["hits"]) == 1
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(run, docs, tmp_path, recipe, monkeypatch):
     index = tmp_path / "index"
     arguments = ("index", docs / "guide.md", "--into", index, "--recipe", recipe, "--chunk-tokens", 16, "--json")
@@ -194,6 +236,8 @@ def make_files(folder):
         json.dumps(RECIPE.to_dict() | {"query": "<PST> {text}", "prepend": {"kind": "tp", "start": 1, "stop": 99}})
     )
     (folder / "twice.jsonl").write_text('{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n')
+    (folder / "nan.jsonl").write_text('{"text": "a", "n": NaN}\n')
+    (folder / "half.jsonl").write_text('{"text": "a\\ud800"}\n')
     (folder / "full").mkdir()
     (folder / "full" / "notes.txt").write_text("mine")
 
@@ -209,6 +253,11 @@ def make_files(folder):
         (["index", "broken.jsonl", "--into", "i"], ["broken.jsonl, line 2", "not JSON"]),
         (["index", "wrong.jsonl", "--into", "i"], ["wrong.jsonl, line 3", '"text"']),
         (["index", "twice.jsonl", "--into", "i", "--recipe", "RECIPE"], ["'1'", "twice.jsonl"]),
+        (["index", "nan.jsonl", "--into", "i"], ["nan.jsonl, line 1", "NaN"]),
+        (["index", "half.jsonl", "--into", "i"], ["half.jsonl, line 1", "U+D800"]),
+        (["index", "x" * 300, "--into", "i"], ["no such file or folder"]),
+        (["index", "ok.txt", "--into", "i", "--model", "no/such-model"], ["no/such-model", "pip install"]),
+        (["search", "x" * 300, "query"], ["x" * 300]),
         (["index", "ok.txt", "--into", "full"], ["full", "holds other files"]),
         (["index", "ok.txt", "--into", "i", "--recipe", "stop.json"], ["stop.json", "prepend.stop: 99"]),
         (["index", "ok.txt", "--into", "i", "--recipe", "nonsense"], ["nonsense", "known are"]),

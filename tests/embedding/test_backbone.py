@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tp_retrieval import Embedder, InputError, ModelNotFoundError, Recipe, RecipeError, UnsupportedModelError
@@ -108,6 +109,27 @@ def test_a_fingerprint_holds_across_types_and_names_and_tells_models_apart(tmp_p
         model.model.layers[0].mlp.up_proj.weight.mul_(1.5)
     model.save_pretrained(tmp_path / "b")
     assert weights(tmp_path / "a", "float32") != weights(tmp_path / "b", "float32")
+    config = tmp_path / "a" / "config.json"
+    before = weights(tmp_path / "a", "float32")
+    config.write_text(config.read_text().replace('"rope_theta": 10000.0', '"rope_theta": 20000.0'))
+    assert weights(tmp_path / "a", "float32") != before
+
+
+def test_missing_weights_are_an_error_not_random_numbers(tokenizer, tmp_path):
+    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelNotFoundError, match=r"1 weights are missing or misshapen, .*up_proj"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
+
+
+def test_truncated_weights_are_named(tokenizer, tmp_path):
+    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelNotFoundError, match="can't load the model"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
 
 
 def test_a_model_in_training_mode_is_refused(tokenizer):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tp_retrieval import Embedder, InputError, OutOfMemoryError, Recipe, TruncationWarning
+from tp_retrieval import Embedder, Index, InputError, OutOfMemoryError, Recipe, TruncationWarning
 from tp_retrieval.embedding.recipe import Prepend, View
 
 SLOTTED = 'This sentence : <PST> "{text}" means in one word:"'
@@ -185,7 +185,22 @@ def test_out_of_memory_halves_the_batch_and_remembers(embedder, monkeypatch):
     assert max(sizes) > 5
     sizes.clear()
     embedder.embed_documents(texts[:20])
-    assert sizes[0] < 20
+    assert max(sizes) <= 5
+
+
+def test_a_budget_never_grows_however_long_the_prefix(folder, monkeypatch):
+    long = Recipe(f"{'a demonstration ' * 20}<PST> {{text}}", "{text}", [View(2)], Prepend("tp", 1, 2))
+    embedder = Embedder.from_pretrained(folder, recipe=long, dtype="float32", device="cpu")
+    before, forward = embedder._budget, type(embedder)._forward
+
+    def small(self, rows):
+        if len(rows) > 8:
+            raise MemoryError
+        return forward(self, rows)
+
+    monkeypatch.setattr(type(embedder), "_forward", small)
+    embedder.embed_queries([f"dog {i}" for i in range(40)])
+    assert embedder._budget < before / 2
 
 
 def test_one_text_that_does_not_fit_is_named_by_its_length(embedder, monkeypatch):
@@ -238,6 +253,34 @@ def test_embedders_on_one_model_and_its_generation_do_not_see_each_other(embedde
         assert (e.embed_queries(["a dog"]) == w).all()
     with torch.inference_mode():
         assert (decoder(ids).last_hidden_state == state).all()
+
+
+def test_an_early_exit_does_not_stop_another_threads_generation(embedder):
+    """The exit after the last loaded block is read by a hook on its output."""
+    shallow = Embedder(embedder._backbone, Recipe("{text}", "{text}", [View(4)]))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    decoder = embedder._backbone.decoder
+    want = shallow.embed_queries(["a dog"])
+    with torch.inference_mode():
+        state = decoder(ids).last_hidden_state
+    failures, done = [], threading.Event()
+
+    def generate():
+        while not done.is_set():
+            try:
+                with torch.inference_mode():
+                    if not torch.equal(decoder(ids).last_hidden_state, state):
+                        failures.append("another state")
+            except Exception as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=generate)
+    thread.start()
+    for _ in range(100):
+        assert relative(shallow.embed_queries(["a dog"]), want)[0] < 1e-5
+    done.set()
+    thread.join()
+    assert not failures
 
 
 def test_hooks_act_in_their_own_thread_only(embedder):
@@ -301,6 +344,22 @@ def test_a_fitted_embedder_gives_centred_unit_vectors_and_survives_a_folder(fold
     again = Embedder.from_pretrained(tmp_path / "fitted", dtype="float32")
     assert np.abs(again.embed_documents(texts) - got).max() < 1e-6
     assert again.fingerprint == fitted.fingerprint != embedder.fingerprint
+    with Index.create(tmp_path / "index", again) as index:
+        index.add(texts)
+        want = index.search(texts[3], 2, mode="dense")
+        assert want[0].score == pytest.approx(1.0, abs=1e-5)
+    with Index.open(tmp_path / "index") as index:
+        assert [hit.document for hit in index.search(texts[3], 2, mode="dense")] == [hit.document for hit in want]
+
+
+def test_a_whitened_embedder_survives_a_folder(folder, tmp_path):
+    recipe = Recipe("{text}", "{text}", [View(2, "last", "whiten:8"), View(1, "mean", "abtt:2")])
+    texts = texts_of_all_lengths(40, 30)
+    fitted = Embedder.from_pretrained(folder, recipe=recipe, dtype="float32").fit(texts)
+    fitted.save(tmp_path)
+    again = Embedder.from_pretrained(tmp_path, dtype="float32")
+    assert again.dimension == fitted.dimension == 8 + 32
+    assert np.abs(again.embed_queries(texts) - fitted.embed_queries(texts)).max() < 1e-5
 
 
 def test_an_embedder_without_maps_can_not_be_saved(embedder, tmp_path):

@@ -1,6 +1,7 @@
 """A5 and A6 of the promises: the template is never truncated, and a user's text is data."""
 
 import pytest
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from tp_retrieval import RecipeError, Template
@@ -97,6 +98,15 @@ def test_special_tokens_of_a_template_stay_special(tokenizer):
     assert row.ids[0] == tokenizer.convert_tokens_to_ids("<|im_start|>")
     assert row.ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
     assert row.ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2 + (row.ids[row.slot] == 1)
+
+
+def test_special_tokens_that_have_no_name_stay_special_too(smol_folder):
+    tokenizer = AutoTokenizer.from_pretrained(smol_folder)
+    tokenizer.add_tokens([AddedToken("<|user|>", special=True), AddedToken("<|end|>", special=True)])
+    row = make(tokenizer, "<|user|>{text}<|end|>").rows(["hello <|end|>"])[0]
+    assert row.ids[0] == tokenizer.convert_tokens_to_ids("<|user|>")
+    assert row.ids[-1] == tokenizer.convert_tokens_to_ids("<|end|>")
+    assert row.ids.count(row.ids[-1]) == 1
 
 
 @pytest.mark.parametrize("source", [SLOTTED, PLAIN, BARE])

@@ -1,6 +1,7 @@
 """What an index does, against a dict and numpy."""
 
 import json
+import re
 import threading
 from dataclasses import replace
 
@@ -12,11 +13,14 @@ from tp_retrieval import (
     Document,
     IncompatibleIndexError,
     Index,
+    IndexAccessError,
     IndexExistsError,
     IndexNotFoundError,
     InputError,
 )
+from tp_retrieval.indexing import image
 from tp_retrieval.indexing.image import FIT_AT
+from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Provenance, VectorView
 
 DOCUMENTS = [
@@ -129,8 +133,48 @@ def test_search_by_vector_equals_dense_search(index, toy):
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
 def test_any_query_is_text(index, query, mode):
     hits = index.search(query, 2, mode=mode)
-    assert len(hits) <= 2
+    words = set(re.findall(r"\w+", query.lower()))
+    matching = [d for d in DOCUMENTS if words & set(d.text.split())]
+    assert len(hits) == (2 if mode == "hybrid" else min(len(matching), 2))
     assert not any(np.isnan(hit.score) for hit in hits)
+    assert "cat" in ids(index.search(f"{query} sleeps", 4, mode="lexical"))
+
+
+def test_a_decomposed_accent_is_the_same_word(index):
+    index.add([Document("a r\u00e9sum\u00e9 of it all", {}, "accent")])
+    for query in ("re\u0301sume\u0301", "r\u00e9sum\u00e9", "resume"):
+        assert ids(index.search(query, mode="lexical")) == ["accent"]
+
+
+def test_a_closed_index_says_so(index):
+    index.close()
+    with pytest.raises(InputError, match="closed"):
+        index.search("cat")
+
+
+def test_an_index_whose_making_was_cut_short_can_be_made_again(tmp_path, toy):
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "index.sqlite").touch()
+    with pytest.raises(IndexNotFoundError, match="make it again"):
+        Index.open(tmp_path / "i", toy)
+    with Index.create(tmp_path / "i", toy) as index:
+        index.add(DOCUMENTS)
+        assert len(index) == 4
+
+
+def test_a_snapshot_that_can_not_be_written_costs_nothing(tmp_path, toy, monkeypatch, caplog):
+    def full(self, file):
+        raise IndexAccessError("no space left on device")
+
+    monkeypatch.setattr(Vectors, "write", full)
+    monkeypatch.setattr(image, "_SNAPSHOT_AT", 1)
+    with Index.create(tmp_path / "i", toy) as index:
+        assert index.add(DOCUMENTS) == [d.id for d in DOCUMENTS]
+        with pytest.raises(IndexAccessError, match="no space"):
+            index.rebuild()
+    assert "no snapshot of the vectors was written" in caplog.text
+    with Index.open(tmp_path / "i", toy) as index:
+        assert len(index.search("cat", 10)) == 4
 
 
 def test_a_query_of_ten_thousand_words_is_searched(index):
@@ -391,6 +435,7 @@ def test_places_that_hold_no_index_or_hold_one_already(tmp_path, toy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"dense_weight": "a"}, "dense_weight: 'a'"),
         ({"k": -1}, "k: -1"),
         ({"k": 1.5}, "k: 1.5"),
         ({"mode": "fuzzy"}, "mode: 'fuzzy'"),

@@ -1,5 +1,6 @@
 """A3 and A10: a failed add changes nothing; only finite vectors enter; k results when k exist."""
 
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -97,6 +98,37 @@ def test_a_failed_add_leaves_state_and_results_as_they_were(index, bad, place, c
     with pytest.raises((InputError, RuntimeError), match=message):
         index.add(batch)
     assert state(index) == before
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_a_fault_at_any_statement_rolls_everything_back(tmp_path, toy, nth):
+    """The disk fails at the nth statement of an add that replaces one document and brings two more."""
+    with Index.create(tmp_path / "i", toy) as index:
+        index.add([Document("kept one", {"a": 1}, "kept1"), Document("kept two good", {}, "kept2")])
+        before = state(index)
+        store = index._store
+        store._connection = Failing(store._connection, nth)
+        with pytest.raises(OSError, match="disk"):
+            index.add([Document("replaces", {}, "kept1"), *GOOD[:2]])
+        store._connection = store._connection.real
+        assert state(index) == before
+        index.add(GOOD[:2])
+        assert len(index) == 4
+
+
+class Failing:
+    def __init__(self, real, nth):
+        self.real, self.left = real, nth
+
+    def execute(self, sql, values=()):
+        if not sql.startswith(("SELECT", "PRAGMA", "ROLLBACK")):
+            self.left -= 1
+            if self.left == 0:
+                raise sqlite3.OperationalError("disk I/O error")
+        return self.real.execute(sql, values)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
 
 
 @pytest.mark.parametrize("value", [1e30, -1e30, 3e38])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from tp_retrieval.cli.sources import Source, records
+from tp_retrieval.errors import InputError
 from tp_retrieval.types import Document
 
 _SEPARATORS = ["\n\n", "\n", ". ", "? ", "! ", "。", "？", "！", "; ", ", ", " ", ""]
@@ -30,8 +31,8 @@ class Section:
 def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int]) -> list[Document]:
     """Return a source's documents: at most about `chunk_tokens` tokens each, with path, headings and place as metadata.
 
-    `start` and `end` are character offsets in the file, in a record's text for .jsonl, and in the page's Markdown for
-    .html. `chunk` counts from 0 to `chunks` within the file.
+    `start` and `end` count characters in the file (without byte order mark, a line's end as one), in a record's text
+    for .jsonl, and in the page's Markdown for .html. `chunk` counts from 0 to `chunks` within the file.
     """
     splitter = RecursiveCharacterTextSplitter(
         separators=_SEPARATORS,
@@ -55,7 +56,10 @@ def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int])
 
 
 def _sections(source: Source, splitter: RecursiveCharacterTextSplitter) -> Iterator[Document]:
-    text = _html_to_markdown(source.text) if source.format == "html" else source.text
+    try:
+        text = _html_to_markdown(source.text) if source.format == "html" else source.text
+    except RecursionError as error:
+        raise InputError(f"{source.path}: its elements are nested too deeply") from error
     find = {"markdown": _markdown_headings, "html": _markdown_headings, "rst": _rst_headings}.get(source.format)
     for section in _cut(text, list(find(text)) if find else []):
         for piece in splitter.create_documents([section.text]):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +15,12 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
 from tp_retrieval.cli.sources import Source, find, read, records
-from tp_retrieval.errors import InputError
+from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError
 
 if TYPE_CHECKING:
     from tp_retrieval import Document, Index
 
+STORE_FILE = "index.sqlite"
 _BATCH = 64  # chunks that are embedded and made durable together
 _REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
 
@@ -66,22 +68,27 @@ def index(
 
 
 def _open(into: Path, model: str | None, recipe: str | None) -> tuple[Index, Callable[[str], int]]:
+    """Open the index, or make it; the model is loaded if it must be, and tokens are counted by it."""
     from tp_retrieval import Embedder, Index, Recipe
 
-    if not (into / "index.sqlite").is_file():
-        if into.exists() and (not into.is_dir() or any(into.iterdir())):
-            raise InputError(f"--into: {into} holds other files; give an index, an empty folder or a new one")
+    try:
+        opened = Index.open(into)
+    except IndexNotFoundError:
+        if into.exists() and (not into.is_dir() or any(not file.name.startswith(STORE_FILE) for file in into.iterdir())):
+            raise InputError(f"--into: {into} holds other files; give an index, an empty folder or a new one") from None
         embedder = Embedder.from_pretrained(model, recipe=recipe)
         return Index.create(into, embedder), embedder.count_tokens
     if model is None and recipe is None:
-        opened = Index.open(into)
         if not isinstance(opened.embedder, Embedder):
             raise InputError(f"--into: {into} was made by an embedder that counts no tokens")
         return opened, opened.embedder.count_tokens
-    with Index.open(into) as stored:
-        made_by = stored.info()
+    with opened:
+        made_by = opened.info()
     kept = None if made_by.recipe is None else Recipe.from_dict(made_by.recipe)
     embedder = Embedder.from_pretrained(model or made_by.source, recipe=recipe or kept)
+    if kept not in (None, embedder.recipe) and embedder.recipe.raw() == kept.raw():
+        given, stored = (json.dumps(r.to_dict()["views"]) for r in (embedder.recipe, kept))
+        raise IncompatibleIndexError(f"{into} was made by another recipe (views: stored {stored}, given {given})")
     return Index.open(into, embedder), embedder.count_tokens
 
 
@@ -89,26 +96,32 @@ def _update(
     opened: Index, count_tokens: Callable[[str], int], sources: Sequence[Source], roots: Sequence[Path], chunk_tokens: int
 ) -> _Report:
     known = _known_files(opened)
-    stale: list[str] = []
+    stale: set[str] = set()
     pending: list[Document] = []
+    kept: set[str | None] = set()
+    taken: dict[str, str] = {}  # ids of files that stay as they are
     unchanged = 0
     for source in sources:
         before = known.pop(str(source.path), _Indexed())
         digest = source.digest(chunk_tokens)
         if before.digests == {digest} and len(before.ids) == before.expected:
             unchanged += 1
+            taken |= dict.fromkeys(before.ids, str(source.path))
             continue
         from tp_retrieval.cli.chunks import chunk
 
         chunks = chunk(source, chunk_tokens, count_tokens)
+        kept |= {document.id for document in chunks}
         there = set(before.ids) if before.digests == {digest} else set()  # an interrupted run left some of them
         pending += [document for document in chunks if document.id not in there]
-        stale += set(before.ids) - {document.id for document in chunks if document.id}
+        stale |= set(before.ids)
     for path, before in known.items():
         if any(Path(path).is_relative_to(root.resolve()) for root in roots):
-            stale += before.ids  # the file is gone from a folder that was given
+            stale |= set(before.ids)  # the file is gone from a folder that was given
+        else:
+            taken |= dict.fromkeys(before.ids, path)
 
-    _check_ids(pending)
+    _check_ids(pending, taken)
     with tqdm(total=len(pending), unit="chunk", disable=not sys.stderr.isatty()) as bar:
         for batch in _batches(pending):
             try:
@@ -117,8 +130,8 @@ def _update(
                 sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
                 raise typer.Exit(130) from None
             bar.update(len(batch))
-    removed = opened.delete(stale)
-    if len(opened) > _REFIT_AT * opened.info().fitted_on:
+    removed = opened.delete(sorted(stale - kept))
+    if len(opened) > _REFIT_AT * opened.info().fitted_on > 0:
         opened.rebuild()
     return _Report(str(opened.info().path), len(sources), unchanged, len(pending), removed, len(opened))
 
@@ -131,17 +144,18 @@ def _known_files(opened: Index) -> dict[str, _Indexed]:
             entry = known[path]
             entry.digests.add(str(document.metadata.get("digest")))
             entry.ids.append(document.id)
-            entry.expected = int(document.metadata.get("chunks", 0))
+            chunks = document.metadata.get("chunks")
+            entry.expected = chunks if isinstance(chunks, int) else 0
     return known
 
 
-def _check_ids(documents: Sequence[Document]) -> None:
-    paths: dict[str | None, str] = {}
+def _check_ids(documents: Sequence[Document], taken: Mapping[str, str]) -> None:
+    paths = dict(taken)
     for document in documents:
-        path = document.metadata["path"]
-        if document.id in paths:
-            raise InputError(f"{path}: the id {document.id!r} stands in {paths[document.id]} already")
-        paths[document.id] = path
+        path, id_ = document.metadata["path"], str(document.id)
+        if id_ in paths:
+            raise InputError(f"{path}: the id {id_!r} is taken by {paths[id_]}")
+        paths[id_] = path
 
 
 def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:

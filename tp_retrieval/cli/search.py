@@ -56,7 +56,9 @@ def _record(hit: Hit) -> dict[str, object]:
 
 def _show(console: Console, hit: Hit) -> None:
     metadata = hit.document.metadata
-    trail = [shortened(str(metadata.get("path", hit.document.id))), *metadata.get("headings", [])]
+    headings = metadata.get("headings", [])
+    trail = [shortened(str(metadata.get("path", hit.document.id)))]
+    trail += [str(heading) for heading in headings] if isinstance(headings, list) else []
     parts = ", ".join(f"{name} {value:.2f}" for name, value in hit.parts.items())
     console.print()
     console.print(Text(f"{hit.rank}. ", style="bold"), Text(" › ".join(trail), style="cyan"), sep="")

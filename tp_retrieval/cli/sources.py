@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.types import check_text
 
 FORMATS = {
     ".md": "markdown",
@@ -21,6 +22,9 @@ FORMATS = {
     ".htm": "html",
     ".jsonl": "jsonl",
 }
+
+
+_MAX_NAME = 255  # beyond this the system calls a name an error
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """Return the readable files among paths and below folders, in order, absolute; raise `InputError` if there are none."""
     found: dict[Path, None] = {}
     for path in paths:
+        if len(path.name) > _MAX_NAME:
+            raise InputError(f"{path}: no such file or folder")
         if path.is_dir():
             visible = (file for file in sorted(path.rglob("*")) if not _hidden(file, path))
             files = [file for file in visible if _format(file) and file.is_file()]
@@ -88,14 +94,16 @@ def records(source: Source) -> Iterator[Record]:
             continue
         where = f"{source.path}, line {number}"
         try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            value = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not JSON ({error})") from error
         if not isinstance(value, dict) or not isinstance(value.get("text"), str):
             raise InputError(f'{where}: must be an object with a string "text"')
         fields = dict(value)
         text, title = fields.pop("text"), fields.pop("title", None) or ""
-        id_ = fields.pop("id", None) or fields.pop("_id", None)
+        id_ = fields.pop("id", None)
+        id_ = fields.pop("_id", None) if id_ is None else id_
+        check_text(f"{text}{title}{id_}", where)
         metadata = fields.pop("metadata", None) or {}
         if not isinstance(metadata, dict):
             raise InputError(f'{where}: "metadata" must be an object')
@@ -111,6 +119,10 @@ def read_texts(path: Path) -> list[str]:
         return [f"{record.title}\n{record.text}" if record.title else record.text for record in records(source)]
     lines = source.text.split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _format(path: Path) -> str | None:

@@ -6,8 +6,12 @@ import contextlib
 import copy
 import hashlib
 import inspect
+import json
+import socket
 import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -15,6 +19,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.constants import ENDPOINT as HUB
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -25,6 +31,18 @@ from tp_retrieval.errors import InputError, ModelNotFoundError, UnsupportedModel
 _PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 _SAMPLE = 1024
+_SETTINGS = (  # what decides a hidden state and is no weight
+    "rope_parameters",
+    "sliding_window",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "hidden_act",
+    "hidden_activation",
+    "activation_function",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+)
 _TOKENIZER_PROBE = "The quick brown fox, 12345.67 km away: naïve Straße 東京 😀\n\tdef f(x): return 'x'"
 
 
@@ -43,7 +61,7 @@ class ModelSource:
     @classmethod
     def find(cls, model: str | Path | None, **options: Any) -> ModelSource:
         """Return the source of a hub id, a folder or a GGUF file; None is the embedded default, else its hub id."""
-        given = None if model is None else str(model)
+        given = None if model is None else str(Path(model).resolve()) if Path(model).exists() else str(model)
         if model is None:
             model = gguf.embedded_model() or gguf.FALLBACK_HUB_ID
         path = Path(model)
@@ -64,15 +82,27 @@ class ModelSource:
     def weights(self, config: Any, dtype: torch.dtype) -> PreTrainedModel:
         """Load the weights that the configuration asks for, from safetensors only."""
         with self._explained(), _quiet_transformers():
-            model: PreTrainedModel = AutoModel.from_pretrained(
-                self.location, config=config, dtype=dtype, use_safetensors=True, **self._options(), **self.model_kwargs
+            model, report = AutoModel.from_pretrained(
+                self.location,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **self._options(),
+                **self.model_kwargs,
             )
-        return model
+        lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+        if lacking:
+            raise ModelNotFoundError(
+                f"{self.name}: {len(lacking)} weights are missing or misshapen, {lacking[0]} the first"
+            )
+        loaded: PreTrainedModel = model
+        return loaded
 
     def _options(self) -> dict[str, Any]:
         return {
             "revision": self.revision,
-            "local_files_only": self.local_files_only,
+            "local_files_only": self.local_files_only or Path(self.location).exists() or not _hub_has_an_address(),
             "trust_remote_code": self.trust_remote_code,
         }
 
@@ -80,7 +110,7 @@ class ModelSource:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             if len(reason) > 200:
                 reason = reason[:200] + "…"
@@ -158,16 +188,22 @@ class Backbone:
         return getattr(self.decoder.config.get_text_config(), "max_position_embeddings", None)
 
     def fingerprint(self, depth: int) -> str:
-        """Return a digest of the tokenizer and of the weights that the first `depth` blocks use.
+        """Return a digest of the tokenizer, the settings and the weights that the first `depth` blocks use.
 
-        Up to 1,024 evenly spaced values of every tensor go in, rounded to bfloat16 and in no order, so that a model
+        About a thousand evenly spaced values of every tensor go in, rounded to bfloat16 and unnamed, so that a model
         has one fingerprint whichever floating-point type it was loaded in and however its tensors are called.
         Another training run changes nearly every value. The tokenizer goes in by what it makes of a probe.
         """
-        modules = [self.decoder.get_input_embeddings(), *self.blocks[:depth]]
-        digests = sorted(_digest(tensor) for module in modules for tensor in module.parameters())
+        in_blocks = {id(tensor) for tensor in self.blocks.parameters()}
+        around = [tensor for tensor in self.decoder.parameters() if id(tensor) not in in_blocks]
+        parts = [around, *(list(block.parameters()) for block in self.blocks[:depth])]
+        weights = [sorted(_digest(tensor) for tensor in part) for part in parts]
+        text = self.decoder.config.get_text_config()
+        settings = {name: getattr(text, name, None) for name in _SETTINGS}
+        settings["layer_types"] = (getattr(text, "layer_types", None) or [])[:depth]
         probe = self.tokenizer(_TOKENIZER_PROBE).input_ids
-        return hashlib.sha256(f"{probe} {digests}".encode()).hexdigest()[:32]
+        content = json.dumps([probe, settings, weights], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def _digest(tensor: torch.Tensor) -> str:
@@ -233,6 +269,18 @@ def default_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@cache
+def _hub_has_an_address() -> bool:
+    """Tell whether the hub's name resolves; without it transformers would retry for half a minute."""
+    if urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(HUB).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 @cache

@@ -21,7 +21,7 @@ from tp_retrieval.embedding.postprocess import AffineMap, combine, split
 from tp_retrieval.embedding.readout import read
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.embedding.template import clean
-from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, batches, collate, plain_tokenizer
+from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, batches, collate, length, plain_tokenizer
 from tp_retrieval.errors import InputError, OutOfMemoryError, TruncationWarning
 from tp_retrieval.types import Float32Array, Provenance, VectorView, checked_texts
 
@@ -37,12 +37,15 @@ class Embedder:
     """Embed queries and documents with a language model that is neither trained nor changed.
 
     `maps` are affine maps fitted on a corpus, one a view; with them the vectors are mapped, weighted and of unit length,
-    without them they are the raw views side by side. Raises `RecipeError` where recipe and model do not fit,
-    `UnsupportedModelError` where the model can't be rewired.
+    without them they are the raw views side by side; `folder` is where such a fitted embedder was read from. Raises
+    `RecipeError` where recipe and model do not fit, `UnsupportedModelError` where the model can't be rewired.
     """
 
-    def __init__(self, backbone: Backbone, recipe: Recipe, maps: Sequence[AffineMap] | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, recipe: Recipe, maps: Sequence[AffineMap] | None = None, folder: Path | None = None
+    ) -> None:
         self._backbone = backbone
+        self._folder = folder
         self._recipe = recipe
         self._maps = None if maps is None else tuple(maps)
         self._exits = recipe.exits(backbone.n_blocks)
@@ -79,7 +82,7 @@ class Embedder:
         """
         saved = maps_file.read(Path(model)) if model is not None else None
         if saved is not None:
-            if recipe is not None:
+            if recipe not in (None, saved.recipe):
                 raise InputError(f"recipe: {model} was fitted with its own recipe; leave the argument out")
             model, revision, recipe = saved.model, revision or saved.revision, saved.recipe
         source = ModelSource.find(
@@ -94,9 +97,10 @@ class Embedder:
             recipe = Recipe.load(recipe or DEFAULT_RECIPE, source.name)
         depth = recipe.depth(n_blocks_of(config))
         backbone = Backbone.load(source, config, depth, device=device, dtype=dtype)
-        embedder = cls(backbone, recipe, None if saved is None else saved.maps)
-        if saved is not None:
-            saved.check_weights(embedder.provenance.weights)
+        if saved is None:
+            return cls(backbone, recipe)
+        embedder = cls(backbone, recipe, saved.maps, saved.folder.resolve())
+        saved.check_weights(embedder.provenance.weights)
         return embedder
 
     @property
@@ -127,7 +131,7 @@ class Embedder:
         backbone = self._backbone
         return Provenance(
             model=backbone.name,
-            source=backbone.origin,
+            source=backbone.origin if self._folder is None else str(self._folder),
             revision=backbone.revision,
             weights=backbone.fingerprint(self._depth),
             dtype=str(backbone.dtype).removeprefix("torch."),
@@ -175,7 +179,10 @@ class Embedder:
         """Write recipe.json and maps.safetensors, from which `from_pretrained(folder)` makes this embedder again."""
         if self._maps is None:
             raise InputError("save: this embedder has no fitted maps; call fit(texts) first, or keep its recipe's JSON")
-        maps_file.write(Path(folder), self._recipe, self._maps, self.provenance)
+        header = {"weights": self.provenance.weights}
+        origin = {"model": self._backbone.origin, "revision": self._backbone.revision}
+        header |= {name: value for name, value in origin.items() if value is not None}
+        maps_file.write(Path(folder), self._recipe, self._maps, header)
 
     def _embed(self, texts: Sequence[str], role: Role, show_progress: bool) -> Float32Array:
         given = checked_texts(texts)
@@ -215,7 +222,7 @@ class Embedder:
                         f"a text of {len(batch[0].ids)} tokens does not fit in memory alone; lower the recipe's max_tokens"
                     ) from error
                 half = len(group) // 2
-                self._budget = half * len(batch[0].ids)
+                self._budget = min(self._budget // 2, half * length(batch[0]))
                 waiting += [group[half:], group[:half]]
                 continue
             bar.update(len(group))
@@ -225,7 +232,7 @@ class Embedder:
     def _forward(self, rows: Sequence[Row]) -> Float32Array:
         batch = collate(rows).to(self._backbone.device)
         if batch.prefix not in self._prefixes:
-            self._prefixes[batch.prefix] = read_prefix(self._backbone, batch.prefix, self._depth)
+            self._prefixes[batch.prefix] = read_prefix(self._backbone, batch.prefix, max(self._depth, 1))
         prefix = self._prefixes[batch.prefix]
         states = hidden_states(self._backbone, batch, prefix, set(self._exits), self._recipe.prepend)
         views = [
@@ -247,4 +254,5 @@ class Embedder:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    known = ("can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in known)

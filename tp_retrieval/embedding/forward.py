@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def hidden_states(
     """Return the hidden states `(B, T, H)` at each exit, the prefix's positions left out."""
     embeds = backbone.decoder.get_input_embeddings()(batch.ids)  # (B, T) -> (B, T, H)
     if batch.slot is not None:
-        embeds[torch.arange(len(embeds), device=embeds.device), batch.slot] = 0.0  # zeros measured best, see README
+        embeds[torch.arange(len(embeds), device=embeds.device), batch.slot] = 0.0
     cache = Cache(layers=[_SharedPrefix(*pair) for pair in prefix.keys_values]) if prefix.length else None
     rewired = prepending(list(backbone.blocks), prepend, batch.slot, batch.last, prefix.sums or {}, prefix.length)
     return _run(backbone, embeds, exits, cache, rewired)
@@ -112,7 +113,11 @@ def _run(
         if count == stop:
             raise _DeepestExitReached
 
+    owner = threading.get_ident()
+
     def keep_output(module: nn.Module, args: object, output: Any) -> None:
+        if threading.get_ident() != owner:
+            return
         keep(len(backbone.blocks), output[0] if isinstance(output, tuple) else output)
 
     reads: dict[nn.Module, PreHook] = {

@@ -74,7 +74,7 @@ def _unpack(file: Path, folder: Path) -> None:
         packed = AutoModelForCausalLM.from_pretrained(
             file.parent, config=config, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **source
         )
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise ModelNotFoundError(f"{file} can't be read as a GGUF model: {error}") from error
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # the loaded one refuses to be saved
     plain.load_state_dict(packed.state_dict())

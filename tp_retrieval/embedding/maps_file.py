@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 from tp_retrieval.embedding.postprocess import AffineMap
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.errors import InputError, RecipeError
-from tp_retrieval.types import Provenance
 
 RECIPE = "recipe.json"
 MAPS = "maps.safetensors"
@@ -39,13 +38,11 @@ class SavedEmbedder:
             )
 
 
-def write(folder: Path, recipe: Recipe, maps: Sequence[AffineMap], provenance: Provenance) -> None:
-    """Write both files."""
+def write(folder: Path, recipe: Recipe, maps: Sequence[AffineMap], header: Mapping[str, str]) -> None:
+    """Write both files; `header` names the model and its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"{i}.{name}": array for i, map_ in enumerate(maps) for name, array in map_.arrays().items()}
-    header = {"format": _FORMAT, "weights": provenance.weights}
-    header |= {k: v for k, v in (("model", provenance.source), ("revision", provenance.revision)) if v is not None}
-    save_file(tensors, folder / MAPS, metadata=header)
+    save_file(tensors, folder / MAPS, metadata={"format": _FORMAT, **header})
     (folder / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
 
 

@@ -159,15 +159,17 @@ class Recipe:
             raise RecipeError(f"recipe: can't read {path} ({error})") from error
         try:
             return cls.from_dict(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise RecipeError(f"recipe: {path} is not JSON ({error})") from error
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"recipe: {path} is not JSON ({error})") from error
 
     @classmethod
     def _named(cls, name: str, model: str) -> Recipe:
         folder = resources.files("tp_retrieval.embedding") / "recipes"
-        measured = [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.lower() in model.lower()]
+        measured = [
+            entry for entry in folder.iterdir() if entry.is_dir() and entry.name.lower() in Path(model).name.lower()
+        ]
         for place in (*measured, folder):
             file = place / f"{name}.json"
             if file.is_file():

@@ -70,8 +70,10 @@ class TemplateTokenizer:
         def literal(text: str) -> list[int]:
             return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []
 
-        lead, self._before = _split_after_last(template.before, tokenizer.all_special_tokens)
-        self._after, tail = _split_before_first(template.after, tokenizer.all_special_tokens)
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        marks = sorted(special | set(tokenizer.all_special_tokens))
+        lead, self._before = _split_after_last(template.before, marks)
+        self._after, tail = _split_before_first(template.after, marks)
         self._tail = literal(tail)
         head = _start_tokens(tokenizer) + literal(template.head)
         self._slot = len(head) if template.has_slot else None
@@ -134,7 +136,7 @@ def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
     groups: list[list[int]] = []
     for i in order:
         group = groups[-1] if groups else []
-        if group and rows[group[0]].prefix == rows[i].prefix and (len(group) + 1) * _length(rows[group[0]]) <= budget:
+        if group and rows[group[0]].prefix == rows[i].prefix and (len(group) + 1) * length(rows[group[0]]) <= budget:
             group.append(i)
         else:
             groups.append([i])
@@ -152,7 +154,8 @@ def collate(rows: Sequence[Row]) -> TokenBatch:
     return TokenBatch(tuple(rows[0].ids[:skip]), ids, slot, last, text)
 
 
-def _length(row: Row) -> int:
+def length(row: Row) -> int:
+    """Return how many of a row's tokens a forward pass has to run."""
     return len(row.ids) - row.prefix
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tp_retrieval.types import Document, Float32Array, HasProvenance, Provenance
 
 def prepared(documents: Sequence[Document | str]) -> list[tuple[str, str, str]]:
     """Return documents as `(id, text, metadata JSON)`; raise `InputError` naming the first bad one by position."""
-    if isinstance(documents, (str, bytes, Document)):
+    if isinstance(documents, (str, bytes, Document)) or not isinstance(documents, Iterable):
         raise InputError(f"documents: expected a list, got one {type(documents).__name__}; put it into a list")
     rows: list[tuple[str, str, str]] = []
     seen: dict[str, int] = {}
@@ -48,16 +48,17 @@ def checked_vectors(raw: Float32Array, count: int, dimension: int) -> Float32Arr
     return array
 
 
-def check_search(k: int, mode: str, dense_weight: float, fusion: str) -> None:
-    """Raise `InputError` for an argument of a search that has no meaning."""
-    if not isinstance(k, int) or isinstance(k, bool) or k < 0:
+def check_search(k: int, mode: str, dense_weight: float, fusion: str) -> int:
+    """Return k as an int; raise `InputError` for an argument of a search that has no meaning."""
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 0:
         raise InputError(f"k: {k!r} must be a whole number from 0")
     if mode not in ("hybrid", "dense", "lexical"):
         raise InputError(f"mode: {mode!r} must be hybrid, dense or lexical")
-    if not 0 <= dense_weight <= 1:
+    if not isinstance(dense_weight, (int, float)) or not 0 <= dense_weight <= 1:
         raise InputError(f"dense_weight: {dense_weight!r} must be from 0 to 1")
     if fusion not in ("convex", "reciprocal-rank"):
         raise InputError(f"fusion: {fusion!r} must be convex or reciprocal-rank")
+    return int(k)
 
 
 def check_embedder(
@@ -91,7 +92,8 @@ def _metadata_json(metadata: object, name: str) -> str:
         raise InputError(f"{name}: expected a mapping, got {type(metadata).__name__}")
     plain = dict(metadata)
     try:
-        text = json.dumps(plain, allow_nan=False, sort_keys=True)
+        text = json.dumps(plain, allow_nan=False, sort_keys=True, ensure_ascii=False)
+        text.encode()  # a lone surrogate has no bytes
         same = json.loads(text) == plain
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{name}: JSON can't hold it ({error})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_SAME = 1e-6  # scores that differ by less are equal but for rounding
 _RANK_OFFSET = 60  # Cormack et al., SIGIR 2009
 
 
@@ -28,7 +29,7 @@ def reciprocal_rank(dense: NDArray[np.float64], lexical: NDArray[np.float64], de
 def _standardised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = scores.std()
     centred: NDArray[np.float64] = scores - scores.mean()
-    return centred / spread if spread > 0 else np.zeros_like(scores)
+    return centred / spread if spread > _SAME else np.zeros_like(scores)
 
 
 def _ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:

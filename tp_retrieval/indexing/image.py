@@ -35,15 +35,15 @@ class VectorImage:
         self._last_seq = self._deletions = self._map_generation = self._data_version = 0
         self._unsaved = 0
 
-    def load(self) -> None:
-        """Read the snapshot if it is the one the store knows, and replay what came after."""
+    def load(self, *, from_rows: bool = False) -> None:
+        """Read the snapshot if it is the one the store knows, and replay what came after; or replay everything."""
         self._data_version = self._store.data_version()
         self._map_generation = self._store.meta("map_generation")
         fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps())
         self._maps = fitted or (AffineMap(),) * len(self._views)
         dimension = sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
         self._vectors, self._last_seq, self._deletions = Vectors(dimension), 0, 0
-        known = self._store.meta("snapshot")
+        known = None if from_rows else self._store.meta("snapshot")
         if known is not None and known["map_generation"] == self._map_generation:
             read = Vectors.read(self._folder / known["file"], dimension, known["sha256"])
             if read is not None:
@@ -91,6 +91,8 @@ class VectorImage:
 
     def fit_if_due(self) -> None:
         """Fit the maps if there are now rows enough for better ones than there are, inside a transaction."""
+        if all(view.postprocess == "none" for view in self._views):
+            return
         have = [stored.postprocess for stored in self._store.maps()] or ["none"] * len(self._views)
         want = self._attainable()
         wished = [view.postprocess for view in self._views]
@@ -126,20 +128,28 @@ class VectorImage:
         """Write a snapshot if that many rows changed since the last one; outside a transaction."""
         if self._unsaved < max(at_least, 1):
             return
-        previous = self._store.meta("snapshot")
-        generation = 1 if previous is None else previous["generation"] + 1
-        name = f"vectors-{generation}.faiss"
-        known = {
-            "file": name,
-            "generation": generation,
-            "sha256": self._vectors.write(self._folder / name),
-            "last_seq": self._last_seq,
-            "deletions": self._deletions,
-            "map_generation": self._map_generation,
-        }
-        with self._store.transaction():
+        with self._store.transaction():  # one process at a time writes a snapshot
+            previous = self._store.meta("snapshot")
+            generation = 1 if previous is None else previous["generation"] + 1
+            name = f"vectors-{generation}.faiss"
+            known = {
+                "file": name,
+                "generation": generation,
+                "sha256": self._vectors.write(self._folder / name),
+                "last_seq": self._last_seq,
+                "deletions": self._deletions,
+                "map_generation": self._map_generation,
+            }
             self._store.set_meta("snapshot", known)
+            for file in self._folder.glob("vectors-*"):
+                if file.name not in (name, previous and previous["file"]):
+                    file.unlink(missing_ok=True)
         self._unsaved = 0
-        for file in self._folder.glob("vectors-*"):
-            if file.name != name:
-                file.unlink(missing_ok=True)
+        if previous is not None:
+            (self._folder / previous["file"]).unlink(missing_ok=True)
+
+    def size(self) -> int:
+        """Return the bytes of the snapshot on disk."""
+        known = self._store.meta("snapshot")
+        file = self._folder / known["file"] if known else None
+        return file.stat().st_size if file is not None and file.is_file() else 0

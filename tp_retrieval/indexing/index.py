@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 
-from tp_retrieval.errors import CorruptIndexError, InputError
+from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError
 from tp_retrieval.indexing import fusion as fusions
 from tp_retrieval.indexing.checks import check_embedder, check_search, checked_vectors, prepared
 from tp_retrieval.indexing.image import VectorImage
@@ -20,11 +21,13 @@ from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.vectors import KINDS
 from tp_retrieval.types import Document, Float32Array, HasProvenance, Hit, TextEmbedder, VectorView, checked_texts
 
+logger = logging.getLogger(__name__)
+
 Mode = Literal["hybrid", "dense", "lexical"]
 Fusion = Literal["convex", "reciprocal-rank"]
 
 DENSE_WEIGHT = 0.4
-"""Dense share of a hybrid score, measured; see the README's table."""
+"""Dense share of a hybrid score; `benchmarks/retrieval.py` measures it."""
 
 _CANDIDATES = 100  # rows that each side brings to a hybrid search, if k is not more
 
@@ -92,14 +95,15 @@ class Index:
         that made the index.
         """
         folder = Path(path)
-        self = cls(folder, Store(folder), None)
+        store = Store(folder)
         try:
+            self = cls(folder, store, None)
             if embedder is not None:
                 self._check(embedder)
                 self._embedder = embedder
             self._image.load()
         except BaseException:
-            self._store.close()
+            store.close()
             raise
         return self
 
@@ -110,7 +114,7 @@ class Index:
                 return
             self._closed = True
             try:
-                self._image.save(at_least=1)
+                self._save_image(at_least=1)
             finally:
                 self._store.close()
 
@@ -139,7 +143,7 @@ class Index:
                 self._store.insert(rows, vectors)
                 self._image.fit_if_due()
             self._image.replay()
-            self._image.save()
+            self._save_image()
         return ids
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -164,7 +168,7 @@ class Index:
         with self._lock:
             with self._store.transaction():
                 self._image.fit()
-            self._image.load()
+            self._image.load(from_rows=True)
             self._image.save(at_least=1)
 
     # -- reading
@@ -215,7 +219,7 @@ class Index:
         `dense` scores by cosine, `lexical` by BM25, `hybrid` fuses both over the union of their candidates with
         `dense_weight` (0 to 1), by `fusion` "convex" or "reciprocal-rank". Equal scores keep the order of adding.
         """
-        check_search(k, mode, dense_weight, fusion)
+        k = check_search(k, mode, dense_weight, fusion)
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
         vectors = None if mode == "lexical" or k == 0 else self._embed("queries", texts, False)
         results = []
@@ -233,7 +237,7 @@ class Index:
 
     def search_by_vector(self, vector: Float32Array, k: int = 10) -> list[Hit]:
         """Return the k documents nearest to a raw query vector `(dimension,)`, as the index's embedder gives it."""
-        check_search(k, "dense", DENSE_WEIGHT, "convex")
+        k = check_search(k, "dense", DENSE_WEIGHT, "convex")
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
         with self._lock, self._store.snapshot():
             self._image.refresh()
@@ -258,7 +262,7 @@ class Index:
                 fitted=tuple(fitted.postprocess for fitted in maps),
                 fitted_on=min((fitted.fitted_on for fitted in maps), default=0),
                 libraries=self._store.meta("libraries"),
-                bytes_on_disk=sum(file.stat().st_size for file in self._folder.iterdir() if file.is_file()),
+                bytes_on_disk=self._store.size() + self._image.size(),
             )
 
     # -- searching, under the lock
@@ -268,11 +272,11 @@ class Index:
         return self._hits([(seq, score, {"dense": score}) for seq, score in found])
 
     def _lexical(self, text: str, k: int) -> list[Hit]:
-        found = self._store.lexical(text, k)
+        found = self._store.lexical(text, min(k, len(self._store)))
         return self._hits([(seq, score, {"lexical": score}) for seq, score in found.items()])
 
     def _hybrid(self, text: str, unit: Float32Array, k: int, dense_weight: float, how: Fusion) -> list[Hit]:
-        count = max(_CANDIDATES, k)
+        count = min(max(_CANDIDATES, k), len(self._store))
         near = self._image.search(unit, count)
         words = self._store.lexical(text, count)
         words |= self._store.lexical(text, count, [seq for seq, _ in near if seq not in words])
@@ -283,7 +287,7 @@ class Index:
         lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)
         fuse = fusions.convex if how == "convex" else fusions.reciprocal_rank
         scores = fuse(dense, lexical, dense_weight)
-        order = np.argsort(-scores, kind="stable")[:k]
+        order = np.argsort(-scores.round(7), kind="stable")[:k]
         parts = [{"dense": float(dense[i]), "lexical": float(lexical[i])} for i in order]
         return self._hits([(int(seqs[i]), float(scores[i]), part) for i, part in zip(order, parts, strict=True)])
 
@@ -293,6 +297,13 @@ class Index:
         if missing:
             raise CorruptIndexError(f"{self._store.file}: record {missing[0]} has a vector or words but no document")
         return [Hit(documents[seq], score, rank, parts) for rank, (seq, score, parts) in enumerate(found, 1)]
+
+    def _save_image(self, **options: int) -> None:
+        """Write a snapshot if one is due; without it the next opening replays more rows, and nothing is lost."""
+        try:
+            self._image.save(**options)
+        except (IndexAccessError, IndexLockedError) as error:
+            logger.warning("no snapshot of the vectors was written: %s", error)
 
     # -- embedding
 

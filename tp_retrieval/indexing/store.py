@@ -10,11 +10,13 @@ import hashlib
 import json
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,7 @@ from tp_retrieval.errors import (
     IndexExistsError,
     IndexLockedError,
     IndexNotFoundError,
+    InputError,
 )
 from tp_retrieval.types import Document, Float32Array
 
@@ -70,11 +73,24 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
-        if not self.file.is_file():
+        try:
+            there = self.file.is_file()
+        except OSError as error:
+            raise IndexAccessError(f"can't read {folder}: {error}") from error
+        if not there:
             raise IndexNotFoundError(f"no index at {folder}: {FILE} is missing")
         self._connection = self._connect()
-        with self._explained():
+        try:
             version = self._format()
+        except IndexAccessError:
+            self.close()
+            if self.file.with_name(f"{FILE}-wal").exists():
+                raise  # what was committed last lies in the log, which can't be read without writing
+            self._connection = self._connect_read_only()
+            version = self._format()
+        if version is None:
+            self.close()
+            raise IndexNotFoundError(f"no index at {folder}: its making was cut short; make it again")
         if version != FORMAT:
             self.close()
             raise IncompatibleIndexError(f"{self.file}: format stored {version}, this version reads {FORMAT}")
@@ -130,6 +146,11 @@ class Store:
             finally:
                 self._connection.execute("ROLLBACK")
 
+    def size(self) -> int:
+        """Return the bytes of the database, without what is still in its log."""
+        row = self._one("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+        return 0 if row is None else int(row[0])
+
     def data_version(self) -> int:
         """Return a number that changes when another connection commits."""
         with self._explained():
@@ -140,7 +161,10 @@ class Store:
     def meta(self, key: str) -> Any:
         """Return a value of the meta table, None where it is missing."""
         row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
-        return None if row is None else json.loads(row[0])
+        try:
+            return None if row is None else json.loads(row[0])
+        except ValueError as error:
+            raise CorruptIndexError(f"{self.file}: meta record {key!r} is damaged ({error})") from error
 
     def set_meta(self, key: str, value: Any) -> None:
         """Put a JSON value into the meta table."""
@@ -270,7 +294,7 @@ class Store:
         FTS5's `bm25()` has k1 = 1.2 and b = 0.75 and counts down from 0, so its sign is turned. A query is text: its
         words are quoted, and FTS5's own syntax has no meaning in it.
         """
-        words = list(dict.fromkeys(re.findall(r"\w+", query)))[:_MAX_QUERY_WORDS]
+        words = list(dict.fromkeys(re.findall(r"\w+", unicodedata.normalize("NFC", query))))[:_MAX_QUERY_WORDS]
         if not words or k < 1:
             return {}
         match = " OR ".join(f'"{word}"' for word in words)
@@ -295,6 +319,12 @@ class Store:
             connection.execute("PRAGMA synchronous = FULL")
         return connection
 
+    def _connect_read_only(self) -> sqlite3.Connection:
+        """Open a file in a place that can't be written, where SQLite could not keep a log."""
+        with self._explained():
+            uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
     def _format(self) -> int | None:
         if self._one("SELECT 1 FROM sqlite_master WHERE name = 'meta'") is None:
             return None
@@ -315,6 +345,8 @@ class Store:
         """Turn SQLite's errors into ours, naming the file."""
         try:
             yield
+        except sqlite3.ProgrammingError as error:
+            raise InputError(f"{self.file}: the index is closed ({error})") from error
         except sqlite3.OperationalError as error:
             if "locked" in str(error) or "busy" in str(error):
                 raise IndexLockedError(f"{self.file}: another process is writing ({error}); try again") from error

@@ -75,7 +75,7 @@ class Vectors:
 
     def write(self, file: Path) -> str:
         """Write a snapshot beside `file`, flush it, rename it into place; return its sha256."""
-        scratch = file.with_suffix(f".{os.getpid()}.tmp")
+        scratch = file.with_suffix(".tmp")
         try:
             faiss.write_index(self._index, str(scratch))
             digest = _sha256(scratch, flush=True)

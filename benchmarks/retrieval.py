@@ -1,0 +1,97 @@
+"""nDCG@10 of words alone, of vectors alone and of both, on folders in BEIR's layout.
+
+Run: python benchmarks/retrieval.py FOLDER... [--recipe NAME|FILE]... [--max-tokens-of-text 256]
+
+A folder holds corpus.jsonl[.gz], queries.jsonl and qrels.tsv. Texts are cut at a number of the model's tokens, as an
+index of chunks would hold them. Prints a table and writes benchmarks/results/retrieval.json.
+"""
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import ir_measures
+from rich.console import Console
+from rich.table import Table
+
+from tp_retrieval import Document, Embedder, Index
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6)
+NDCG = ir_measures.nDCG @ 10
+
+
+def lines(file: Path) -> list[dict[str, str]]:
+    """Read a .jsonl file, compressed or not."""
+    packed = file.with_name(file.name + ".gz")
+    text = file.read_text() if file.exists() else gzip.decompress(packed.read_bytes()).decode()
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def cut(text: str, tokens: int, embedder: Embedder) -> str:
+    """Return the longest run of whole words from the start that has at most so many tokens."""
+    words = text.split(" ")
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if embedder.count_tokens(" ".join(words[:middle])) <= tokens else (low, middle - 1)
+    return " ".join(words[:low])
+
+
+def score(folder: Path, embedder: Embedder, tokens: int) -> dict[str, float]:
+    """Return nDCG@10 by way of searching."""
+    titled = ((d["_id"], f"{d.get('title') or ''}\n{d['text']}".strip() or ".") for d in lines(folder / "corpus.jsonl"))
+    documents = [Document(cut(text, tokens, embedder), {}, id_) for id_, text in titled]
+    rows = [line.split("\t") for line in (folder / "qrels.tsv").read_text().split("\n")[1:] if line]
+    qrels = [ir_measures.Qrel(query, document, int(grade)) for query, document, grade in rows]
+    judged = {qrel.query_id for qrel in qrels}
+    queries = [q for q in lines(folder / "queries.jsonl") if q["_id"] in judged]
+    texts = [query["text"] for query in queries]
+
+    with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder) as index:
+        index.add(documents, show_progress=True)
+        index.rebuild()
+        ways = {"lexical": {"mode": "lexical"}, "dense": {"mode": "dense"}}
+        ways |= {f"hybrid {weight}": {"dense_weight": weight} for weight in WEIGHTS}
+        ways["reciprocal rank 0.5"] = {"dense_weight": 0.5, "fusion": "reciprocal-rank"}
+        found = {}
+        for name, way in ways.items():
+            results = index.search(texts, 10, **way)
+            run = [
+                ir_measures.ScoredDoc(query["_id"], str(hit.document.id), -hit.rank)
+                for query, hits in zip(queries, results, strict=True)
+                for hit in hits
+            ]
+            found[name] = 100 * ir_measures.calc_aggregate([NDCG], qrels, run)[NDCG]
+    return found
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--recipe", action="append", help="may be given several times; by default retrieval")
+    parser.add_argument("--model")
+    parser.add_argument("--max-tokens-of-text", type=int, default=256)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/retrieval.json")
+    arguments = parser.parse_args()
+    records = []
+    table = Table("set", "recipe", "lexical", "dense", *(f"hybrid {w}" for w in WEIGHTS), "RRF", "minutes")
+    for recipe in arguments.recipe or ["retrieval"]:
+        embedder = Embedder.from_pretrained(arguments.model, recipe=recipe)
+        for folder in arguments.folders:
+            begin = time.perf_counter()
+            found = score(folder, embedder, arguments.max_tokens_of_text)
+            minutes = (time.perf_counter() - begin) / 60
+            records.append({"set": folder.name, "recipe": recipe, "ndcg@10": found, "minutes": minutes})
+            table.add_row(folder.name, Path(recipe).stem, *(f"{value:.1f}" for value in found.values()), f"{minutes:.1f}")
+            Console(width=140).print(table)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(records, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
