@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from tp_retrieval import Embedder, Recipe
 from tp_retrieval.embedding import gguf
@@ -34,13 +35,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def corpus() -> tuple[list[str], list[str]]:
-    """Return 384 sentences of 6 to 16 words and 64 passages of 230 words."""
+    """Return 384 sentences of 6 to 16 words and 64 passages of 200 words."""
     text = " ".join(path.read_text() for path in sorted((ROOT / "examples/data/python-faq").glob("[!l]*.rst.txt")))
     text = re.sub(r"[`*:|=~^-]{2,}|\.\. .*", " ", text)
     sentences = [" ".join(s.split()) for s in re.split(r"(?<=[.?])\s+", text)]
     short = [s for s in sentences if 6 <= len(s.split()) <= 16][:SHORT]
     words = text.split()
-    return short, [" ".join(words[i * 230 : (i + 1) * 230]) for i in range(PASSAGES)]
+    return short, [" ".join(words[i * 200 : (i + 1) * 200]) for i in range(PASSAGES)]
 
 
 def ours(prompt: str, dtype: str) -> Embedder:
@@ -53,8 +54,8 @@ def theirs(dtype: torch.dtype) -> SentenceTransformer:
     file = gguf.embedded_model()
     if file is None:
         raise SystemExit(f"the embedded model is missing: {gguf.EMBEDDED_INSTALL}")
-    transformer = models.Transformer(str(gguf.unpacked(file)), model_kwargs={"dtype": dtype})
-    pooling = models.Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
+    transformer = Transformer(str(gguf.unpacked(file)), model_kwargs={"dtype": dtype})
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
     return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
 
