@@ -9,7 +9,7 @@ import pytest
 
 from tp_retrieval import Embedder, Index, Recipe
 from tp_retrieval.cli import main as command
-from tp_retrieval.embedding import backbone
+from tp_retrieval.embedding import source
 from tp_retrieval.embedding.recipe import View
 
 RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")], max_tokens=128)
@@ -25,7 +25,7 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    monkeypatch.setattr(backbone, "_hub_has_an_address", lambda: False)  # a look-up is a socket, and they are blocked
+    monkeypatch.setattr(source, "_hub_has_an_address", lambda: False)  # a look-up is a socket, and they are blocked
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["tp-retrieval", *(str(argument) for argument in arguments)])
@@ -71,14 +71,14 @@ def test_index_search_info_and_an_incremental_second_run(run, docs, tmp_path, re
     with Index.open(index) as opened:
         documents = {d.id: d for d in opened}
     guide = [d for d in documents.values() if d.metadata["path"].endswith("guide.md")]
-    source = (docs / "guide.md").read_text()
+    original_text = (docs / "guide.md").read_text()
     assert [d.metadata["headings"] for d in guide[:3]] == [["Guide"], ["Guide", "Install"], ["Guide", "Remove"]]
     for document in guide:
-        assert source[document.metadata["start"] : document.metadata["end"]] == document.text
+        assert original_text[document.metadata["start"] : document.metadata["end"]] == document.text
     assert [d.metadata["chunk"] for d in guide] == list(range(len(guide)))
     assert len(guide) > 4
     text = " ".join(" ".join(d.text for d in guide).split())
-    assert text == " ".join(source.split())
+    assert text == " ".join(original_text.split())
     assert documents["r1"].metadata["year"] == 1969
     assert documents["r1"].text == "Moon\nThe moon is a satellite."
     faq = next(d for d in documents.values() if d.metadata["path"].endswith("faq.rst") and "weather" in d.text)

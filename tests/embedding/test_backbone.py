@@ -11,6 +11,7 @@ from tests import tiny
 from tp_retrieval import Embedder, InputError, ModelNotFoundError, Recipe, RecipeError, UnsupportedModelError
 from tp_retrieval.embedding import backbone, gguf
 from tp_retrieval.embedding.recipe import View
+from tp_retrieval.embedding.source import ModelSource
 
 RECIPE = Recipe("{text}", "{text}", [View(1)])
 SMALL = {"vocab_size": 49152, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -92,7 +93,7 @@ def test_a_broken_gguf_file_is_refused_and_leaves_nothing_in_the_cache(tmp_path,
 
 def test_a_missing_default_is_the_hub_id(monkeypatch):
     monkeypatch.setattr(gguf, "EMBEDDED_PACKAGE", "no-such-package")
-    source = backbone.ModelSource.find(None)
+    source = ModelSource.find(None)
     assert (source.name, source.origin) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None)
 
 

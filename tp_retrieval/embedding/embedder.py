@@ -15,11 +15,12 @@ import torch
 from tqdm.auto import tqdm
 
 from tp_retrieval.embedding import maps_file
-from tp_retrieval.embedding.backbone import Backbone, ModelSource, n_blocks_of
+from tp_retrieval.embedding.backbone import Backbone, n_blocks_of
 from tp_retrieval.embedding.forward import Prefix, check_causal, hidden_states, read_prefix
 from tp_retrieval.embedding.postprocess import AffineMap, combine, split
 from tp_retrieval.embedding.readout import read
 from tp_retrieval.embedding.recipe import Recipe
+from tp_retrieval.embedding.source import ModelSource
 from tp_retrieval.embedding.template import clean
 from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, batches, collate, length, plain_tokenizer
 from tp_retrieval.errors import InputError, OutOfMemoryError, TruncationWarning
