@@ -1,6 +1,6 @@
 """nDCG@10 of words alone, of vectors alone and of both, on folders in BEIR's layout.
 
-Run: python benchmarks/retrieval.py FOLDER... [--recipe NAME|FILE]... [--max-tokens-of-text 256]
+Run: python benchmarks/retrieval.py FOLDER... [--recipe NAME|FILE]... [--against SENTENCE_TRANSFORMER]...
 
 A folder holds corpus.jsonl[.gz], queries.jsonl and qrels.tsv. Texts are cut at a number of the model's tokens, as an
 index of chunks would hold them. Prints a table and writes benchmarks/results/retrieval.json.
@@ -11,13 +11,18 @@ import gzip
 import json
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import ir_measures
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from sentence_transformers import SentenceTransformer
 
 from tp_retrieval import Document, Embedder, Index
+from tp_retrieval.types import TextEmbedder
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6)
@@ -41,10 +46,25 @@ def cut(text: str, tokens: int, embedder: Embedder) -> str:
     return " ".join(words[:low])
 
 
-def score(folder: Path, embedder: Embedder, tokens: int) -> dict[str, float]:
-    """Return nDCG@10 by way of searching."""
+class Trained:
+    """A sentence-transformers model as an index's embedder."""
+
+    def __init__(self, name: str) -> None:
+        self._model = SentenceTransformer(name, device="cpu")
+        self.dimension = self._model.get_embedding_dimension()
+        self.fingerprint = name
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+        """Return one vector a text."""
+        return self._model.encode(list(texts), show_progress_bar=False)
+
+    embed_queries = embed_documents
+
+
+def score(folder: Path, embedder: TextEmbedder, counter: Embedder, tokens: int) -> dict[str, float]:
+    """Return nDCG@10 by way of searching; `counter` counts the tokens at which texts are cut."""
     titled = ((d["_id"], f"{d.get('title') or ''}\n{d['text']}".strip() or ".") for d in lines(folder / "corpus.jsonl"))
-    documents = [Document(cut(text, tokens, embedder), {}, id_) for id_, text in titled]
+    documents = [Document(cut(text, tokens, counter), {}, id_) for id_, text in titled]
     rows = [line.split("\t") for line in (folder / "qrels.tsv").read_text().split("\n")[1:] if line]
     qrels = [ir_measures.Qrel(query, document, int(grade)) for query, document, grade in rows]
     judged = {qrel.query_id for qrel in qrels}
@@ -74,17 +94,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--recipe", action="append", help="may be given several times; by default retrieval")
+    parser.add_argument("--against", action="append", help="name or folder of a sentence-transformers model")
     parser.add_argument("--model")
     parser.add_argument("--max-tokens-of-text", type=int, default=256)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/retrieval.json")
     arguments = parser.parse_args()
     records = []
     table = Table("set", "recipe", "lexical", "dense", *(f"hybrid {w}" for w in WEIGHTS), "RRF", "minutes")
-    for recipe in arguments.recipe or ["retrieval"]:
-        embedder = Embedder.from_pretrained(arguments.model, recipe=recipe)
+    counter = Embedder.from_pretrained(arguments.model)
+    recipes = arguments.recipe or ["retrieval"]
+    embedders = {recipe: partial(Embedder.from_pretrained, arguments.model, recipe=recipe) for recipe in recipes}
+    embedders |= {name: partial(Trained, name) for name in arguments.against or []}
+    for recipe, load in embedders.items():
+        embedder = load()
         for folder in arguments.folders:
             begin = time.perf_counter()
-            found = score(folder, embedder, arguments.max_tokens_of_text)
+            found = score(folder, embedder, counter, arguments.max_tokens_of_text)
             minutes = (time.perf_counter() - begin) / 60
             records.append({"set": folder.name, "recipe": recipe, "ndcg@10": found, "minutes": minutes})
             table.add_row(folder.name, Path(recipe).stem, *(f"{value:.1f}" for value in found.values()), f"{minutes:.1f}")
