@@ -102,7 +102,7 @@ def main() -> None:
     records = []
     table = Table("set", "recipe", "lexical", "dense", *(f"hybrid {w}" for w in WEIGHTS), "RRF", "minutes")
     counter = Embedder.from_pretrained(arguments.model)
-    recipes = arguments.recipe or ["retrieval"]
+    recipes = arguments.recipe or ([] if arguments.against else ["retrieval"])
     embedders = {recipe: partial(Embedder.from_pretrained, arguments.model, recipe=recipe) for recipe in recipes}
     embedders |= {name: partial(Trained, name) for name in arguments.against or []}
     for recipe, load in embedders.items():
