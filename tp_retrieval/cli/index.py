@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
 from tp_retrieval.cli.sources import Source, find, read, records
 from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError
+from tp_retrieval.indexing.store import FILE
 
 if TYPE_CHECKING:
     from tp_retrieval import Document, Index
 
-STORE_FILE = "index.sqlite"
 _BATCH = 64  # chunks that are embedded and made durable together
 _REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
 
@@ -74,7 +74,7 @@ def _open(into: Path, model: str | None, recipe: str | None) -> tuple[Index, Cal
     try:
         opened = Index.open(into)
     except IndexNotFoundError:
-        if into.exists() and (not into.is_dir() or any(not file.name.startswith(STORE_FILE) for file in into.iterdir())):
+        if into.exists() and (not into.is_dir() or any(not file.name.startswith(FILE) for file in into.iterdir())):
             raise InputError(f"--into: {into} holds other files; give an index, an empty folder or a new one") from None
         embedder = Embedder.from_pretrained(model, recipe=recipe)
         return Index.create(into, embedder), embedder.count_tokens

@@ -24,9 +24,6 @@ FORMATS = {
 }
 
 
-_MAX_NAME = 255  # beyond this the system calls a name an error
-
-
 @dataclass(frozen=True)
 class Source:
     """A file's path, format and raw text."""
@@ -55,15 +52,13 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """Return the readable files among paths and below folders, in order, absolute; raise `InputError` if there are none."""
     found: dict[Path, None] = {}
     for path in paths:
-        if len(path.name) > _MAX_NAME:
+        if not _there(path):
             raise InputError(f"{path}: no such file or folder")
         if path.is_dir():
             visible = (file for file in sorted(path.rglob("*")) if not _hidden(file, path))
             files = [file for file in visible if _format(file) and file.is_file()]
             if not files:
                 raise InputError(f"{path}: no file here ends in {', '.join(FORMATS)}")
-        elif not path.exists():
-            raise InputError(f"{path}: no such file or folder")
         elif _format(path) is None:
             raise InputError(f"{path}: files must end in {', '.join(FORMATS)}")
         else:
@@ -112,7 +107,7 @@ def records(source: Source) -> Iterator[Record]:
 
 def read_texts(path: Path) -> list[str]:
     """Return one text a line of a plain file, empty lines included, or the `text` of each record of a .jsonl file."""
-    if not path.is_file():
+    if not _there(path) or not path.is_file():
         raise InputError(f"{path}: no such file")
     source = read(path)
     if source.format == "jsonl":
@@ -129,6 +124,13 @@ def _format(path: Path) -> str | None:
     name = path.name.lower()
     suffix = ".rst.txt" if name.endswith(".rst.txt") else path.suffix.lower()
     return FORMATS.get(suffix)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise InputError(f"{path}: no such file or folder that can be read ({error.strerror})") from error
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def _run(
     embeds: torch.Tensor,
     exits: Collection[Exit],
     cache: Cache | None,
-    rewired: Any = None,
+    rewired: AbstractContextManager[None] | None = None,
 ) -> dict[Exit, torch.Tensor]:
     """Run the decoder and keep the hidden states at `exits`; without None among them it stops at the deepest."""
     states: dict[Exit, torch.Tensor] = {}

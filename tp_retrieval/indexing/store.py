@@ -81,19 +81,14 @@ class Store:
             raise IndexNotFoundError(f"no index at {folder}: {FILE} is missing")
         self._connection = self._connect()
         try:
-            version = self._format()
-        except IndexAccessError:
+            version = self._readable_format()
+            if version is None:
+                raise IndexNotFoundError(f"no index at {folder}: its making was cut short; make it again")
+            if version != FORMAT:
+                raise IncompatibleIndexError(f"{self.file}: format stored {version}, this version reads {FORMAT}")
+        except BaseException:
             self.close()
-            if self.file.with_name(f"{FILE}-wal").exists():
-                raise  # what was committed last lies in the log, which can't be read without writing
-            self._connection = self._connect_read_only()
-            version = self._format()
-        if version is None:
-            self.close()
-            raise IndexNotFoundError(f"no index at {folder}: its making was cut short; make it again")
-        if version != FORMAT:
-            self.close()
-            raise IncompatibleIndexError(f"{self.file}: format stored {version}, this version reads {FORMAT}")
+            raise
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, Any]) -> Store:
@@ -105,8 +100,9 @@ class Store:
         except OSError as error:
             raise IndexAccessError(f"can't make {folder}: {error}") from error
         self._connection = self._connect()
-        with self._explained():
-            self._connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            with self._explained():
+                self._connection.execute("PRAGMA journal_mode = WAL")
             with self.transaction():
                 if self._format() is not None:
                     raise IndexExistsError(f"there is an index at {folder} already; open it, or choose another place")
@@ -114,6 +110,9 @@ class Store:
                     self._connection.execute(statement)
                 for key, value in {"format": FORMAT, "deletions": 0, "map_generation": 0, **meta}.items():
                     self.set_meta(key, value)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def close(self) -> None:
@@ -324,6 +323,17 @@ class Store:
         with self._explained():
             uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
             return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+    def _readable_format(self) -> int | None:
+        """Return the format, through a read-only connection where the place can't be written."""
+        try:
+            return self._format()
+        except IndexAccessError:
+            if self.file.with_name(f"{FILE}-wal").exists():
+                raise  # what was committed last lies in the log, which can't be read without writing
+            self.close()
+            self._connection = self._connect_read_only()
+            return self._format()
 
     def _format(self) -> int | None:
         if self._one("SELECT 1 FROM sqlite_master WHERE name = 'meta'") is None:
