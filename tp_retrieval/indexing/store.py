@@ -329,9 +329,9 @@ class Store:
         try:
             return self._format()
         except IndexAccessError:
+            self.close()
             if self.file.with_name(f"{FILE}-wal").exists():
                 raise  # what was committed last lies in the log, which can't be read without writing
-            self.close()
             self._connection = self._connect_read_only()
             return self._format()
 
