@@ -182,7 +182,7 @@ def test_a_place_that_can_not_be_written_still_opens_unless_its_log_is_needed(tm
     monkeypatch.setattr(Store, "read_only_now", False, raising=False)
     monkeypatch.setattr(Store, "_format", refused)
     if log:
-        with pytest.raises(IndexAccessError, match="readonly|unable to open"):
+        with pytest.raises(IndexAccessError, match=r"readonly|unable to open"):
             Index.open(tmp_path / "i", toy)
         return
     with Index.open(tmp_path / "i", toy) as index:
