@@ -14,7 +14,7 @@ from tp_retrieval import errors
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ["errors", "types", "embedding", "indexing", "reranking", "evaluation", "cli"]
-ONE_FILE = {"faiss": "vectors.py", "sqlite3": "store.py"}
+ONE_FILE = {"faiss": "vectors.py", "sqlite3": "database.py"}
 FOREIGN = {
     "torch": {"embedding", "reranking"},
     "transformers": {"embedding", "reranking"},

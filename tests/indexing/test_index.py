@@ -19,8 +19,8 @@ from tp_retrieval import (
     InputError,
 )
 from tp_retrieval.indexing import image
+from tp_retrieval.indexing.database import Database
 from tp_retrieval.indexing.image import FIT_AT
-from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Provenance, VectorView
 
@@ -171,7 +171,7 @@ def test_a_place_that_can_not_be_written_still_opens_unless_its_log_is_needed(tm
         want = index.search("green stone", 4)
     if log:
         (tmp_path / "i" / "index.sqlite-wal").mkdir()  # a log that is there and can't be read or removed
-    real = Store._format
+    real = Database.objects
 
     def refused(self):
         if self.read_only_now:
@@ -179,10 +179,10 @@ def test_a_place_that_can_not_be_written_still_opens_unless_its_log_is_needed(tm
         self.read_only_now = True
         raise IndexAccessError("attempt to write a readonly database")
 
-    monkeypatch.setattr(Store, "read_only_now", False, raising=False)
-    monkeypatch.setattr(Store, "_format", refused)
+    monkeypatch.setattr(Database, "read_only_now", False, raising=False)
+    monkeypatch.setattr(Database, "objects", refused)
     if log:
-        with pytest.raises(IndexAccessError, match=r"readonly|unable to open"):
+        with pytest.raises(IndexAccessError, match=r"its log|unable to open"):
             Index.open(tmp_path / "i", toy)
         return
     with Index.open(tmp_path / "i", toy) as index:
@@ -429,7 +429,7 @@ def test_a_newer_format_is_refused_with_both_numbers(tmp_path, toy):
     with index._store.transaction():
         index._store.set_meta("format", 99)
     index.close()
-    with pytest.raises(IncompatibleIndexError, match="format stored 99, this version reads 1"):
+    with pytest.raises(IncompatibleIndexError, match="format stored 99, this version reads up to 2"):
         Index.open(tmp_path / "i", toy)
 
 

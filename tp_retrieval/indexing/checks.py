@@ -48,19 +48,6 @@ def checked_vectors(raw: Float32Array, count: int, dimension: int) -> Float32Arr
     return array
 
 
-def check_search(k: int, mode: str, dense_weight: float, fusion: str) -> int:
-    """Return k as an int; raise `InputError` for an argument of a search that has no meaning."""
-    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 0:
-        raise InputError(f"k: {k!r} must be a whole number from 0")
-    if mode not in ("hybrid", "dense", "lexical"):
-        raise InputError(f"mode: {mode!r} must be hybrid, dense or lexical")
-    if not isinstance(dense_weight, (int, float)) or not 0 <= dense_weight <= 1:
-        raise InputError(f"dense_weight: {dense_weight!r} must be from 0 to 1")
-    if fusion not in ("convex", "reciprocal-rank"):
-        raise InputError(f"fusion: {fusion!r} must be convex or reciprocal-rank")
-    return int(k)
-
-
 def check_embedder(
     embedder: TextEmbedder, *, path: object, dimension: int, fingerprint: str, provenance: Mapping[str, Any] | None
 ) -> None:

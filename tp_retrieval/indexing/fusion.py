@@ -1,9 +1,11 @@
-"""Two scores of the same candidates made one."""
+"""Two scores of the same candidates made one, and candidates chosen for being unlike each other."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tp_retrieval.types import Float32Array
 
 _SAME = 1e-6  # scores that differ by less are equal but for rounding
 _RANK_OFFSET = 60  # Cormack et al., SIGIR 2009
@@ -24,6 +26,31 @@ def reciprocal_rank(dense: NDArray[np.float64], lexical: NDArray[np.float64], de
     """
     fused = dense_weight / (_RANK_OFFSET + _ranks(dense))
     return fused + np.where(lexical > 0, (1 - dense_weight) / (_RANK_OFFSET + _ranks(lexical)), 0.0)
+
+
+def mmr(relevance: NDArray[np.float64], vectors: Float32Array, k: int, weight: float) -> list[int]:
+    """Return the places of k candidates, each the one with the highest `w * relevance - (1 - w) * similarity`.
+
+    Similarity is the highest cosine with one chosen before; `vectors` are unit `(n, dim)`, relevance `(n,)` is of the same
+    scale. Carbonell and Goldstein, SIGIR 1998. Equal values keep their order.
+    """
+    chosen: list[int] = []
+    nearest = np.zeros(len(vectors))
+    left = np.ones(len(vectors), dtype=bool)
+    while len(chosen) < min(k, len(vectors)):
+        value = np.where(left, weight * relevance - (1 - weight) * nearest, -np.inf)
+        best = int(np.argmax(value.round(7)))
+        chosen.append(best)
+        left[best] = False
+        similarity = vectors.astype(np.float64) @ vectors[best].astype(np.float64)
+        nearest = similarity if len(chosen) == 1 else np.maximum(nearest, similarity)
+    return chosen
+
+
+def scaled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return scores from 0 (the lowest) to 1 (the highest)."""
+    low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
+    return (scores - low) / (high - low) if high - low > _SAME else np.ones_like(scores)
 
 
 def _standardised(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,89 +5,228 @@ The store is the truth. The image may be lost, damaged or behind; it is then mad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tp_retrieval.embedding.postprocess import AffineMap, combine, rows_needed, split
+from tp_retrieval.errors import InputError
+from tp_retrieval.indexing import vectors as faiss_vectors
+from tp_retrieval.indexing.disk import sha256
+from tp_retrieval.indexing.filters import Seqs, answer, parsed
 from tp_retrieval.indexing.store import Store, StoredMap
-from tp_retrieval.indexing.vectors import Vectors
+from tp_retrieval.indexing.vectors import Tuning, Vectors, factory_string, sample_size
 from tp_retrieval.types import Float32Array, VectorView
+
+logger = logging.getLogger(__name__)
 
 FIT_AT = 64
 """Rows from which on maps are fitted; fewer say too little about where a corpus lies."""
 
+SLOW_SECONDS = 0.02
+"""An exact search that takes longer makes an index of kind "auto" approximate."""
+
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
+_GROWTH = 4  # an approximate index is trained anew when the corpus has grown by this factor
+_LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one
+_NAME = re.compile(r"vectors-\d+\.faiss")
 
 
 class VectorImage:
     """Follow a store with mapped unit vectors in memory. Not thread-safe: its owner calls it under one lock."""
 
-    def __init__(self, folder: Path, store: Store, dimension: int, views: Sequence[VectorView]) -> None:
+    def __init__(self, folder: Path, store: Store) -> None:
         self._folder = folder
         self._store = store
-        self._views = tuple(views)
-        self._maps = (AffineMap(),) * len(self._views)
-        self._vectors = Vectors(dimension)
-        self._last_seq = self._deletions = self._map_generation = self._data_version = 0
-        self._unsaved = 0
+        self._views: tuple[VectorView, ...] = ()
+        self._maps: tuple[AffineMap, ...] = ()
+        self._vectors = Vectors(1, self._exact)
+        self._last_seq = self._deletion = self._data_version = self._unsaved = 0
+        self._generation = -1
+        self._timed_at = 0
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """How the vectors are searched approximately; None for exact search."""
+        return self._vectors.tuning
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    # -- following the store
 
     def load(self, *, from_rows: bool = False) -> None:
         """Read the snapshot if it is the one the store knows, and replay what came after; or replay everything."""
-        self._data_version = self._store.data_version()
-        self._map_generation = self._store.meta("map_generation")
+        self._data_version = self._store.database.data_version()
+        self._generation = self._store.meta("generation")
+        self._views = tuple(VectorView(**view) for view in self._store.meta("views"))
         fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps())
         self._maps = fitted or (AffineMap(),) * len(self._views)
-        dimension = sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
-        self._vectors, self._last_seq, self._deletions = Vectors(dimension), 0, 0
-        known = None if from_rows else self._store.meta("snapshot")
-        if known is not None and known["map_generation"] == self._map_generation:
-            read = Vectors.read(self._folder / known["file"], dimension, known["sha256"])
-            if read is not None:
-                self._vectors, self._last_seq, self._deletions = read, known["last_seq"], known["deletions"]
-        self._unsaved = 0
+        dimension = self._dimension()
+        self._vectors, self._last_seq, self._deletion, self._unsaved = Vectors(dimension, self._exact), 0, 0, 0
+        wish = self._store.meta("vectors")
+        tuning = None if wish["tuning"] is None else Tuning(**wish["tuning"])
+        if not (not from_rows and self._read_snapshot(dimension, tuning)) and tuning is not None:
+            self._build(tuning.factory, tuning.target_recall)
         self.replay()
         if len(self._vectors) != len(self._store):  # a snapshot of other rows
-            self._vectors, self._last_seq = Vectors(dimension), 0
-            self.replay()
+            self._start_over()
+
+    def _dimension(self) -> int:
+        return sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
+
+    def _read_snapshot(self, dimension: int, tuning: Tuning | None) -> bool:
+        known = self._store.meta("snapshot")
+        if known is None or known["generation"] != self._generation or not _NAME.fullmatch(known["file"]):
+            return False
+        file = self._folder / known["file"]
+        if not file.is_file() or file.is_symlink():
+            return False
+        with ThreadPoolExecutor(1) as beside:  # reading and hashing take a processor each
+            digest = beside.submit(sha256, file)
+            read = Vectors.read(file, dimension, self._exact, tuning)
+            if read is None or digest.result() != known["sha256"]:
+                return False
+        self._vectors, self._last_seq, self._deletion = read, known["last_seq"], known["deletion"]
+        return True
 
     def refresh(self) -> None:
         """Follow what other processes committed."""
-        current = self._store.data_version()
+        current = self._store.database.data_version()
         if current != self._data_version:
             self._data_version = current
             self.replay()
 
+    def forget(self) -> None:
+        """Take what is held for nothing; the next refresh loads anew."""
+        self._generation = self._data_version = -1
+
     def replay(self) -> None:
-        """Drop what was deleted and add what is new since the last replay; under new maps, start over."""
-        if self._store.meta("map_generation") != self._map_generation:
+        """Drop what was deleted and add what is new since the last replay; under new maps or kinds, start over."""
+        if self._store.meta("generation") != self._generation:
             self.load()
             return
-        deletions = self._store.meta("deletions")
-        if deletions != self._deletions:
-            gone = np.setdiff1d(self._vectors.seqs, self._store.seqs())
-            self._vectors.remove(gone)
-            self._unsaved += len(gone)
-            self._deletions = deletions
+        self._deletion, gone = self._store.deleted(self._deletion)
+        self._vectors.remove(gone)
+        self._unsaved += len(gone)
+        if self._vectors.crowded:
+            self._start_over()
+            return
         for seqs, raw in self._store.vectors(after=self._last_seq):
             self._vectors.add(seqs, self.mapped(raw))
             self._last_seq = int(seqs[-1])
             self._unsaved += len(seqs)
 
+    def _start_over(self) -> None:
+        """Fill the vectors anew from the rows; what was trained stays."""
+        self._vectors.emptied()
+        self._last_seq = 0
+        self._deletion, _ = self._store.deleted(0)
+        for seqs, raw in self._store.vectors():
+            self._vectors.add(seqs, self.mapped(raw))
+            self._last_seq = int(seqs[-1])
+            self._unsaved += len(seqs)
+
+    # -- searching
+
     def mapped(self, raw: Float32Array) -> Float32Array:
         """Return raw vectors `(n, dimension)` as the unit vectors that are compared."""
         return combine(raw, self._views, self._maps)
 
-    def search(self, unit: Float32Array, k: int) -> list[tuple[int, float]]:
-        """Return the k nearest rows and their cosines, best first."""
-        return self._vectors.search(unit, k)
+    def search(self, unit: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
+        """Return the k nearest rows (of `among`) and their cosines, best first."""
+        return self._vectors.search(unit, k, among)
 
-    def scores(self, unit: Float32Array, seqs: NDArray[np.int64]) -> NDArray[np.float64]:
+    def scores(self, unit: Float32Array, seqs: Seqs) -> NDArray[np.float64]:
         """Return the cosines of rows."""
         return self._vectors.scores(unit, seqs)
+
+    def rows(self, seqs: Seqs) -> Float32Array:
+        """Return the unit vectors of rows."""
+        return self._vectors.rows(seqs)
+
+    def matching(self, where: Mapping[str, Any] | None) -> Seqs | None:
+        """Return the rows that a `where` holds for, None for all of them."""
+        if not where:
+            return None
+        return answer(parsed(where), self._store.matching, self._vectors.seqs)
+
+    def _exact(self, seqs: Seqs) -> Float32Array:
+        return self.mapped(self._store.vectors_of(seqs))
+
+    # -- approximate kinds
+
+    def build_if_due(self) -> None:
+        """Build the wished kind of index if there are rows enough, or four times those it was trained on."""
+        wish = self._store.meta("vectors")
+        count, tuning = len(self), self._vectors.tuning
+        if count < max(faiss_vectors.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0)):
+            return
+        kind = wish["kind"]
+        if kind == "auto":
+            if tuning is None and not self._is_slow():
+                return
+            kind = "ivf"
+        factory = factory_string(kind, self._dimension(), count)
+        if factory is None:
+            return
+        try:
+            self.build(factory, wish["target_recall"])
+        except InputError as error:  # the rows are in; they are searched exactly
+            logger.warning("the index stays exact: %s", error)
+            self.load()
+
+    def build(self, factory: str, target_recall: float) -> None:
+        """Build the vectors anew from the rows, write them, and tell other processes."""
+        try:
+            with self._store.snapshot():
+                self._build(factory, target_recall)
+            with self._store.transaction():
+                self._store.set_meta("vectors", {**self._store.meta("vectors"), "tuning": asdict(self._tuning())})
+                self._store.next_generation()
+                self._generation = self._store.meta("generation")
+                previous = self._write_snapshot()
+        except BaseException:
+            self.forget()  # half made
+            raise
+        self._saved(previous)
+
+    def _build(self, factory: str, target_recall: float) -> None:
+        seqs = self._store.seqs()
+        self._vectors = Vectors(self._dimension(), self._exact)  # the old ones go before the new ones come
+        logger.info("building %s for %d documents", factory, len(seqs))
+        chosen = np.random.default_rng(0).choice(seqs, sample_size(factory, len(seqs)), replace=False)
+        self._deletion, _ = self._store.deleted(0)
+        mapped = partial(self._mapped_rows, int(seqs[-1]))
+        self._vectors = Vectors.build(factory, self._exact(chosen), mapped, self._exact, target_recall)
+        self._last_seq = int(seqs[-1])
+        self._unsaved = len(seqs)
+
+    def _tuning(self) -> Tuning:
+        if self._vectors.tuning is None:
+            raise InputError("kind: exact search has no tuning")
+        return self._vectors.tuning
+
+    def _mapped_rows(self, last: int) -> Iterator[tuple[Seqs, Float32Array]]:
+        for seqs, raw in self._store.vectors():
+            upto = int(np.searchsorted(seqs, last, side="right"))
+            yield seqs[:upto], self.mapped(raw[:upto])
+
+    def _is_slow(self) -> bool:
+        if len(self) < _LOOK_AGAIN * self._timed_at:
+            return False
+        self._timed_at = len(self)
+        return self._vectors.seconds_a_search() > SLOW_SECONDS
+
+    # -- maps
 
     def fit_if_due(self) -> None:
         """Fit the maps if there are now rows enough for better ones than there are, inside a transaction."""
@@ -105,6 +244,7 @@ class VectorImage:
         A map that needs more rows than there are falls back to `center`, and below `FIT_AT` rows to none.
         """
         count = len(self._store)
+        self._views = tuple(VectorView(**view) for view in self._store.meta("views"))
         fitted = []
         for i, postprocess in enumerate(self._attainable()):
             map_ = AffineMap.fit(postprocess, partial(self._raw_view, i))
@@ -124,32 +264,66 @@ class VectorImage:
 
         return [best(view) for view in self._views]
 
+    # -- snapshots
+
     def save(self, *, at_least: int = _SNAPSHOT_AT) -> None:
         """Write a snapshot if that many rows changed since the last one; outside a transaction."""
         if self._unsaved < max(at_least, 1):
             return
         with self._store.transaction():  # one process at a time writes a snapshot
-            previous = self._store.meta("snapshot")
-            generation = 1 if previous is None else previous["generation"] + 1
-            name = f"vectors-{generation}.faiss"
-            known = {
-                "file": name,
-                "generation": generation,
-                "sha256": self._vectors.write(self._folder / name),
-                "last_seq": self._last_seq,
-                "deletions": self._deletions,
-                "map_generation": self._map_generation,
-            }
-            self._store.set_meta("snapshot", known)
-            for file in self._folder.glob("vectors-*"):
-                if file.name not in (name, previous and previous["file"]):
-                    file.unlink(missing_ok=True)
+            if self._store.meta("generation") != self._generation:
+                return  # what would be written is of the past
+            previous = self._write_snapshot()
+        self._saved(previous)
+
+    def _write_snapshot(self) -> str | None:
+        """Write the vectors and make them the ones the store knows, inside a transaction; return the file before."""
+        previous = self._store.meta("snapshot") or {"number": 0, "file": None}
+        name = f"vectors-{previous['number'] + 1}.faiss"
+        self._vectors.write(self._folder / name)
+        known = {
+            "file": name,
+            "number": previous["number"] + 1,
+            "sha256": sha256(self._folder / name),
+            "last_seq": self._last_seq,
+            "deletion": self._deletion,
+            "generation": self._generation,
+        }
+        self._store.set_meta("snapshot", known)
+        for file in self._folder.glob("vectors-*"):
+            if file.name not in (name, previous["file"]):
+                file.unlink(missing_ok=True)
+        return previous["file"] and str(previous["file"])
+
+    def _saved(self, previous: str | None) -> None:
         self._unsaved = 0
-        if previous is not None:
-            (self._folder / previous["file"]).unlink(missing_ok=True)
+        if previous is not None and _NAME.fullmatch(previous):
+            (self._folder / previous).unlink(missing_ok=True)
 
     def size(self) -> int:
         """Return the bytes of the snapshot on disk."""
         known = self._store.meta("snapshot")
         file = self._folder / known["file"] if known else None
         return file.stat().st_size if file is not None and file.is_file() else 0
+
+    def problems(self) -> Iterator[str]:
+        """Yield how snapshot and vectors differ from the rows."""
+        known = self._store.meta("snapshot")
+        if known is not None:
+            file = self._folder / known["file"]
+            if not _NAME.fullmatch(known["file"]) or not file.is_file() or sha256(file) != known["sha256"]:
+                yield f"{file}: the snapshot is missing or damaged; the vectors are made from the rows at each opening"
+        if not np.array_equal(self._vectors.seqs, self._store.seqs()):
+            yield f"{self._store.file}: the vectors are not of the rows that are there"
+            return
+        for seqs, raw in self._store.vectors():
+            if not np.allclose(self._vectors.rows(seqs), self.mapped(raw), atol=1e-5):
+                yield f"{self._store.file}: vectors {seqs[0]} to {seqs[-1]} are not those of the rows"
+
+
+def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> list[VectorView]:
+    """Return views with other maps: one for all of them, or one each."""
+    wished = [postprocess] * len(views) if isinstance(postprocess, str) else list(postprocess)
+    if len(wished) != len(views):
+        raise InputError(f"postprocess: {len(wished)} maps for {len(views)} views; give one, or one a view")
+    return [VectorView(view.width, map_, view.weight) for view, map_ in zip(views, wished, strict=True)]

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, Unpack, cast, overload
 
 import numpy as np
 
+from tp_retrieval.embedding.postprocess import rows_needed
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError
-from tp_retrieval.indexing import fusion as fusions
-from tp_retrieval.indexing.checks import check_embedder, check_search, checked_vectors, prepared
-from tp_retrieval.indexing.image import VectorImage
+from tp_retrieval.indexing.checks import check_embedder, checked_vectors, prepared
+from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
+from tp_retrieval.indexing.image import VectorImage, with_maps
+from tp_retrieval.indexing.searching import DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
 from tp_retrieval.indexing.store import Store
-from tp_retrieval.indexing.vectors import KINDS
+from tp_retrieval.indexing.vectors import Tuning, check_kind
+from tp_retrieval.indexing.verify import Verification, verify
 from tp_retrieval.types import Document, Float32Array, HasProvenance, Hit, TextEmbedder, VectorView, checked_texts
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["hybrid", "dense", "lexical"]
-Fusion = Literal["convex", "reciprocal-rank"]
-
-DENSE_WEIGHT = 0.4
-"""Dense share of a hybrid score; `benchmarks/retrieval.py` measures it."""
-
-_CANDIDATES = 100  # rows that each side brings to a hybrid search, if k is not more
-
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index holds and what made it."""
+    """What an index holds, what made it, and how its vectors are searched.
+
+    `growth` is how many times as many documents there are as the maps were fitted on. `tuning` is None for exact search.
+    """
 
     path: str
     documents: int
     dimension: int
     kind: str
+    tuning: Tuning | None
+    tokenizer: str
     model: str | None
     source: str | None
     revision: str | None
@@ -48,6 +51,7 @@ class IndexInfo:
     postprocess: tuple[str, ...]
     fitted: tuple[str, ...]
     fitted_on: int
+    growth: float | None
     libraries: Mapping[str, str]
     bytes_on_disk: int
 
@@ -65,27 +69,46 @@ class Index:
         self._lock = threading.RLock()
         self._embedder = embedder
         self._dimension = int(store.meta("dimension"))
-        views = [VectorView(**view) for view in store.meta("views")]
-        self._image = VectorImage(folder, store, self._dimension, views)
+        self._image = VectorImage(folder, store)
+        self._searcher = Searcher(store, self._image)
         self._closed = False
+        _alive.add(self)
 
     @classmethod
-    def create(cls, path: str | Path, embedder: TextEmbedder, *, kind: str = "auto") -> Index:
-        """Make an empty index in a folder that holds none; `kind` "auto" is exact search ("flat")."""
-        if kind not in ("auto", *KINDS):
-            raise InputError(f"kind: {kind!r} must be one of auto, {', '.join(KINDS)}")
+    def create(
+        cls,
+        path: str | Path,
+        embedder: TextEmbedder,
+        *,
+        kind: str = "auto",
+        target_recall: float = 0.95,
+        tokenizer: Tokenizer = "words",
+    ) -> Index:
+        """Make an empty index in a folder that holds none.
+
+        `kind` is how vectors are searched: "flat" exactly; "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's index
+        factory approximately, from 10,000 documents on, tuned until `target_recall` of the ten nearest are found; "auto"
+        exactly as long as that takes less than 20 ms here, then as "ivf". `tokenizer` "trigram" suits languages without
+        spaces between words.
+        """
+        check_kind(kind, embedder.dimension)
+        _check_recall(target_recall)
+        if tokenizer not in TOKENIZERS:
+            raise InputError(f"tokenizer: {tokenizer!r} must be one of {', '.join(TOKENIZERS)}")
         folder = Path(path)
         provenance = embedder.provenance if isinstance(embedder, HasProvenance) else None
         views = (VectorView(embedder.dimension),) if provenance is None else provenance.views
         meta = {
-            "kind": "flat",
+            "vectors": {"kind": kind, "target_recall": target_recall, "tuning": None},
             "dimension": embedder.dimension,
             "fingerprint": embedder.fingerprint,
             "views": [asdict(view) for view in views],
             "provenance": None if provenance is None else asdict(provenance),
             "libraries": {name: version(name) for name in ("tp-retrieval", "faiss-cpu", "numpy")},
         }
-        return cls(folder, Store.create(folder, meta), embedder)
+        self = cls(folder, Store.create(folder, meta, tokenizer=tokenizer), embedder)
+        self._image.load()
+        return self
 
     @classmethod
     def open(cls, path: str | Path, embedder: TextEmbedder | None = None) -> Index:
@@ -97,11 +120,19 @@ class Index:
         folder = Path(path)
         store = Store(folder)
         try:
-            self = cls(folder, store, None)
-            if embedder is not None:
-                self._check(embedder)
-                self._embedder = embedder
-            self._image.load()
+            with ThreadPoolExecutor(1) as beside:
+                intact = beside.submit(store.database.seal.intact)
+                self = cls(folder, store, None)
+                if embedder is not None:
+                    self._check(embedder)
+                    self._embedder = embedder
+                with store.snapshot():
+                    self._image.load()
+            if not intact.result():
+                raise CorruptIndexError(
+                    f"{store.file} is damaged: its bytes are not those it was closed with; "
+                    f"`tp-retrieval verify {folder}` tells where, with --repair it makes again what can be made"
+                )
         except BaseException:
             store.close()
             raise
@@ -114,9 +145,9 @@ class Index:
                 return
             self._closed = True
             try:
-                self._save_image(at_least=1)
+                self._keep_image(at_least=1)
             finally:
-                self._store.close()
+                self._store.close(seal=True)
 
     def __enter__(self) -> Index:
         return self
@@ -126,24 +157,29 @@ class Index:
 
     # -- changes
 
-    def add(self, documents: Sequence[Document | str], *, show_progress: bool = False) -> list[str]:
+    def add(
+        self, documents: Sequence[Document | str], *, vectors: Float32Array | None = None, show_progress: bool = False
+    ) -> list[str]:
         """Embed and add documents, replacing those whose id is there; return their ids. All of them or, on any error, none.
 
-        A document without an id gets one. Raises `InputError` naming a document by position.
+        A document without an id gets one. Raw `vectors` `(n, dimension)` that the embedder made before spare the embedding.
+        Raises `InputError` naming a document by position.
         """
         rows = prepared(documents)
+        if vectors is not None:
+            vectors = checked_vectors(vectors, len(rows), self._dimension)
         if not rows:
             return []
         ids = [id_ for id_, _, _ in rows]
-        texts = [text for _, text, _ in rows]
-        vectors = self._embed("documents", texts, show_progress)
+        if vectors is None:
+            vectors = self._embed("documents", [text for _, text, _ in rows], show_progress)
         with self._lock:
             with self._store.transaction():
                 self._store.delete(ids)
                 self._store.insert(rows, vectors)
                 self._image.fit_if_due()
-            self._image.replay()
-            self._save_image()
+            self._follow()
+            self._keep_image(build=True)
         return ids
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -152,7 +188,7 @@ class Index:
         with self._lock:
             with self._store.transaction():
                 count = self._store.delete(listed)
-            self._image.replay()
+            self._follow()
         return count
 
     def clear(self) -> int:
@@ -160,16 +196,53 @@ class Index:
         with self._lock:
             with self._store.transaction():
                 count = self._store.clear()
-            self._image.replay()
+            self._follow()
         return count
 
-    def rebuild(self) -> None:
-        """Fit the maps anew on all documents and build the vectors from the store; nothing is embedded again."""
+    def rebuild(
+        self, *, kind: str | None = None, target_recall: float | None = None, postprocess: str | Sequence[str] | None = None
+    ) -> None:
+        """Fit the maps anew on all documents and build the vectors from the store; nothing is embedded again.
+
+        `kind` and `target_recall` change how vectors are searched, as in `create`; `postprocess` changes the maps, one for
+        all views or one each. Raises `InputError` if there are fewer documents than a map asked for needs.
+        """
+        if kind is not None:
+            check_kind(kind, self._dimension)
+        if target_recall is not None:
+            _check_recall(target_recall)
         with self._lock:
             with self._store.transaction():
+                if postprocess is not None:
+                    self._set_maps(postprocess)
+                wish = self._store.meta("vectors") | {"tuning": None}
+                changed = {"kind": kind, "target_recall": target_recall}
+                wish |= {name: value for name, value in changed.items() if value is not None}
+                self._store.set_meta("vectors", wish)
                 self._image.fit()
-            self._image.load(from_rows=True)
+            with self._store.snapshot():
+                self._image.load(from_rows=True)
+            self._image.build_if_due()
             self._image.save(at_least=1)
+
+    def _set_maps(self, postprocess: str | Sequence[str]) -> None:
+        views = with_maps([VectorView(**view) for view in self._store.meta("views")], postprocess)
+        count = len(self._store)
+        for view in views:
+            needed = rows_needed(view.postprocess, view.width)
+            if count < needed:
+                raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents, there are {count}")
+        self._store.set_meta("views", [asdict(view) for view in views])
+
+    def verify(self, *, repair: bool = False) -> Verification:
+        """Check every record, the full text, the facts and the vectors; `repair` makes again what can be made.
+
+        A damaged document can't be made again: `repair` removes it and names its id.
+        """
+        with self._lock:
+            found = verify(self._folder, repair=repair)
+            self._image.refresh()
+        return found
 
     # -- reading
 
@@ -179,7 +252,7 @@ class Index:
 
     def __iter__(self) -> Iterator[Document]:
         """Yield all documents in the order they were added."""
-        with self._lock:
+        with self._lock, self._store.snapshot():
             return iter(list(self._store.documents()))
 
     def get(self, ids: Sequence[str]) -> list[Document]:
@@ -190,19 +263,11 @@ class Index:
         return [found[id_] for id_ in listed if id_ in found]
 
     @overload
-    def search(
-        self, query: str, k: int = 10, *, mode: Mode = "hybrid", dense_weight: float = ..., fusion: Fusion = ...
-    ) -> list[Hit]: ...
+    def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]: ...
 
     @overload
     def search(
-        self,
-        query: list[str] | tuple[str, ...],
-        k: int = 10,
-        *,
-        mode: Mode = "hybrid",
-        dense_weight: float = ...,
-        fusion: Fusion = ...,
+        self, query: list[str] | tuple[str, ...], k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -210,49 +275,63 @@ class Index:
         query: str | Sequence[str],
         k: int = 10,
         *,
+        where: Where | None = None,
         mode: Mode = "hybrid",
+        mmr: float | None = None,
+        min_score: float | None = None,
         dense_weight: float = DENSE_WEIGHT,
         fusion: Fusion = "convex",
     ) -> list[Hit] | list[list[Hit]]:
         """Return the k best documents for a query, best first; a list of queries gives a list of lists.
 
-        `dense` scores by cosine, `lexical` by BM25, `hybrid` fuses both over the union of their candidates with
-        `dense_weight` (0 to 1), by `fusion` "convex" or "reciprocal-rank". Equal scores keep the order of adding.
+        `where` keeps documents whose metadata fit, such as `{"year": {"$gte": 2020}}`; there are k hits whenever k fit.
+        `mode` "dense" scores by cosine, "lexical" by BM25, "hybrid" fuses both over the union of their candidates with
+        `dense_weight` (0 to 1), by `fusion` "convex" or "reciprocal-rank". `mmr` chooses hits that are unlike each other,
+        from 1 (only relevance) to 0 (only variety). `min_score` leaves out hits that score lower. Equal scores keep the
+        order of adding.
         """
-        k = check_search(k, mode, dense_weight, fusion)
+        search = Search(k, where, mode, mmr, min_score, dense_weight, fusion)
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
-        vectors = None if mode == "lexical" or k == 0 else self._embed("queries", texts, False)
-        results = []
+        vectors = None if search.mode == "lexical" or search.k == 0 else self._embed("queries", texts, False)
         with self._lock, self._store.snapshot():
             self._image.refresh()
-            unit = None if vectors is None else self._image.mapped(vectors)
-            for i, text in enumerate(texts):
-                if mode == "lexical" or unit is None:
-                    results.append(self._lexical(text, k))
-                elif mode == "dense":
-                    results.append(self._dense(unit[i], k))
-                else:
-                    results.append(self._hybrid(text, unit[i], k, dense_weight, fusion))
+            among = self._image.matching(search.where)
+            units = [None] * len(texts) if vectors is None else self._image.mapped(vectors)
+            results = [self._searcher.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
         return results[0] if isinstance(query, str) else results
 
-    def search_by_vector(self, vector: Float32Array, k: int = 10) -> list[Hit]:
+    def search_by_vector(
+        self,
+        vector: Float32Array,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        mmr: float | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]:
         """Return the k documents nearest to a raw query vector `(dimension,)`, as the index's embedder gives it."""
-        k = check_search(k, "dense", DENSE_WEIGHT, "convex")
+        search = Search(k, where, "dense", mmr, min_score)
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
         with self._lock, self._store.snapshot():
             self._image.refresh()
-            return self._dense(self._image.mapped(raw)[0], k)
+            among = self._image.matching(where)
+            return self._searcher.hits(search, "", self._image.mapped(raw)[0], among)
 
     def info(self) -> IndexInfo:
-        """Return what the index holds and what made it."""
-        with self._lock:
+        """Return what the index holds, what made it, and how its vectors are searched."""
+        with self._lock, self._store.snapshot():
+            self._image.refresh()
             provenance = self._store.meta("provenance") or {}
             maps = self._store.maps()
+            count = len(self._store)
+            fitted_on = min((fitted.fitted_on for fitted in maps), default=0)
             return IndexInfo(
                 path=str(self._folder),
-                documents=len(self._store),
+                documents=count,
                 dimension=self._dimension,
-                kind=self._store.meta("kind"),
+                kind=self._store.meta("vectors")["kind"],
+                tuning=self._image.tuning,
+                tokenizer=self._store.meta("tokenizer"),
                 model=provenance.get("model"),
                 source=provenance.get("source"),
                 revision=provenance.get("revision"),
@@ -260,47 +339,28 @@ class Index:
                 recipe=provenance.get("recipe"),
                 postprocess=tuple(view["postprocess"] for view in self._store.meta("views")),
                 fitted=tuple(fitted.postprocess for fitted in maps),
-                fitted_on=min((fitted.fitted_on for fitted in maps), default=0),
+                fitted_on=fitted_on,
+                growth=round(count / fitted_on, 2) if fitted_on else None,
                 libraries=self._store.meta("libraries"),
-                bytes_on_disk=self._store.size() + self._image.size(),
+                bytes_on_disk=self._store.database.size() + self._image.size(),
             )
 
-    # -- searching, under the lock
+    # -- the image of the vectors, under the lock
 
-    def _dense(self, unit: Float32Array, k: int) -> list[Hit]:
-        found = self._image.search(unit, k)
-        return self._hits([(seq, score, {"dense": score}) for seq, score in found])
-
-    def _lexical(self, text: str, k: int) -> list[Hit]:
-        found = self._store.lexical(text, min(k, len(self._store)))
-        return self._hits([(seq, score, {"lexical": score}) for seq, score in found.items()])
-
-    def _hybrid(self, text: str, unit: Float32Array, k: int, dense_weight: float, how: Fusion) -> list[Hit]:
-        count = min(max(_CANDIDATES, k), len(self._store))
-        near = self._image.search(unit, count)
-        words = self._store.lexical(text, count)
-        words |= self._store.lexical(text, count, [seq for seq, _ in near if seq not in words])
-        seqs = np.array(sorted({seq for seq, _ in near} | set(words)), dtype=np.int64)
-        if not len(seqs):
-            return []
-        dense = self._image.scores(unit, seqs)
-        lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)
-        fuse = fusions.convex if how == "convex" else fusions.reciprocal_rank
-        scores = fuse(dense, lexical, dense_weight)
-        order = np.argsort(-scores.round(7), kind="stable")[:k]
-        parts = [{"dense": float(dense[i]), "lexical": float(lexical[i])} for i in order]
-        return self._hits([(int(seqs[i]), float(scores[i]), part) for i, part in zip(order, parts, strict=True)])
-
-    def _hits(self, found: Sequence[tuple[int, float, dict[str, float]]]) -> list[Hit]:
-        documents = self._store.documents_by_seq([seq for seq, _, _ in found])
-        missing = [seq for seq, _, _ in found if seq not in documents]
-        if missing:
-            raise CorruptIndexError(f"{self._store.file}: record {missing[0]} has a vector or words but no document")
-        return [Hit(documents[seq], score, rank, parts) for rank, (seq, score, parts) in enumerate(found, 1)]
-
-    def _save_image(self, **options: int) -> None:
-        """Write a snapshot if one is due; without it the next opening replays more rows, and nothing is lost."""
+    def _follow(self) -> None:
+        """Bring the image up to date; the change is durable by now, so that a failure is the next search's to tell."""
         try:
+            with self._store.snapshot():
+                self._image.replay()
+        except (IndexAccessError, IndexLockedError, CorruptIndexError) as error:
+            logger.warning("the vectors could not follow a change yet: %s", error)
+            self._image.forget()
+
+    def _keep_image(self, *, build: bool = False, **options: int) -> None:
+        """Build and write the vectors if that is due; without it searching or opening takes longer, nothing is lost."""
+        try:
+            if build:
+                self._image.build_if_due()
             self._image.save(**options)
         except (IndexAccessError, IndexLockedError) as error:
             logger.warning("no snapshot of the vectors was written: %s", error)
@@ -345,3 +405,35 @@ class Index:
             fingerprint=self._store.meta("fingerprint"),
             provenance=self._store.meta("provenance"),
         )
+
+
+def _check_recall(target: float) -> None:
+    if not isinstance(target, (int, float)) or not 0 < target <= 1:
+        raise InputError(f"target_recall: {target!r} must be above 0 and at most 1")
+
+
+_alive: weakref.WeakSet[Index] = weakref.WeakSet()
+_held: list[Index] = []
+
+
+def _before_fork() -> None:
+    """Let every index finish what it does, so that a child gets none half changed."""
+    _held[:] = list(_alive)
+    for index in _held:
+        index._lock.acquire()
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop()._lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """Give the child connections of its own: SQLite's must not cross a fork."""
+    for index in _held:
+        if not index._closed:
+            index._store.database.reopen()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -1,22 +1,18 @@
-"""The index's truth on disk: one SQLite file with documents, metadata, raw vectors and full text.
+"""The index's truth on disk: documents, metadata, raw vectors, facts for filters and full text, in one SQLite file.
 
-Every change is one transaction. WAL with `synchronous=FULL`, so that what was committed survives a kill or a power cut.
-`seq` is a row's number for ever: AUTOINCREMENT never gives one out twice, so that it can serve as FAISS's id.
+Every change is one transaction. `seq` is a row's number for ever: AUTOINCREMENT never gives one out twice, so that it can
+serve as FAISS's id. Every record carries a digest of its content, checked when it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-import sqlite3
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,33 +22,17 @@ from tp_retrieval.errors import (
     IncompatibleIndexError,
     IndexAccessError,
     IndexExistsError,
-    IndexLockedError,
     IndexNotFoundError,
-    InputError,
 )
+from tp_retrieval.indexing.database import Database, objects_made_by
+from tp_retrieval.indexing.filters import SQL, Seqs, Test, facts
+from tp_retrieval.indexing.fulltext import TOKENIZERS, match_expression
+from tp_retrieval.indexing.schema import FORMAT, MIGRATIONS, statements
 from tp_retrieval.types import Document, Float32Array
 
-FORMAT = 1
 FILE = "index.sqlite"
-_BUSY_SECONDS = 30.0
-_CHUNK = 500  # ids in one SQL statement, below SQLite's smallest limit of 999
-_MAX_QUERY_WORDS = 200
-
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE documents(
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    text TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    vector BLOB NOT NULL,
-    digest BLOB NOT NULL
-);
-CREATE TABLE maps(view INTEGER PRIMARY KEY, postprocess TEXT NOT NULL, fitted_on INTEGER NOT NULL);
-CREATE TABLE map_arrays(view INTEGER NOT NULL, name TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY(view, name));
-CREATE VIRTUAL TABLE fulltext USING fts5(text, content='documents', content_rowid='seq', tokenize='porter unicode61');
-"""
+_CHUNK = 500  # values in one SQL statement, below SQLite's smallest limit of 999
+_ROW = "seq, id, text, metadata, vector, digest"
 
 
 @dataclass(frozen=True)
@@ -67,168 +47,183 @@ class StoredMap:
 class Store:
     """Open the SQLite file of an index folder; `create` makes it first.
 
-    Raises `IndexNotFoundError`, `IndexAccessError`, `CorruptIndexError` or `IncompatibleIndexError`. Not thread-safe: its
-    owner calls it under one lock.
+    An older format is brought to the present one. Raises `IndexNotFoundError`, `IndexAccessError`, `CorruptIndexError` or
+    `IncompatibleIndexError`. Not thread-safe: its owner calls it under one lock.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.file = folder / FILE
+        file = folder / FILE
         try:
-            there = self.file.is_file()
+            there, linked = file.is_file(), file.is_symlink()
         except OSError as error:
             raise IndexAccessError(f"can't read {folder}: {error}") from error
         if not there:
             raise IndexNotFoundError(f"no index at {folder}: {FILE} is missing")
-        self._connection = self._connect()
+        if linked:
+            raise IndexAccessError(f"{file} is a link out of its folder; link the folder instead")
+        self.database = Database(file)
         try:
-            version = self._readable_format()
+            version = self._format()
             if version is None:
                 raise IndexNotFoundError(f"no index at {folder}: its making was cut short; make it again")
-            if version != FORMAT:
-                raise IncompatibleIndexError(f"{self.file}: format stored {version}, this version reads {FORMAT}")
+            if version not in (FORMAT, *MIGRATIONS):
+                raise IncompatibleIndexError(f"{file}: format stored {version}, this version reads up to {FORMAT}")
+            if version == FORMAT:
+                self._check_schema()
+            else:
+                self._migrate()
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def create(cls, folder: Path, meta: Mapping[str, Any]) -> Store:
+    def create(cls, folder: Path, meta: Mapping[str, Any], *, tokenizer: str = "words") -> Store:
         """Make an empty store whose meta table holds `meta` as JSON values."""
         self = cls.__new__(cls)
-        self.file = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise IndexAccessError(f"can't make {folder}: {error}") from error
-        self._connection = self._connect()
+        self.database = Database(folder / FILE)
         try:
-            with self._explained():
-                self._connection.execute("PRAGMA journal_mode = WAL")
+            self.database.keep_log()
             with self.transaction():
-                if self._format() is not None:
+                if self._has_meta():
                     raise IndexExistsError(f"there is an index at {folder} already; open it, or choose another place")
-                for statement in _SCHEMA.split(";\n"):
-                    self._connection.execute(statement)
-                for key, value in {"format": FORMAT, "deletions": 0, "map_generation": 0, **meta}.items():
+                for statement in statements(tokenizer):
+                    self.database.execute(statement)
+                for key, value in {"format": FORMAT, "generation": 0, "tokenizer": tokenizer, **meta}.items():
                     self.set_meta(key, value)
         except BaseException:
             self.close()
             raise
         return self
 
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+    @property
+    def file(self) -> Path:
+        """The database file."""
+        return self.database.file
 
-    # -- transactions
+    def close(self, *, seal: bool = False) -> None:
+        """Close the file, sealed if it may be."""
+        if seal:
+            self.database.close_sealed()
+        else:
+            self.database.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make the changes inside durable together, or none of them."""
-        with self._explained():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        return self.database.transaction()
 
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(self) -> AbstractContextManager[None]:
         """Let everything read inside be of one moment."""
-        with self._explained():
-            self._connection.execute("BEGIN")
-            self._connection.execute("SELECT 1 FROM meta LIMIT 1")  # the moment is that of the first read
-            try:
-                yield
-            finally:
-                self._connection.execute("ROLLBACK")
-
-    def size(self) -> int:
-        """Return the bytes of the database, without what is still in its log."""
-        row = self._one("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
-        return 0 if row is None else int(row[0])
-
-    def data_version(self) -> int:
-        """Return a number that changes when another connection commits."""
-        with self._explained():
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        return self.database.snapshot()
 
     # -- meta
 
     def meta(self, key: str) -> Any:
         """Return a value of the meta table, None where it is missing."""
-        row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
-        try:
-            return None if row is None else json.loads(row[0])
-        except ValueError as error:
-            raise CorruptIndexError(f"{self.file}: meta record {key!r} is damaged ({error})") from error
+        row = self.database.first("SELECT value, digest FROM meta WHERE key = ?", (key,))
+        if row is None:
+            return None
+        self._check(row[1], f"meta record {key!r}", key, row[0])
+        return json.loads(row[0])
 
     def set_meta(self, key: str, value: Any) -> None:
         """Put a JSON value into the meta table."""
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, sort_keys=True)))
+        text = json.dumps(value, sort_keys=True)
+        self.database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (key, text, _digest(key, text)))
 
     def maps(self) -> list[StoredMap]:
         """Return the fitted maps, one a view; empty before the first fit."""
         found = []
-        with self._explained():
-            for view, postprocess, fitted_on in self._connection.execute("SELECT * FROM maps ORDER BY view").fetchall():
-                rows = self._connection.execute("SELECT name, shape, data FROM map_arrays WHERE view = ?", (view,))
-                arrays = {n: np.frombuffer(data, "<f4").reshape(json.loads(shape)) for n, shape, data in rows}
-                found.append(StoredMap(postprocess, fitted_on, arrays))
+        for view, postprocess, fitted_on, digest in self.database.execute("SELECT * FROM maps ORDER BY view"):
+            self._check(digest, f"map {view}", view, postprocess, fitted_on)
+            arrays = {}
+            rows = self.database.execute("SELECT name, shape, data, digest FROM map_arrays WHERE view = ?", (view,))
+            for name, shape, data, digest_ in rows:
+                self._check(digest_, f"map {view}, {name}", view, name, shape, data)
+                arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
+            found.append(StoredMap(postprocess, fitted_on, arrays))
         return found
 
     def set_maps(self, maps: Sequence[StoredMap]) -> None:
         """Replace the fitted maps, inside a transaction."""
-        self._connection.execute("DELETE FROM maps")
-        self._connection.execute("DELETE FROM map_arrays")
+        self.database.execute("DELETE FROM maps")
+        self.database.execute("DELETE FROM map_arrays")
         for view, fitted in enumerate(maps):
-            self._connection.execute("INSERT INTO maps VALUES (?, ?, ?)", (view, fitted.postprocess, fitted.fitted_on))
+            self.put_map(view, fitted.postprocess, fitted.fitted_on)
             for name, array in fitted.arrays.items():
-                data = array.astype("<f4").tobytes()
-                self._connection.execute(
-                    "INSERT INTO map_arrays VALUES (?, ?, ?, ?)", (view, name, json.dumps(array.shape), data)
-                )
-        self.set_meta("map_generation", self.meta("map_generation") + 1)
+                self.put_map_array(view, name, json.dumps(array.shape), array.astype("<f4").tobytes())
+        self.next_generation()
+
+    def put_map(self, view: int, postprocess: str, fitted_on: int) -> None:
+        """Add a record of `maps`."""
+        values = (view, postprocess, fitted_on)
+        self.database.execute("INSERT INTO maps VALUES (?, ?, ?, ?)", (*values, _digest(*values)))
+
+    def put_map_array(self, view: int, name: str, shape: str, data: bytes) -> None:
+        """Add a record of `map_arrays`."""
+        values = (view, name, shape, data)
+        self.database.execute("INSERT INTO map_arrays VALUES (?, ?, ?, ?, ?)", (*values, _digest(*values)))
+
+    def next_generation(self) -> None:
+        """Tell every process that its image of the vectors is of the past, inside a transaction."""
+        self.set_meta("generation", self.meta("generation") + 1)
 
     # -- documents
 
     def __len__(self) -> int:
-        row = self._one("SELECT count(*) FROM documents")
+        row = self.database.first("SELECT count(*) FROM documents")
         return 0 if row is None else int(row[0])
 
-    def insert(self, documents: Iterable[tuple[str, str, str]], vectors: Float32Array) -> None:
+    def insert(self, documents: Sequence[tuple[str, str, str]], vectors: Float32Array) -> None:
         """Add rows `(id, text, metadata JSON)` with their raw vectors, inside a transaction."""
-        for (id_, text, metadata), vector in zip(documents, vectors, strict=True):
-            blob = vector.astype("<f4").tobytes()
-            cursor = self._connection.execute(
-                "INSERT INTO documents(id, text, metadata, vector, digest) VALUES (?, ?, ?, ?, ?)",
-                (id_, text, metadata, blob, _digest(id_, text, metadata, blob)),
-            )
-            self._connection.execute("INSERT INTO fulltext(rowid, text) VALUES (?, ?)", (cursor.lastrowid, text))
+        last = self.database.first("SELECT seq FROM sqlite_sequence WHERE name = 'documents'")
+        numbered = list(enumerate(documents, 1 + (0 if last is None else int(last[0]))))
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for (seq, (id_, text, metadata)), vector in zip(numbered, vectors, strict=True):
+                values = (seq, id_, text, metadata, vector.astype("<f4").tobytes())
+                yield (*values, _digest(*values))
+
+        self.database.execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", rows())
+        texts = ((seq, text) for seq, (_, text, _) in numbered)
+        self.database.execute_many("INSERT INTO fulltext(rowid, text) VALUES (?, ?)", texts)
+        self.insert_facts((seq, metadata) for seq, (_, _, metadata) in numbered)
+
+    def insert_facts(self, documents: Iterable[tuple[int, str]]) -> None:
+        """Add what filters read about rows `(seq, metadata JSON)`, inside a transaction."""
+        rows = ((*fact, seq) for seq, metadata in documents for fact in facts(json.loads(metadata)))
+        self.database.execute_many("INSERT INTO facts VALUES (?, ?, ?, ?)", rows)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove rows by id, inside a transaction, and return how many there were."""
-        count = 0
+        """Remove rows by id, damaged ones too, inside a transaction, and return how many there were."""
+        rows = []
         for part in _chunks(ids):
-            sql = f"SELECT seq, text FROM documents WHERE id IN ({_marks(part)})"
-            rows = self._connection.execute(sql, part).fetchall()
-            for seq, text in rows:
-                self._connection.execute("INSERT INTO fulltext(fulltext, rowid, text) VALUES('delete', ?, ?)", (seq, text))
-                self._connection.execute("DELETE FROM documents WHERE seq = ?", (seq,))
-            count += len(rows)
-        if count:
-            self.set_meta("deletions", self.meta("deletions") + count)
-        return count
+            rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE id IN ({_marks(part)})", part)
+        damaged = False
+        for row in rows:
+            seq, _, text, metadata = row[:4]
+            if _digest(*row[:5]) == row[5]:
+                known = [(*fact, seq) for fact in facts(json.loads(metadata))]
+                forget = "DELETE FROM facts WHERE path = ? AND kind = ? AND value = ? AND seq = ?"
+                self.database.execute_many(forget, known)
+                self.database.execute("INSERT INTO fulltext(fulltext, rowid, text) VALUES('delete', ?, ?)", (seq, text))
+            else:
+                damaged = True
+        self.drop(row[0] for row in rows)
+        if damaged:  # what was made of them when they were whole can't be told any more
+            self.remake()
+        return len(rows)
 
     def clear(self) -> int:
         """Remove every row and the fitted maps, inside a transaction, and return how many rows there were."""
         count = len(self)
-        self._connection.execute("INSERT INTO fulltext(fulltext) VALUES('delete-all')")
-        self._connection.execute("DELETE FROM documents")
+        self.database.execute("INSERT INTO fulltext(fulltext) VALUES('delete-all')")
+        for table in ("documents", "facts", "deletions"):
+            self.database.execute(f"DELETE FROM {table}")
         self.set_maps([])
-        self.set_meta("deletions", self.meta("deletions") + count)
         return count
 
     def documents_by_id(self, ids: Sequence[str]) -> dict[str, Document]:
@@ -256,118 +251,186 @@ class Store:
             last = rows[-1][0]
 
     def _documents(self, condition: str, values: Sequence[Any]) -> Iterator[tuple[int, Document]]:
-        sql = f"SELECT seq, id, text, metadata, vector, digest FROM documents WHERE {condition}"
-        with self._explained():
-            rows = self._connection.execute(sql, tuple(values)).fetchall()
-        for seq, id_, text, metadata, vector, digest in rows:
-            self._check(seq, id_, text, metadata, vector, digest)
+        for row in self.database.execute(f"SELECT {_ROW} FROM documents WHERE {condition}", values):
+            self._check_row(row)
+            seq, id_, text, metadata = row[:4]
             yield seq, Document(text, json.loads(metadata), id_)
 
-    def vectors(self, after: int = 0, batch: int = 4096) -> Iterator[tuple[NDArray[np.int64], Float32Array]]:
+    def vectors(self, after: int = 0, batch: int = 4096) -> Iterator[tuple[Seqs, Float32Array]]:
         """Yield row numbers beyond `after` and their raw vectors, in order, in batches."""
         while True:
-            with self._explained():
-                rows = self._connection.execute(
-                    "SELECT seq, id, text, metadata, vector, digest FROM documents WHERE seq > ? ORDER BY seq LIMIT ?",
-                    (after, batch),
-                ).fetchall()
+            sql = f"SELECT {_ROW} FROM documents WHERE seq > ? ORDER BY seq LIMIT ?"
+            rows = self.database.execute(sql, (after, batch))
             if not rows:
                 return
-            for row in rows:
-                self._check(*row)
-            seqs = np.array([row[0] for row in rows], dtype=np.int64)
-            yield seqs, np.frombuffer(b"".join(row[4] for row in rows), dtype="<f4").reshape(len(rows), -1)
+            seqs, vectors = self._matrix(rows)
+            yield seqs, vectors
             after = int(seqs[-1])
 
-    def seqs(self) -> NDArray[np.int64]:
+    def vectors_of(self, seqs: Seqs) -> Float32Array:
+        """Return the raw vectors of rows, in the order asked for; raise `CorruptIndexError` if one is missing."""
+        rows = []
+        for part in _chunks(seqs.tolist()):
+            rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE seq IN ({_marks(part)})", part)
+        found, vectors = self._matrix(rows) if rows else (seqs[:0], np.zeros((0, 0), dtype=np.float32))
+        places = np.searchsorted(found, seqs)
+        if not np.array_equal(found[places.clip(max=max(len(found) - 1, 0))], seqs):
+            missing = np.setdiff1d(seqs, found)
+            raise CorruptIndexError(f"{self.file}: record {missing[:1]} is missing")
+        return vectors[places]
+
+    def _matrix(self, rows: list[tuple[Any, ...]]) -> tuple[Seqs, Float32Array]:
+        for row in rows:
+            self._check_row(row)
+        rows.sort(key=lambda row: int(row[0]))
+        seqs = np.array([row[0] for row in rows], dtype=np.int64)
+        return seqs, np.frombuffer(b"".join(row[4] for row in rows), dtype="<f4").reshape(len(rows), -1)
+
+    def seqs(self) -> Seqs:
         """Return the numbers of all rows in order."""
-        with self._explained():
-            rows = self._connection.execute("SELECT seq FROM documents ORDER BY seq").fetchall()
-        return np.array([row[0] for row in rows], dtype=np.int64)
+        return np.sort(self._numbers("SELECT seq FROM documents"))
 
-    # -- full text
+    def deleted(self, after: int) -> tuple[int, Seqs]:
+        """Return the number of the last deletion, and the rows that were deleted after another one."""
+        rows = self.database.execute("SELECT number, seq FROM deletions WHERE number > ? ORDER BY number", (after,))
+        return (int(rows[-1][0]) if rows else after), np.array([row[1] for row in rows], dtype=np.int64)
 
-    def lexical(self, query: str, k: int, among: Sequence[int] | None = None) -> dict[int, float]:
+    # -- conditions and words
+
+    def matching(self, test: Test) -> Seqs:
+        """Return the rows that a condition on metadata holds for."""
+        return np.unique(self._numbers(SQL[test.name], test.parameters))
+
+    def lexical(self, query: str, k: int, among: Seqs | None = None) -> dict[int, float]:
         """Return the best k rows (of `among`) for any of the query's words with their BM25 score, higher is better.
 
-        FTS5's `bm25()` has k1 = 1.2 and b = 0.75 and counts down from 0, so its sign is turned. A query is text: its
-        words are quoted, and FTS5's own syntax has no meaning in it.
+        FTS5's `bm25()` has k1 = 1.2 and b = 0.75 and counts down from 0, so its sign is turned.
         """
-        words = list(dict.fromkeys(re.findall(r"\w+", unicodedata.normalize("NFC", query))))[:_MAX_QUERY_WORDS]
-        if not words or k < 1:
+        match = match_expression(query, self.meta("tokenizer"))
+        if match is None or k < 1:
             return {}
-        match = " OR ".join(f'"{word}"' for word in words)
+        if among is not None and len(among) <= _CHUNK:
+            found = self.lexical_scores(query, among.tolist())
+            return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
+        sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
         if among is None:
-            sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
             return self._scores(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (match, k))
+        rows = np.array(self.database.execute(sql, (match,)), dtype=np.float64).reshape(-1, 2)
+        rows = rows[np.isin(rows[:, 0].astype(np.int64), among)]
+        best = rows[np.lexsort((rows[:, 0], -rows[:, 1]))][:k]
+        return {int(seq): float(score) for seq, score in best}
+
+    def lexical_scores(self, query: str, seqs: Sequence[int]) -> dict[int, float]:
+        """Return the BM25 score of those of some rows that hold any of the query's words."""
+        match = match_expression(query, self.meta("tokenizer"))
         found: dict[int, float] = {}
-        for part in _chunks(among):
+        for part in _chunks(seqs) if match else ():
             sql = f"SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ? AND rowid IN ({_marks(part)})"
             found |= self._scores(sql, (match, *part))
         return found
 
     def _scores(self, sql: str, values: Sequence[Any]) -> dict[int, float]:
-        with self._explained():
-            return {int(seq): float(score) for seq, score in self._connection.execute(sql, tuple(values))}
+        return {int(seq): float(score) for seq, score in self.database.execute(sql, values)}
 
-    # -- plumbing
+    def _numbers(self, sql: str, values: Sequence[Any] = ()) -> NDArray[np.int64]:
+        return np.fromiter((row[0] for row in self.database.execute(sql, values)), dtype=np.int64)
 
-    def _connect(self) -> sqlite3.Connection:
-        with self._explained():
-            connection = sqlite3.connect(self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA synchronous = FULL")
-        return connection
+    # -- what can be made again
 
-    def _connect_read_only(self) -> sqlite3.Connection:
-        """Open a file in a place that can't be written, where SQLite could not keep a log."""
-        with self._explained():
-            uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
-            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    def damaged(self) -> dict[int, str]:
+        """Return the rows whose digest does not fit, each with what to tell of it."""
+        found = {}
+        for (seq,) in self.database.execute("SELECT seq FROM documents"):
+            try:
+                list(self._documents("seq = ?", (seq,)))
+            except CorruptIndexError as error:
+                found[int(seq)] = str(error)
+        return found
 
-    def _readable_format(self) -> int | None:
-        """Return the format, through a read-only connection where the place can't be written."""
+    def problems(self) -> Iterator[str]:
+        """Yield what else is wrong in the file: its trees, and what is made of the documents; nothing is changed."""
+        for line in self.database.execute("PRAGMA integrity_check(20)"):
+            if line[0] != "ok":
+                yield f"{self.file}: {line[0]}"
+        known = set(self.database.execute("SELECT path, kind, value, seq FROM facts"))
+        right = {
+            (*fact, seq)
+            for seq, metadata in self.database.execute("SELECT seq, metadata FROM documents")
+            for fact in facts(json.loads(metadata))
+        }
+        if known != right:
+            row = min(known ^ right, key=lambda fact: int(fact[3]))
+            yield f"{self.file}: facts do not fit the metadata, first at record {row[3]} ({row[0]!r})"
         try:
-            return self._format()
-        except IndexAccessError:
-            self.close()
-            if self.file.with_name(f"{FILE}-wal").exists():
-                raise  # what was committed last lies in the log, which can't be read without writing
-            self._connection = self._connect_read_only()
-            return self._format()
+            self.database.execute("INSERT INTO fulltext(fulltext, rank) VALUES('integrity-check', 1)")
+        except (CorruptIndexError, IndexAccessError) as error:
+            yield f"{self.file}: full text does not fit the documents, or can't be checked ({error})"
+
+    def drop(self, seqs: Iterable[int]) -> None:
+        """Remove rows whatever is in them, inside a transaction; facts and full text must then be remade."""
+        for seq in seqs:
+            self.database.execute("DELETE FROM documents WHERE seq = ?", (seq,))
+            self.database.execute("INSERT INTO deletions(seq) VALUES (?)", (seq,))
+
+    def remake(self) -> None:
+        """Make facts and full text anew from the documents, inside a transaction."""
+        self.database.execute("DELETE FROM facts")
+        self.insert_facts(self.database.execute("SELECT seq, metadata FROM documents"))
+        self.database.execute("INSERT INTO fulltext(fulltext) VALUES('rebuild')")
+
+    def redigest_documents(self) -> None:
+        """Give every row the present format's digest, after checking it against format 1's, and its facts."""
+        for (seq,) in self.database.execute("SELECT seq FROM documents"):
+            (row,) = self.database.execute(f"SELECT {_ROW} FROM documents WHERE seq = ?", (seq,))
+            self._check(row[5], f"record {seq} (id {row[1]!r})", *row[1:5])
+            self.database.execute("UPDATE documents SET digest = ? WHERE seq = ?", (_digest(*row[:5]), seq))
+            self.insert_facts([(seq, row[3])])
+
+    # -- opening
 
     def _format(self) -> int | None:
-        if self._one("SELECT 1 FROM sqlite_master WHERE name = 'meta'") is None:
-            return None
-        version = self.meta("format")
-        return None if version is None else int(version)
-
-    def _one(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
-        with self._explained():
-            row: tuple[Any, ...] | None = self._connection.execute(sql, tuple(values)).fetchone()
-        return row
-
-    def _check(self, seq: int, id_: str, text: str, metadata: str, vector: bytes, digest: bytes) -> None:
-        if _digest(id_, text, metadata, vector) != digest:
-            raise CorruptIndexError(f"{self.file}: record {seq} (id {id_!r}) is damaged; its digest does not fit")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours, naming the file."""
+        """Return the format, through a read-only connection where the place can't be written."""
         try:
-            yield
-        except sqlite3.ProgrammingError as error:
-            raise InputError(f"{self.file}: the index is closed ({error})") from error
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise IndexLockedError(f"{self.file}: another process is writing ({error}); try again") from error
-            raise IndexAccessError(f"{self.file}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise CorruptIndexError(f"{self.file}: {error}") from error
+            if not self._has_meta():
+                return None
+        except IndexAccessError:
+            self.database.reopen_read_only()
+            if not self._has_meta():
+                return None
+        row = self.database.first("SELECT value FROM meta WHERE key = 'format'")
+        if row is None:
+            return None
+        if not str(row[0]).isdecimal():
+            raise CorruptIndexError(f"{self.file}: meta record 'format' is damaged ({row[0]!r})")
+        return int(row[0])
+
+    def _has_meta(self) -> bool:
+        return any((kind, name) == ("table", "meta") for kind, name, _ in self.database.objects())
+
+    def _check_schema(self) -> None:
+        """Refuse a file with other tables, views or triggers than ours, since reading those would run them."""
+        if not any(self.database.objects() == objects_made_by(statements(name)) for name in TOKENIZERS):
+            raise CorruptIndexError(f"{self.file}: its tables are not those of an index of format {FORMAT}")
+
+    def _migrate(self) -> None:
+        with self.transaction():
+            version = self._format()
+            for step in range(version or 1, FORMAT):
+                MIGRATIONS[step](self)
+            self.set_meta("format", FORMAT)
+
+    def _check_row(self, row: tuple[Any, ...]) -> None:
+        self._check(row[5], f"record {row[0]} (id {row[1]!r})", *row[:5])
+
+    def _check(self, digest: bytes, record: str, *values: Any) -> None:
+        if _digest(*values) != digest:
+            raise CorruptIndexError(f"{self.file}: {record} is damaged; its digest does not fit")
 
 
-def _digest(id_: str, text: str, metadata: str, vector: bytes) -> bytes:
+def _digest(*values: str | int | bytes) -> bytes:
     digest = hashlib.sha256()
-    for part in (id_.encode(), text.encode(), metadata.encode(), vector):
+    for value in values:
+        part = value if isinstance(value, bytes) else str(value).encode()
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.digest()

@@ -1,117 +1,375 @@
-"""Unit vectors in FAISS, numbered by the store's `seq`; a disposable image of the store that makes search fast."""
+"""Unit vectors in FAISS, numbered by the store's `seq`; a disposable image of the store that makes search fast.
+
+Removing marks a row as dead, whatever the kind of index: FAISS moves all rows behind a removed one, or can't remove at all.
+The owner builds anew when `crowded`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from tp_retrieval.errors import IndexAccessError, InputError
+from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError
+from tp_retrieval.indexing.disk import flush_file, flush_folder
+from tp_retrieval.indexing.filters import Seqs
 from tp_retrieval.types import Float32Array
 
-KINDS = ("flat",)
+KINDS = ("auto", "flat", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
+"""Named kinds; beside them any string of FAISS's index factory."""
+
+TRAIN_AT = 10_000
+"""Rows from which on an approximate index is built; fewer are searched exactly in a few milliseconds."""
+
+RECALL_AT = 10
+"""Recall is measured on this many nearest rows."""
+
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's place
 _SPARE = 16  # rows fetched beyond k, so that a tie at the border is usually seen at once
+_GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
+_HELD_OUT = 256  # rows that recall is measured with
+_MOST_CANDIDATES = 64  # rows rescored for each row asked for, at most
+_LOSSLESS = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
+
+os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))  # OpenMP's threads don't outlive a fork
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How an approximate index was built and is searched, and the recall measured on rows held out from its training."""
+
+    factory: str
+    trained_on: int
+    parameters: str
+    candidates: int
+    target_recall: float
+    recall: float
+
+
+Batches = Callable[[], Iterable[tuple[Seqs, Float32Array]]]
+Rows = Callable[[Seqs], Float32Array]
+"""A function that gives the exact unit vectors of rows."""
 
 
 class Vectors:
-    """Hold unit vectors `(n, dimension) float32` under their row numbers and find the nearest by cosine."""
+    """Hold unit vectors `(n, dimension) float32` under their row numbers and find the nearest by cosine.
 
-    def __init__(self, dimension: int) -> None:
+    Exact, unless made by `build`. Where FAISS keeps the vectors lossily, `exact` gives them for the scores.
+    """
+
+    def __init__(self, dimension: int, exact: Rows) -> None:
         self.dimension = dimension
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+        self.tuning: Tuning | None = None
+        self._exact = exact
+        self._adopt(faiss.IndexIDMap(faiss.IndexFlatIP(dimension)))
+
+    def _adopt(self, index: Any) -> None:
+        self._index = index
+        self._inner = faiss.downcast_index(index.index)
+        self._lossless = type(self._inner) in (faiss.IndexFlatIP, *_LOSSLESS)
+        self._seqs = faiss.vector_to_array(index.id_map).astype(np.int64)
+        self._alive = np.ones(len(self._seqs), dtype=bool)
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return int(np.count_nonzero(self._alive))
 
     @property
-    def seqs(self) -> NDArray[np.int64]:
-        """The row numbers held."""
-        return faiss.vector_to_array(self._index.id_map).astype(np.int64)
+    def seqs(self) -> Seqs:
+        """The row numbers held, in order."""
+        held: Seqs = self._seqs[self._alive]
+        return held
 
-    def add(self, seqs: NDArray[np.int64], vectors: Float32Array) -> None:
-        """Add rows; numbers must be new, vectors finite."""
+    @property
+    def crowded(self) -> bool:
+        """Whether a fifth of the rows are dead."""
+        return 5 * (len(self._alive) - len(self)) > len(self._alive)
+
+    # -- making
+
+    @classmethod
+    def build(cls, factory: str, sample: Float32Array, batches: Batches, exact: Rows, target_recall: float) -> Vectors:
+        """Train an index on a sample `(n, dimension)`, fill it with all rows, and tune it to a recall.
+
+        The first rows of the sample are held out from the training: FAISS's auto-tuning searches the others for them, with
+        exact search as the truth. Raises `InputError` if FAISS can't build it.
+        """
+        self = cls(sample.shape[1], exact)
+        held_out, rest = sample[:_HELD_OUT], sample[_HELD_OUT:]
+        try:
+            inner = faiss.index_factory(self.dimension, factory, faiss.METRIC_INNER_PRODUCT)
+            inner.train(rest)
+            self._adopt(faiss.IndexIDMap(inner))
+        except RuntimeError as error:
+            raise InputError(f"kind: FAISS can't build {factory!r} for {len(rest)} vectors ({_reason(error)})") from error
+        truth = _Nearest(held_out, RECALL_AT + 1)
+        for seqs, vectors in batches():
+            truth.see(vectors, len(self._alive))
+            self.add(seqs, vectors)
+        tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
+        self.tuning = _tuned(self._inner, held_out, truth.places[:, 1:], tuning, lossy=not self._lossless)
+        if isinstance(self._inner, faiss.IndexIVF):
+            self._inner.set_direct_map_type(faiss.DirectMap.Array)  # so that rows can be read back
+        return self
+
+    def emptied(self) -> None:
+        """Forget the rows and keep what was trained."""
+        self._index.reset()
+        self._adopt(self._index)
+
+    def add(self, seqs: Seqs, vectors: Float32Array) -> None:
+        """Add rows; numbers must be higher than any before, vectors finite."""
         if vectors.shape != (len(seqs), self.dimension):
             raise InputError(f"vectors of shape {vectors.shape}, expected {(len(seqs), self.dimension)}")
+        if (np.diff(seqs, prepend=self._seqs[-1:]) <= 0).any():
+            raise InputError("row numbers must ascend")
         if not np.isfinite(vectors).all():
             raise InputError("vectors must be finite")
         self._index.add_with_ids(np.ascontiguousarray(vectors), seqs)
+        self._seqs = np.concatenate([self._seqs, seqs])
+        self._alive = np.concatenate([self._alive, np.ones(len(seqs), dtype=bool)])
 
-    def remove(self, seqs: NDArray[np.int64]) -> None:
+    def remove(self, seqs: Seqs) -> None:
         """Remove rows; unknown numbers are passed over."""
-        if len(seqs):
-            self._index.remove_ids(faiss.IDSelectorBatch(seqs))
+        self._alive[self._places(np.intersect1d(seqs, self._seqs))] = False
 
-    def scores(self, query: Float32Array, seqs: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the cosine of a unit vector `(dimension,)` with rows, summed in float64."""
+    def _places(self, seqs: Seqs) -> NDArray[np.int64]:
+        places = np.searchsorted(self._seqs, seqs)
+        unknown = seqs[np.append(self._seqs, -1)[places] != seqs]
+        if len(unknown):
+            raise CorruptIndexError(f"record {unknown[0]} has no vector in the index that is held in memory")
+        return places
+
+    # -- reading
+
+    def rows(self, seqs: Seqs) -> Float32Array:
+        """Return the unit vectors `(n, dimension)` of rows."""
         if not len(seqs):
-            return np.zeros(0)
-        rows = self._index.reconstruct_batch(seqs).astype(np.float64)
-        cosines: NDArray[np.float64] = np.einsum("ij,j->i", rows, query.astype(np.float64))
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        if not self._lossless:
+            return self._exact(seqs)
+        places = self._places(seqs)
+        if isinstance(self._inner, faiss.IndexFlat):
+            held = faiss.rev_swig_ptr(self._inner.get_xb(), self._inner.ntotal * self.dimension)
+            return cast("Float32Array", held.reshape(-1, self.dimension)[places])
+        return cast("Float32Array", self._inner.reconstruct_batch(places))
+
+    def scores(self, query: Float32Array, seqs: Seqs) -> NDArray[np.float64]:
+        """Return the cosine of a unit vector `(dimension,)` with rows, summed in float64."""
+        cosines: NDArray[np.float64] = self.rows(seqs).astype(np.float64) @ query.astype(np.float64)
         return cosines.clip(-1.0, 1.0)
 
-    def search(self, query: Float32Array, k: int) -> list[tuple[int, float]]:
-        """Return the k rows nearest to a unit vector `(dimension,)` and their cosines, best first.
+    def search(self, query: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
+        """Return the k rows (of `among`, a part of `seqs`) nearest to a unit vector `(dimension,)` and their cosines.
 
-        Equal scores come in the order the rows were added, also at the border of the k.
+        Best first; equal scores come in the order the rows were added, also at the border of the k. There are k, or all.
         """
-        k = min(k, len(self))
+        there = len(self) if among is None else len(among)
+        k = min(k, there)
         if k < 1:
             return []
-        take = min(k + _SPARE, len(self))
+        if among is not None and there <= max(_GATHERED, k):
+            return self._best(query, k, among)
+        allowed = None if among is None and self._alive.all() else self._allowed(among)
+        take = min(self._candidates(k), len(self._alive))
         while True:
-            near, found = self._index.search(query[None], take)
-            if take == len(self) or near[0, -1] < near[0, k - 1] - _TIE:
+            near, places = self._nearest(query, take, allowed, there)
+            enough = len(places) >= k and (len(places) < take or near[-1] < near[k - 1] - _TIE)
+            if enough or take == len(self._alive):
                 break
-            take = min(4 * take, len(self))
-        seqs = found[0]
-        scores = self.scores(query, seqs)
+            take = min(4 * take, len(self._alive))
+        if len(places) < k:  # a graph or a list left rows out of reach
+            return self._best(query, k, self.seqs if among is None else among)
+        return self._best(query, k, self._seqs[places])
+
+    def _candidates(self, k: int) -> int:
+        return k * (1 if self.tuning is None else self.tuning.candidates) + _SPARE
+
+    def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
+        scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
         order = np.lexsort((seqs, -np.round(scores, 7)))[:k]
         return [(int(seqs[i]), float(scores[i])) for i in order]
 
-    def write(self, file: Path) -> str:
-        """Write a snapshot beside `file`, flush it, rename it into place; return its sha256."""
+    def _allowed(self, among: Seqs | None) -> NDArray[np.bool_]:
+        if among is None:
+            return self._alive
+        allowed = np.zeros(len(self._alive), dtype=bool)
+        allowed[self._places(among)] = True
+        return allowed
+
+    def _nearest(
+        self, query: Float32Array, take: int, allowed: NDArray[np.bool_] | None, there: int
+    ) -> tuple[Float32Array, NDArray[np.int64]]:
+        """Return FAISS's scores and places of up to `take` allowed rows, best first."""
+        if allowed is None:
+            near, places = self._inner.search(query[None], take)
+        else:
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
+            effort = len(allowed) / there
+            try:
+                near, places = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
+            except RuntimeError:  # a kind that can't select: look further and drop the others
+                wider = min(int(take * effort * 2), len(allowed))
+                near, places = self._inner.search(query[None], wider)
+        kept = places[0] >= 0
+        if allowed is not None:
+            kept &= allowed[places[0]]
+        return near[0][kept][:take], places[0][kept][:take]
+
+    def seconds_a_search(self) -> float:
+        """Return how long the fastest of five searches takes now."""
+        took = []
+        for row in self.rows(self.seqs[:5]):
+            begin = time.perf_counter()
+            self.search(row, RECALL_AT)
+            took.append(time.perf_counter() - begin)
+        return min(took)
+
+    # -- snapshots
+
+    def write(self, file: Path) -> None:
+        """Write a snapshot beside `file`, flush it, rename it into place."""
         scratch = file.with_suffix(".tmp")
         try:
             faiss.write_index(self._index, str(scratch))
-            digest = _sha256(scratch, flush=True)
+            flush_file(scratch)
             os.replace(scratch, file)
-            _flush_folder(file.parent)
+            flush_folder(file.parent)
         except (RuntimeError, OSError) as error:
             scratch.unlink(missing_ok=True)
             raise IndexAccessError(f"can't write {file}: {error}") from error
-        return digest
 
     @classmethod
-    def read(cls, file: Path, dimension: int, digest: str) -> Vectors | None:
-        """Read a snapshot, or return None where it is missing or is not the one with this sha256."""
+    def read(cls, file: Path, dimension: int, exact: Rows, tuning: Tuning | None) -> Vectors | None:
+        """Read a snapshot; None where it is missing or no index of this dimension."""
         try:
-            if _sha256(file) != digest:
-                return None
+            faiss.set_deserialization_vector_byte_limit(file.stat().st_size)  # no array in it can be larger
             index = faiss.read_index(str(file))
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError, MemoryError):
             return None
-        self = cls(dimension)
-        if index.d != dimension or not isinstance(index, faiss.IndexIDMap2):
+        if index.d != dimension or not isinstance(index, faiss.IndexIDMap):
             return None
-        self._index = index
+        self = cls(dimension, exact)
+        self._adopt(index)
+        if len(self._seqs) != index.ntotal or (np.diff(self._seqs) <= 0).any():
+            return None
+        self.tuning = tuning
+        if tuning is not None and tuning.parameters:
+            _space(self._inner).set_index_parameters(self._inner, tuning.parameters)
         return self
 
 
-def _sha256(file: Path, *, flush: bool = False) -> str:
-    with file.open("rb") as stream:
-        if flush:
-            os.fsync(stream.fileno())
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def check_kind(kind: str, dimension: int) -> None:
+    """Raise `InputError` if a kind is neither a named one nor a string that FAISS's factory knows."""
+    if kind in KINDS:
+        return
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"kind: {kind!r} must be one of {', '.join(KINDS)}, or a FAISS factory string ({_reason(error)})"
+        ) from error
+
+
+def factory_string(kind: str, dimension: int, count: int) -> str | None:
+    """Return FAISS's factory string for a kind and so many rows; None for exact search."""
+    if kind in ("auto", "flat"):
+        return None
+    lists = max(1, min(2 ** round(np.log2(2 * np.sqrt(count))), count // 40))
+    codes = max(m for m in range(1, max(dimension // 8, 1) + 1) if dimension % m == 0)
+    named = {
+        "hnsw": "HNSW32",
+        "ivf": f"IVF{lists},Flat",
+        "ivf-sq8": f"IVF{lists},SQ8",
+        "ivf-pq": f"IVF{lists},PQ{codes}x8np",
+    }
+    return named.get(kind, kind)
+
+
+def sample_size(factory: str, count: int) -> int:
+    """Return how many rows an index is trained and tuned with: 40 for each of its lists, and enough for codebooks."""
+    lists = [int(part[3:]) for part in factory.split(",") if part.startswith("IVF") and part[3:].isdecimal()]
+    return min(count, _HELD_OUT + max([40 * number for number in lists] + [TRAIN_AT]))
+
+
+class _Nearest:
+    """Follow the rows nearest to some queries while rows go by."""
+
+    def __init__(self, queries: Float32Array, k: int) -> None:
+        self._queries = queries
+        self._scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        self.places = np.full((len(queries), k), -1, dtype=np.int64)
+
+    def see(self, vectors: Float32Array, first: int) -> None:
+        """Take in rows that have the places from `first` on."""
+        k = min(self.places.shape[1], len(vectors))
+        scores, places = faiss.knn(self._queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+        scores = np.concatenate([self._scores, scores], axis=1)
+        places = np.concatenate([self.places, places + first], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.places.shape[1]]
+        self._scores = np.take_along_axis(scores, best, axis=1)
+        self.places = np.take_along_axis(places, best, axis=1)
+
+
+def _tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: Tuning, *, lossy: bool) -> Tuning:
+    """Find the fastest parameters that reach the target recall, or the best; leave them set on the index.
+
+    Candidates are rescored exactly, so the true rows among them are exactly those that come out at the end. FAISS's
+    criterion counts common rows of two lists of one length: the truth is filled up with numbers that no row has.
+    """
+    count, k = truth.shape
+    space = _space(inner)
+    best: tuple[float, str, int] = (-1.0, "", 1)
+    candidates = 1
+    while True:
+        take = k * candidates + _SPARE
+        criterion = faiss.IntersectionCriterion(count, take)
+        nobody = np.broadcast_to(-2 - np.arange(take - k), (count, take - k))
+        criterion.set_groundtruth(None, np.concatenate([truth, nobody], axis=1).astype(np.int64))
+        points = space.explore(inner, queries, criterion).optimal_pts
+        found = sorted((points.at(i).t, points.at(i).perf * take / k, points.at(i).key) for i in range(points.size()))
+        reached = [(recall, key, candidates) for _, recall, key in found if recall >= tuning.target_recall]
+        best = reached[0] if reached else max(best, *((recall, key, candidates) for _, recall, key in found))
+        if reached or not lossy or candidates >= _MOST_CANDIDATES:
+            break
+        candidates *= 2
+    recall, parameters, candidates = best
+    if parameters:
+        space.set_index_parameters(inner, parameters)
+    return replace(tuning, parameters=parameters, candidates=candidates, recall=round(recall, 4))
+
+
+def _space(inner: Any) -> Any:
+    """Return the search parameters of an index and their values, as FAISS's auto-tuning knows them."""
+    known, space = faiss.ParameterSpace(), faiss.ParameterSpace()
+    known.initialize(inner)
+    space.verbose = 0
+    for i in range(known.parameter_ranges.size()):
+        range_ = known.parameter_ranges.at(i)
+        if range_.name != "ht":  # polysemous codes, which are not trained here
+            faiss.copy_array_to_vector(faiss.vector_to_array(range_.values), space.add_range(range_.name).values)
+    return space
+
+
+def _parameters(index: Any, selector: Any, effort: float) -> Any:
+    """Return search parameters for a filter; the fewer rows it keeps, the further an approximate index looks."""
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _parameters(faiss.downcast_index(index.index), selector, effort)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=min(int(np.ceil(index.nprobe * effort)), index.nlist))
+    if isinstance(index, faiss.IndexHNSW):
+        wide = int(np.ceil(index.hnsw.efSearch * effort))
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=min(wide, index.ntotal))
+    return faiss.SearchParameters(sel=selector)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rsplit("Error: ", 1)[-1].strip()

@@ -1,0 +1,177 @@
+"""One SQLite file, its transactions, and its errors in our words. The only place that imports sqlite3.
+
+WAL with `synchronous=FULL`, so that what was committed survives a kill or a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tp_retrieval.errors import (
+    CorruptIndexError,
+    IndexAccessError,
+    IndexLockedError,
+    InputError,
+)
+from tp_retrieval.indexing.seal import Seal
+
+_BUSY_SECONDS = 30.0
+
+_DAMAGED = ("malformed", "no such", "decode to UTF-8", "unsupported file format")
+"""Words in an OperationalError that tell of the file, not of its place."""
+
+_inherited: list[sqlite3.Connection] = []
+"""Connections of a parent process; a child must neither use nor close them."""
+
+
+class Database:
+    """Hold the connection to a file. Not thread-safe: its owner calls it under one lock."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.seal = Seal(file)
+        self._connection = self._connect()
+
+    def reopen(self) -> None:
+        """Go on with a connection of one's own, in a forked child."""
+        _inherited.append(self._connection)
+        self._connection = self._connect()
+
+    def reopen_read_only(self) -> None:
+        """Go on with a connection that never writes, in a place where SQLite can't keep its log."""
+        self.close()
+        if self.file.with_name(f"{self.file.name}-wal").exists():
+            raise IndexAccessError(f"{self.file}: what was written last lies in its log, which can't be read here")
+        with self.explained():
+            uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+    def keep_log(self) -> None:
+        """Switch a new file to write-ahead logging."""
+        self.execute("PRAGMA journal_mode = WAL")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def close_sealed(self) -> None:
+        """Close the file, and seal it if no other process is at it and it changed since it was sealed."""
+        with contextlib.suppress(OSError, CorruptIndexError, IndexLockedError, InputError):
+            if not self.seal.exists():
+                self._write_seal()
+        self.close()
+
+    def _write_seal(self) -> None:
+        self.execute("PRAGMA busy_timeout = 0")
+        busy, *_ = self.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]
+        if busy:
+            return
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            log = self.file.with_name(f"{self.file.name}-wal")
+            if log.exists() and log.stat().st_size == 0:  # all is in the file itself, and nobody may write to it now
+                self.seal.write()
+        finally:
+            self.execute("ROLLBACK")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the changes inside durable together, or none of them."""
+        with self.explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self.seal.remove()
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let everything read inside be of one moment."""
+        with self.explained():
+            if self._connection.in_transaction:  # it is already
+                yield
+                return
+            self._connection.execute("BEGIN")
+            self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # the moment is that of the first read
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        with self.explained():
+            return self._connection.execute(sql, tuple(values)).fetchall()
+
+    def execute_many(self, sql: str, rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
+        """Run a statement for each row of values."""
+        with self.explained():
+            self._connection.executemany(sql, rows)
+
+    def first(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Return the first row of a query, None if there is none."""
+        with self.explained():
+            row: tuple[Any, ...] | None = self._connection.execute(sql, tuple(values)).fetchone()
+        return row
+
+    def size(self) -> int:
+        """Return the bytes of the file, without what is still in its log."""
+        row = self.first("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+        return 0 if row is None else int(row[0])
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection commits."""
+        return int(self.execute("PRAGMA data_version")[0][0])
+
+    def objects(self) -> set[tuple[Any, ...]]:
+        """Return type, name and SQL of every table, index, view and trigger."""
+        return set(self.execute("SELECT type, name, sql FROM sqlite_master"))
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, naming the file."""
+        try:
+            yield
+        except sqlite3.ProgrammingError as error:
+            raise InputError(f"{self.file}: the index is closed ({error})") from error
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise IndexLockedError(f"{self.file}: another process is writing ({error}); try again") from error
+            if any(sign in str(error) for sign in _DAMAGED):
+                raise CorruptIndexError(f"{self.file}: {error}") from error
+            raise IndexAccessError(f"{self.file}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise CorruptIndexError(f"{self.file}: {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        with self.explained():
+            connection = sqlite3.connect(self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA trusted_schema = OFF")
+                connection.execute("PRAGMA cell_size_check = ON")
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+
+def objects_made_by(statements: Sequence[str]) -> set[tuple[Any, ...]]:
+    """Return type, name and SQL of what some statements make."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        return set(connection.execute("SELECT type, name, sql FROM sqlite_master"))
+    finally:
+        connection.close()

@@ -1,0 +1,122 @@
+"""What a search asks for, and the ways to answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import numpy as np
+
+from tp_retrieval.errors import CorruptIndexError, InputError
+from tp_retrieval.indexing import fusion as fusions
+from tp_retrieval.indexing.filters import Seqs
+from tp_retrieval.indexing.image import VectorImage
+from tp_retrieval.indexing.store import Store
+from tp_retrieval.types import Float32Array, Hit
+
+Mode = Literal["hybrid", "dense", "lexical"]
+Fusion = Literal["convex", "reciprocal-rank"]
+Where = Mapping[str, Any]
+
+DENSE_WEIGHT = 0.4
+"""Dense share of a hybrid score; `benchmarks/retrieval.py` measures it."""
+
+_CANDIDATES = 100  # rows that each side brings to a hybrid search, and that MMR chooses from, if k is not more
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `Index.search` takes by name."""
+
+    where: Where | None
+    mode: Mode
+    mmr: float | None
+    min_score: float | None
+    dense_weight: float
+    fusion: Fusion
+
+
+@dataclass(frozen=True)
+class Search:
+    """Ask for k rows; raise `InputError` for an argument that has no meaning."""
+
+    k: int
+    where: Where | None = None
+    mode: Mode = "hybrid"
+    mmr: float | None = None
+    min_score: float | None = None
+    dense_weight: float = DENSE_WEIGHT
+    fusion: Fusion = "convex"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, (int, np.integer)) or isinstance(self.k, bool) or self.k < 0:
+            raise InputError(f"k: {self.k!r} must be a whole number from 0")
+        if self.mode not in ("hybrid", "dense", "lexical"):
+            raise InputError(f"mode: {self.mode!r} must be hybrid, dense or lexical")
+        if self.fusion not in ("convex", "reciprocal-rank"):
+            raise InputError(f"fusion: {self.fusion!r} must be convex or reciprocal-rank")
+        for name, value in (("dense_weight", self.dense_weight), ("mmr", 0 if self.mmr is None else self.mmr)):
+            if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise InputError(f"{name}: {value!r} must be from 0 to 1")
+        if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
+            raise InputError(f"min_score: {self.min_score!r} must be a number")
+
+
+class _Found(NamedTuple):
+    seq: int
+    score: float
+    parts: dict[str, float]
+
+
+class Searcher:
+    """Answer searches from a store and its image, at one moment of both."""
+
+    def __init__(self, store: Store, image: VectorImage) -> None:
+        self._store = store
+        self._image = image
+
+    def hits(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
+        """Return the hits for a query: its text, its mapped unit vector `(dimension,)`, and the rows a filter keeps."""
+        there = len(self._image) if among is None else len(among)
+        k = min(search.k, there)
+        wanted = k if search.mmr is None else min(max(_CANDIDATES, k), there)
+        if k == 0:
+            return []
+        if search.mode == "lexical" or unit is None:
+            found = [_Found(s, score, {"lexical": score}) for s, score in self._store.lexical(text, wanted, among).items()]
+        elif search.mode == "dense":
+            found = [_Found(s, score, {"dense": score}) for s, score in self._image.search(unit, wanted, among)]
+        else:
+            found = self._hybrid(search, text, unit, wanted, among)
+        if search.min_score is not None:
+            found = [one for one in found if one.score >= search.min_score]
+        if search.mmr is not None:
+            found = self._diverse(found, k, search.mmr, search.mode)
+        return self._documents(found)
+
+    def _hybrid(self, search: Search, text: str, unit: Float32Array, wanted: int, among: Seqs | None) -> list[_Found]:
+        count = max(_CANDIDATES, wanted)
+        near = self._image.search(unit, count, among)
+        words = self._store.lexical(text, count, among)
+        words |= self._store.lexical_scores(text, [seq for seq, _ in near if seq not in words])
+        seqs = np.array(sorted({seq for seq, _ in near} | set(words)), dtype=np.int64)
+        dense = self._image.scores(unit, seqs)
+        lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)
+        fuse = fusions.convex if search.fusion == "convex" else fusions.reciprocal_rank
+        scores = fuse(dense, lexical, search.dense_weight)
+        order = np.argsort(-scores.round(7), kind="stable")[:wanted]
+        parts = ({"dense": float(dense[i]), "lexical": float(lexical[i])} for i in order)
+        return [_Found(int(seqs[i]), float(scores[i]), part) for i, part in zip(order, parts, strict=True)]
+
+    def _diverse(self, found: list[_Found], k: int, weight: float, mode: Mode) -> list[_Found]:
+        scores = np.array([one.score for one in found], dtype=np.float64)
+        relevance = scores if mode == "dense" else fusions.scaled(scores)
+        rows = self._image.rows(np.array([one.seq for one in found], dtype=np.int64))
+        return [found[i] for i in fusions.mmr(relevance, rows, k, weight)]
+
+    def _documents(self, found: list[_Found]) -> list[Hit]:
+        documents = self._store.documents_by_seq([one.seq for one in found])
+        missing = [one.seq for one in found if one.seq not in documents]
+        if missing:
+            raise CorruptIndexError(f"{self._store.file}: record {missing[0]} has a vector or words but no document")
+        return [Hit(documents[one.seq], one.score, rank, one.parts) for rank, one in enumerate(found, 1)]

@@ -1,0 +1,69 @@
+"""Check an index from the ground up, and make again what can be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tp_retrieval.indexing.image import VectorImage
+from tp_retrieval.indexing.store import Store
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found wrong with an index, each in a sentence, and what of it is left after a repair."""
+
+    documents: int
+    problems: tuple[str, ...]
+    left: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong now."""
+        return not self.left
+
+
+def verify(folder: Path, *, repair: bool = False) -> Verification:
+    """Check the index in a folder, also one that does not open any more because it is damaged.
+
+    Every record's digest, SQLite's trees, facts and full text against the documents, the vectors and their snapshot against
+    the rows. `repair` makes facts, full text and vectors anew, and removes documents whose record is damaged: their text or
+    vector is lost, and the problem names their id, so that they can be added again.
+    """
+    store = Store(folder)
+    try:
+        intact = store.database.seal.intact()
+        problems = [] if intact else [f"{store.file}: its bytes are not those it was closed with"]
+        problems += _found(folder, store)
+        left = list(problems)
+        if repair and problems:
+            _repair(folder, store)
+            left = list(_found(folder, store))
+        return Verification(len(store), tuple(problems), tuple(left))
+    finally:
+        store.close(seal=repair)
+
+
+def _found(folder: Path, store: Store) -> Iterator[str]:
+    damaged = store.damaged()
+    yield from damaged.values()
+    if damaged:
+        return  # all else is made of the documents
+    yield from store.problems()
+    image = VectorImage(folder, store)
+    with store.snapshot():
+        image.load()
+        yield from image.problems()
+
+
+def _repair(folder: Path, store: Store) -> None:
+    with store.transaction():
+        store.drop(store.damaged())
+        store.remake()
+        store.next_generation()
+    store.database.execute("VACUUM")
+    image = VectorImage(folder, store)
+    with store.snapshot():
+        image.load(from_rows=True)
+    image.save(at_least=1)
