@@ -7,8 +7,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm.auto import tqdm
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 _BATCH = 64  # chunks that are embedded and made durable together
 _REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
+
+
+class TokenizerName(StrEnum):
+    """How text is cut for the lexical search."""
+
+    words = "words"
+    trigram = "trigram"
 
 
 @dataclass
@@ -50,6 +58,12 @@ def index(
     model: Model = None,
     recipe: RecipeOption = None,
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
+    kind: Annotated[
+        str | None, typer.Option(help="Of a new index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
+    ] = None,
+    tokenizer: Annotated[
+        TokenizerName | None, typer.Option(help="Of a new index: stemmed words, or trigrams for languages without spaces.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Index files and folders. Run it again after a change: unchanged files are skipped, removed ones forgotten."""
@@ -58,7 +72,8 @@ def index(
         if source.format == "jsonl":
             list(records(source))  # a broken line is named before any work is done
 
-    opened, count_tokens = _open(into, model, recipe)
+    made = {"kind": kind, "tokenizer": None if tokenizer is None else tokenizer.value}
+    opened, count_tokens = _open(into, model, recipe, {name: value for name, value in made.items() if value is not None})
     with opened:
         report = _update(opened, count_tokens, sources, [path for path in paths if path.is_dir()], chunk_tokens)
     if as_json:
@@ -67,8 +82,8 @@ def index(
         print_fields(asdict(report))
 
 
-def _open(into: Path, model: str | None, recipe: str | None) -> tuple[Index, Callable[[str], int]]:
-    """Open the index, or make it; the model is loaded if it must be, and tokens are counted by it."""
+def _open(into: Path, model: str | None, recipe: str | None, made: Mapping[str, Any]) -> tuple[Index, Callable[[str], int]]:
+    """Open the index, or make it as asked; the model is loaded if it must be, and tokens are counted by it."""
     from tp_retrieval import Embedder, Index, Recipe
 
     try:
@@ -77,7 +92,13 @@ def _open(into: Path, model: str | None, recipe: str | None) -> tuple[Index, Cal
         if into.exists() and (not into.is_dir() or any(not file.name.startswith(FILE) for file in into.iterdir())):
             raise InputError(f"--into: {into} holds other files; give an index, an empty folder or a new one") from None
         embedder = Embedder.from_pretrained(model, recipe=recipe)
-        return Index.create(into, embedder), embedder.count_tokens
+        return Index.create(into, embedder, **made), embedder.count_tokens
+    for name, value in made.items():
+        stored = getattr(opened.info(), name)
+        if stored != value:
+            remedy = "change it with `tp-retrieval rebuild`" if name == "kind" else "it is chosen when the index is made"
+            opened.close()
+            raise InputError(f"--{name}: {into} has {stored!r}, asked for {value!r}; {remedy}")
     if model is None and recipe is None:
         if not isinstance(opened.embedder, Embedder):
             raise InputError(f"--into: {into} was made by an embedder that counts no tokens")

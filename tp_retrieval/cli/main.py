@@ -1,4 +1,4 @@
-"""The command line: `tp-retrieval index|search|embed|info`."""
+"""The command line: one command a file, over the public API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TextIO
 
 import typer
 
-from tp_retrieval.cli import embed, index, info, search
+from tp_retrieval.cli import embed, import_faiss, index, info, rebuild, search, verify
 from tp_retrieval.errors import TPRetrievalError
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)
 app.command("info")(info.info)
+app.command("rebuild")(rebuild.rebuild)
+app.command("verify")(verify.verify)
+app.command("import-faiss")(import_faiss.import_faiss)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; by default the embedded model.")]
+Kind = Annotated[str, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
 RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default `retrieval`.")]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from tp_retrieval.cli.output import Json, print_json, shortened
+from tp_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from tp_retrieval import Hit
@@ -32,13 +34,19 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits.")] = 5,
     mode: Annotated[ModeName, typer.Option(help="Fuse vectors and words, or use one of them.")] = ModeName.hybrid,
+    where: Annotated[
+        str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')
+    ] = None,
+    mmr: Annotated[float | None, typer.Option(help="Hits unlike each other: 1 only relevance, 0 only variety.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
     as_json: Json = False,
 ) -> None:
     """Find the documents that answer a query, best first."""
     from tp_retrieval import Index
 
+    condition = None if where is None else _parsed(where)
     with Index.open(index) as opened:
-        hits = opened.search(query, k, mode=mode.value)
+        hits = opened.search(query, k, where=condition, mode=mode.value, mmr=mmr, min_score=min_score)
     if as_json:
         print_json({"query": query, "mode": mode.value, "hits": [_record(hit) for hit in hits]})
         return
@@ -46,6 +54,16 @@ def search(
     console.print(Text(query, style="bold") + Text("" if hits else "  no hits", style="dim"))
     for hit in hits:
         _show(console, hit)
+
+
+def _parsed(where: str) -> dict[str, Any]:
+    try:
+        condition = json.loads(where)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--where: no JSON ({error}); write it like '{{\"year\": 2020}}'") from error
+    if not isinstance(condition, dict):
+        raise InputError(f"--where: expected a JSON object, got {where[:50]}")
+    return condition
 
 
 def _record(hit: Hit) -> dict[str, object]:

@@ -211,7 +211,7 @@ def _typed(value: object, place: str = "value") -> tuple[Kind, Any]:
         return Kind.NULL, 0
     if isinstance(value, bool):
         return Kind.BOOLEAN, int(value)
-    if isinstance(value, (int, float)) and not math.isnan(value):
+    if isinstance(value, int) or (isinstance(value, float) and not math.isnan(value)):
         return Kind.NUMBER, _number(value)
     if isinstance(value, str):
         check_text(value, place)

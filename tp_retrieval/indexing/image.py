@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from tp_retrieval.embedding.postprocess import AffineMap, combine, rows_needed, split
 from tp_retrieval.errors import InputError
-from tp_retrieval.indexing import vectors as faiss_vectors
+from tp_retrieval.indexing import kinds
 from tp_retrieval.indexing.disk import sha256
 from tp_retrieval.indexing.filters import Seqs, answer, parsed
 from tp_retrieval.indexing.store import Store, StoredMap
-from tp_retrieval.indexing.vectors import Tuning, Vectors, factory_string, sample_size
+from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Float32Array, VectorView
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class VectorImage:
         self._timed_at = 0
 
     @property
-    def tuning(self) -> Tuning | None:
+    def tuning(self) -> kinds.Tuning | None:
         """How the vectors are searched approximately; None for exact search."""
         return self._vectors.tuning
 
@@ -73,8 +73,9 @@ class VectorImage:
         dimension = self._dimension()
         self._vectors, self._last_seq, self._deletion, self._unsaved = Vectors(dimension, self._exact), 0, 0, 0
         wish = self._store.meta("vectors")
-        tuning = None if wish["tuning"] is None else Tuning(**wish["tuning"])
-        if not (not from_rows and self._read_snapshot(dimension, tuning)) and tuning is not None:
+        tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
+        read = not from_rows and self._read_snapshot(dimension, tuning)
+        if not read and tuning is not None and len(self._store) >= kinds.TRAIN_AT:
             self._build(tuning.factory, tuning.target_recall)
         self.replay()
         if len(self._vectors) != len(self._store):  # a snapshot of other rows
@@ -83,7 +84,7 @@ class VectorImage:
     def _dimension(self) -> int:
         return sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
 
-    def _read_snapshot(self, dimension: int, tuning: Tuning | None) -> bool:
+    def _read_snapshot(self, dimension: int, tuning: kinds.Tuning | None) -> bool:
         known = self._store.meta("snapshot")
         if known is None or known["generation"] != self._generation or not _NAME.fullmatch(known["file"]):
             return False
@@ -168,14 +169,14 @@ class VectorImage:
         """Build the wished kind of index if there are rows enough, or four times those it was trained on."""
         wish = self._store.meta("vectors")
         count, tuning = len(self), self._vectors.tuning
-        if count < max(faiss_vectors.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0)):
+        if count < max(kinds.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0)):
             return
         kind = wish["kind"]
         if kind == "auto":
             if tuning is None and not self._is_slow():
                 return
             kind = "ivf"
-        factory = factory_string(kind, self._dimension(), count)
+        factory = kinds.factory_string(kind, self._dimension(), count)
         if factory is None:
             return
         try:
@@ -203,14 +204,14 @@ class VectorImage:
         seqs = self._store.seqs()
         self._vectors = Vectors(self._dimension(), self._exact)  # the old ones go before the new ones come
         logger.info("building %s for %d documents", factory, len(seqs))
-        chosen = np.random.default_rng(0).choice(seqs, sample_size(factory, len(seqs)), replace=False)
+        chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         self._deletion, _ = self._store.deleted(0)
         mapped = partial(self._mapped_rows, int(seqs[-1]))
         self._vectors = Vectors.build(factory, self._exact(chosen), mapped, self._exact, target_recall)
         self._last_seq = int(seqs[-1])
         self._unsaved = len(seqs)
 
-    def _tuning(self) -> Tuning:
+    def _tuning(self) -> kinds.Tuning:
         if self._vectors.tuning is None:
             raise InputError("kind: exact search has no tuning")
         return self._vectors.tuning

@@ -21,9 +21,9 @@ from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLocked
 from tp_retrieval.indexing.checks import check_embedder, checked_vectors, prepared
 from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.image import VectorImage, with_maps
+from tp_retrieval.indexing.kinds import Tuning, check_kind
 from tp_retrieval.indexing.searching import DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
 from tp_retrieval.indexing.store import Store
-from tp_retrieval.indexing.vectors import Tuning, check_kind
 from tp_retrieval.indexing.verify import Verification, verify
 from tp_retrieval.types import Document, Float32Array, HasProvenance, Hit, TextEmbedder, VectorView, checked_texts
 

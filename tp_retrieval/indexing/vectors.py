@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,37 +19,16 @@ from numpy.typing import NDArray
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError
 from tp_retrieval.indexing.disk import flush_file, flush_folder
 from tp_retrieval.indexing.filters import Seqs
+from tp_retrieval.indexing.kinds import HELD_OUT, RECALL_AT, SPARE, Nearest, Tuning, reason, space_of, tuned
 from tp_retrieval.types import Float32Array
 
-KINDS = ("auto", "flat", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
-"""Named kinds; beside them any string of FAISS's index factory."""
-
-TRAIN_AT = 10_000
-"""Rows from which on an approximate index is built; fewer are searched exactly in a few milliseconds."""
-
-RECALL_AT = 10
-"""Recall is measured on this many nearest rows."""
-
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's place
-_SPARE = 16  # rows fetched beyond k, so that a tie at the border is usually seen at once
 _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
-_HELD_OUT = 256  # rows that recall is measured with
-_MOST_CANDIDATES = 64  # rows rescored for each row asked for, at most
+_FETCHED = 500  # the same where exact vectors come from the database
+_TABLES = 1 << 27
 _LOSSLESS = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
 
 os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))  # OpenMP's threads don't outlive a fork
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How an approximate index was built and is searched, and the recall measured on rows held out from its training."""
-
-    factory: str
-    trained_on: int
-    parameters: str
-    candidates: int
-    target_recall: float
-    recall: float
 
 
 Batches = Callable[[], Iterable[tuple[Seqs, Float32Array]]]
@@ -101,19 +79,19 @@ class Vectors:
         exact search as the truth. Raises `InputError` if FAISS can't build it.
         """
         self = cls(sample.shape[1], exact)
-        held_out, rest = sample[:_HELD_OUT], sample[_HELD_OUT:]
+        held_out, rest = sample[:HELD_OUT], sample[HELD_OUT:]
         try:
             inner = faiss.index_factory(self.dimension, factory, faiss.METRIC_INNER_PRODUCT)
             inner.train(rest)
             self._adopt(faiss.IndexIDMap(inner))
         except RuntimeError as error:
-            raise InputError(f"kind: FAISS can't build {factory!r} for {len(rest)} vectors ({_reason(error)})") from error
-        truth = _Nearest(held_out, RECALL_AT + 1)
+            raise InputError(f"kind: FAISS can't build {factory!r} for {len(rest)} vectors ({reason(error)})") from error
+        truth = Nearest(held_out, RECALL_AT + 1)
         for seqs, vectors in batches():
             truth.see(vectors, len(self._alive))
             self.add(seqs, vectors)
         tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
-        self.tuning = _tuned(self._inner, held_out, truth.places[:, 1:], tuning, lossy=not self._lossless)
+        self.tuning = tuned(self._inner, held_out, truth.places[:, 1:], tuning, lossy=not self._lossless)
         if isinstance(self._inner, faiss.IndexIVF):
             self._inner.set_direct_map_type(faiss.DirectMap.Array)  # so that rows can be read back
         return self
@@ -174,7 +152,7 @@ class Vectors:
         k = min(k, there)
         if k < 1:
             return []
-        if among is not None and there <= max(_GATHERED, k):
+        if among is not None and there <= max(_GATHERED if self._lossless else _FETCHED, k):
             return self._best(query, k, among)
         allowed = None if among is None and self._alive.all() else self._allowed(among)
         take = min(self._candidates(k), len(self._alive))
@@ -189,7 +167,7 @@ class Vectors:
         return self._best(query, k, self._seqs[places])
 
     def _candidates(self, k: int) -> int:
-        return k * (1 if self.tuning is None else self.tuning.candidates) + _SPARE
+        return k * (1 if self.tuning is None else self.tuning.candidates) + SPARE
 
     def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
         scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
@@ -250,8 +228,7 @@ class Vectors:
     def read(cls, file: Path, dimension: int, exact: Rows, tuning: Tuning | None) -> Vectors | None:
         """Read a snapshot; None where it is missing or no index of this dimension."""
         try:
-            faiss.set_deserialization_vector_byte_limit(file.stat().st_size)  # no array in it can be larger
-            index = faiss.read_index(str(file))
+            index = _read(file)
         except (OSError, RuntimeError, MemoryError):
             return None
         if index.d != dimension or not isinstance(index, faiss.IndexIDMap):
@@ -262,100 +239,8 @@ class Vectors:
             return None
         self.tuning = tuning
         if tuning is not None and tuning.parameters:
-            _space(self._inner).set_index_parameters(self._inner, tuning.parameters)
+            space_of(self._inner).set_index_parameters(self._inner, tuning.parameters)
         return self
-
-
-def check_kind(kind: str, dimension: int) -> None:
-    """Raise `InputError` if a kind is neither a named one nor a string that FAISS's factory knows."""
-    if kind in KINDS:
-        return
-    try:
-        faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(
-            f"kind: {kind!r} must be one of {', '.join(KINDS)}, or a FAISS factory string ({_reason(error)})"
-        ) from error
-
-
-def factory_string(kind: str, dimension: int, count: int) -> str | None:
-    """Return FAISS's factory string for a kind and so many rows; None for exact search."""
-    if kind in ("auto", "flat"):
-        return None
-    lists = max(1, min(2 ** round(np.log2(2 * np.sqrt(count))), count // 40))
-    codes = max(m for m in range(1, max(dimension // 8, 1) + 1) if dimension % m == 0)
-    named = {
-        "hnsw": "HNSW32",
-        "ivf": f"IVF{lists},Flat",
-        "ivf-sq8": f"IVF{lists},SQ8",
-        "ivf-pq": f"IVF{lists},PQ{codes}x8np",
-    }
-    return named.get(kind, kind)
-
-
-def sample_size(factory: str, count: int) -> int:
-    """Return how many rows an index is trained and tuned with: 40 for each of its lists, and enough for codebooks."""
-    lists = [int(part[3:]) for part in factory.split(",") if part.startswith("IVF") and part[3:].isdecimal()]
-    return min(count, _HELD_OUT + max([40 * number for number in lists] + [TRAIN_AT]))
-
-
-class _Nearest:
-    """Follow the rows nearest to some queries while rows go by."""
-
-    def __init__(self, queries: Float32Array, k: int) -> None:
-        self._queries = queries
-        self._scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        self.places = np.full((len(queries), k), -1, dtype=np.int64)
-
-    def see(self, vectors: Float32Array, first: int) -> None:
-        """Take in rows that have the places from `first` on."""
-        k = min(self.places.shape[1], len(vectors))
-        scores, places = faiss.knn(self._queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-        scores = np.concatenate([self._scores, scores], axis=1)
-        places = np.concatenate([self.places, places + first], axis=1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.places.shape[1]]
-        self._scores = np.take_along_axis(scores, best, axis=1)
-        self.places = np.take_along_axis(places, best, axis=1)
-
-
-def _tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: Tuning, *, lossy: bool) -> Tuning:
-    """Find the fastest parameters that reach the target recall, or the best; leave them set on the index.
-
-    Candidates are rescored exactly, so the true rows among them are exactly those that come out at the end. FAISS's
-    criterion counts common rows of two lists of one length: the truth is filled up with numbers that no row has.
-    """
-    count, k = truth.shape
-    space = _space(inner)
-    best: tuple[float, str, int] = (-1.0, "", 1)
-    candidates = 1
-    while True:
-        take = k * candidates + _SPARE
-        criterion = faiss.IntersectionCriterion(count, take)
-        nobody = np.broadcast_to(-2 - np.arange(take - k), (count, take - k))
-        criterion.set_groundtruth(None, np.concatenate([truth, nobody], axis=1).astype(np.int64))
-        points = space.explore(inner, queries, criterion).optimal_pts
-        found = sorted((points.at(i).t, points.at(i).perf * take / k, points.at(i).key) for i in range(points.size()))
-        reached = [(recall, key, candidates) for _, recall, key in found if recall >= tuning.target_recall]
-        best = reached[0] if reached else max(best, *((recall, key, candidates) for _, recall, key in found))
-        if reached or not lossy or candidates >= _MOST_CANDIDATES:
-            break
-        candidates *= 2
-    recall, parameters, candidates = best
-    if parameters:
-        space.set_index_parameters(inner, parameters)
-    return replace(tuning, parameters=parameters, candidates=candidates, recall=round(recall, 4))
-
-
-def _space(inner: Any) -> Any:
-    """Return the search parameters of an index and their values, as FAISS's auto-tuning knows them."""
-    known, space = faiss.ParameterSpace(), faiss.ParameterSpace()
-    known.initialize(inner)
-    space.verbose = 0
-    for i in range(known.parameter_ranges.size()):
-        range_ = known.parameter_ranges.at(i)
-        if range_.name != "ht":  # polysemous codes, which are not trained here
-            faiss.copy_array_to_vector(faiss.vector_to_array(range_.values), space.add_range(range_.name).values)
-    return space
 
 
 def _parameters(index: Any, selector: Any, effort: float) -> Any:
@@ -366,10 +251,23 @@ def _parameters(index: Any, selector: Any, effort: float) -> Any:
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=min(int(np.ceil(index.nprobe * effort)), index.nlist))
     if isinstance(index, faiss.IndexHNSW):
-        wide = int(np.ceil(index.hnsw.efSearch * effort))
+        wide = int(np.ceil(2 * index.hnsw.efSearch * effort))  # in a graph, rows left out are in the way
         return faiss.SearchParametersHNSW(sel=selector, efSearch=min(wide, index.ntotal))
     return faiss.SearchParameters(sel=selector)
 
 
-def _reason(error: Exception) -> str:
-    return str(error).rsplit("Error: ", 1)[-1].strip()
+def _read(file: Path) -> Any:
+    """Read an index; no array may be much larger than the file, but for the tables that FAISS computes for codes."""
+    faiss.set_deserialization_vector_byte_limit(4 * file.stat().st_size + _TABLES)
+    return faiss.read_index(str(file))
+
+
+def read_all(file: Path) -> Float32Array:
+    """Return all vectors `(n, dimension)` of a FAISS file in their order; raise `InputError` if it is none."""
+    try:
+        index = _read(file)
+        if isinstance(index, faiss.IndexIVF):
+            index.make_direct_map()
+        return np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32)
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise InputError(f"{file}: no index whose vectors FAISS can read ({reason(error)})") from error

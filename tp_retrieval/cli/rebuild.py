@@ -1,0 +1,31 @@
+"""`tp-retrieval rebuild`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tp_retrieval.cli.info import show
+from tp_retrieval.cli.output import Json
+
+
+def rebuild(
+    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    kind: Annotated[
+        str | None, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
+    ] = None,
+    target_recall: Annotated[float | None, typer.Option(help="Share of the ten nearest to find, 0 to 1.")] = None,
+    postprocess: Annotated[
+        list[str] | None, typer.Option(help="none, center, abtt:K or whiten:D; once for all views, or once a view.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the maps anew and build the vectors from what is stored; nothing is embedded again."""
+    from tp_retrieval import Index
+
+    with Index.open(index) as opened:
+        maps = postprocess[0] if postprocess and len(postprocess) == 1 else postprocess or None
+        opened.rebuild(kind=kind, target_recall=target_recall, postprocess=maps)
+        show(opened, as_json=as_json)
