@@ -49,7 +49,8 @@ class VectorImage:
         self._views: tuple[VectorView, ...] = ()
         self._maps: tuple[AffineMap, ...] = ()
         self._vectors = Vectors(1, self._exact)
-        self._last_seq = self._deletion = self._data_version = self._unsaved = 0
+        self._last_seq = self._data_version = self._unsaved = 0
+        self._deletion = self._clean = 0  # deletions that were followed, and those before the vectors were made
         self._generation = -1
         self._timed_at = 0
 
@@ -71,7 +72,8 @@ class VectorImage:
         fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps())
         self._maps = fitted or (AffineMap(),) * len(self._views)
         dimension = self._dimension()
-        self._vectors, self._last_seq, self._deletion, self._unsaved = Vectors(dimension, self._exact), 0, 0, 0
+        self._vectors, self._last_seq, self._unsaved = Vectors(dimension, self._exact), 0, 0
+        self._deletion = self._clean = self._store.deleted(0)[0]
         wish = self._store.meta("vectors")
         tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
         read = not from_rows and self._read_snapshot(dimension, tuning)
@@ -96,7 +98,8 @@ class VectorImage:
             read = Vectors.read(file, dimension, self._exact, tuning)
             if read is None or digest.result() != known["sha256"]:
                 return False
-        self._vectors, self._last_seq, self._deletion = read, known["last_seq"], known["deletion"]
+        self._vectors, self._last_seq = read, known["last_seq"]
+        self._deletion = self._clean = known["deletion"]
         return True
 
     def refresh(self) -> None:
@@ -130,7 +133,7 @@ class VectorImage:
         """Fill the vectors anew from the rows; what was trained stays."""
         self._vectors.emptied()
         self._last_seq = 0
-        self._deletion, _ = self._store.deleted(0)
+        self._deletion = self._clean = self._store.deleted(0)[0]
         for seqs, raw in self._store.vectors():
             self._vectors.add(seqs, self.mapped(raw))
             self._last_seq = int(seqs[-1])
@@ -205,7 +208,7 @@ class VectorImage:
         self._vectors = Vectors(self._dimension(), self._exact)  # the old ones go before the new ones come
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
-        self._deletion, _ = self._store.deleted(0)
+        self._deletion = self._clean = self._store.deleted(0)[0]
         mapped = partial(self._mapped_rows, int(seqs[-1]))
         self._vectors = Vectors.build(factory, self._exact(chosen), mapped, self._exact, target_recall)
         self._last_seq = int(seqs[-1])
@@ -287,7 +290,7 @@ class VectorImage:
             "number": previous["number"] + 1,
             "sha256": sha256(self._folder / name),
             "last_seq": self._last_seq,
-            "deletion": self._deletion,
+            "deletion": self._clean,
             "generation": self._generation,
         }
         self._store.set_meta("snapshot", known)

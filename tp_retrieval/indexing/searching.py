@@ -104,7 +104,7 @@ class Searcher:
         lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)
         fuse = fusions.convex if search.fusion == "convex" else fusions.reciprocal_rank
         scores = fuse(dense, lexical, search.dense_weight)
-        order = np.argsort(-scores.round(7), kind="stable")[:wanted]
+        order = np.argsort(-scores, kind="stable")[:wanted]
         parts = ({"dense": float(dense[i]), "lexical": float(lexical[i])} for i in order)
         return [_Found(int(seqs[i]), float(scores[i]), part) for i, part in zip(order, parts, strict=True)]
 

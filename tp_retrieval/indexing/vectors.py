@@ -139,9 +139,12 @@ class Vectors:
         return cast("Float32Array", self._inner.reconstruct_batch(places))
 
     def scores(self, query: Float32Array, seqs: Seqs) -> NDArray[np.float64]:
-        """Return the cosine of a unit vector `(dimension,)` with rows, summed in float64."""
+        """Return the cosine of a unit vector `(dimension,)` with rows, to seven digits, which is what float32 holds.
+
+        So equal rows score equally, in whatever order their products were summed.
+        """
         cosines: NDArray[np.float64] = self.rows(seqs).astype(np.float64) @ query.astype(np.float64)
-        return cosines.clip(-1.0, 1.0)
+        return cosines.round(7).clip(-1.0, 1.0)
 
     def search(self, query: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
         """Return the k rows (of `among`, a part of `seqs`) nearest to a unit vector `(dimension,)` and their cosines.
@@ -171,7 +174,7 @@ class Vectors:
 
     def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
         scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
-        order = np.lexsort((seqs, -np.round(scores, 7)))[:k]
+        order = np.lexsort((seqs, -scores))[:k]
         return [(int(seqs[i]), float(scores[i])) for i in order]
 
     def _allowed(self, among: Seqs | None) -> NDArray[np.bool_]:

@@ -1,0 +1,114 @@
+"""A4: ids, documents, vectors and full text never drift apart, whatever is done in whatever order."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from tests.toy import ToyEmbedder
+from tp_retrieval import Document, Index
+
+IDS = st.sampled_from([f"id{i}" for i in range(12)])
+TEXTS = st.lists(st.sampled_from(["river", "stone", "cat", "sea", "green", "house"]), min_size=1, max_size=4).map(" ".join)
+DOCUMENTS = st.lists(
+    st.builds(lambda id_, text, n: Document(text, {"n": n}, id_), IDS, TEXTS, st.integers(0, 3)),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda document: document.id,
+)
+
+
+class IndexAgainstDict(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp()) / "i"
+        self.index = Index.create(self.folder, ToyEmbedder())
+        self.model = {}  # id -> Document, in the order of adding
+
+    def teardown(self):
+        self.index.close()
+        shutil.rmtree(self.folder.parent)
+
+    @rule(documents=DOCUMENTS)
+    def add_or_replace(self, documents):
+        assert self.index.add(documents) == [document.id for document in documents]
+        for document in documents:
+            self.model.pop(document.id, None)
+            self.model[document.id] = document
+
+    @rule(ids=st.lists(IDS, max_size=4, unique=True))
+    def delete(self, ids):
+        assert self.index.delete(ids) == len([id_ for id_ in ids if id_ in self.model])
+        for id_ in ids:
+            self.model.pop(id_, None)
+
+    @rule()
+    def clear(self):
+        assert self.index.clear() == len(self.model)
+        self.model.clear()
+
+    @rule(vanish=st.booleans())
+    def reopen(self, vanish):
+        self.index.close()
+        if vanish:
+            for file in self.folder.glob("vectors-*"):
+                file.unlink()
+        self.index = Index.open(self.folder, ToyEmbedder())
+
+    @rule(documents=DOCUMENTS)
+    def another_process_adds(self, documents):
+        with Index.open(self.folder, ToyEmbedder()) as other:
+            other.add(documents)
+        for document in documents:
+            self.model.pop(document.id, None)
+            self.model[document.id] = document
+
+    @rule()
+    def rebuild(self):
+        self.index.rebuild()
+
+    @rule(query=TEXTS, k=st.integers(1, 15), keep=st.none() | st.integers(0, 3))
+    def search_dense(self, query, k, keep):
+        documents = [d for d in self.model.values() if keep is None or d.metadata["n"] == keep]
+        where = None if keep is None else {"n": keep}
+        hits = self.index.search(query, k, mode="dense", where=where)
+        raw = ToyEmbedder().embed_documents([query, *(d.text for d in documents)]).astype(np.float64)
+        unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        scores = unit[1:] @ unit[0]
+        order = np.argsort(-scores.round(6), kind="stable")[:k]
+        assert [hit.document for hit in hits] == [documents[i] for i in order]
+        assert np.allclose([hit.score for hit in hits], scores[order], atol=1e-5)
+
+    @rule(query=TEXTS)
+    def search_lexical(self, query):
+        hits = self.index.search(query, 20, mode="lexical")
+        words = set(query.split())
+        assert {hit.document.id for hit in hits} == {i for i, d in self.model.items() if words & set(d.text.split())}
+
+    @invariant()
+    def holds_what_the_dict_holds(self):
+        assert len(self.index) == len(self.model)
+        assert self.index.get(list(self.model)) == list(self.model.values())
+
+
+def run(examples, steps):
+    run_state_machine_as_test(
+        IndexAgainstDict,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_ten_lives_of_an_index():
+    run(10, 30)
+
+
+@pytest.mark.slow
+def test_two_hundred_lives_of_fifty_steps():
+    run(200, 50)
