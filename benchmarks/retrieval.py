@@ -1,9 +1,10 @@
 """nDCG@10 of words alone, of vectors alone and of both, on folders in BEIR's layout.
 
-Run: python benchmarks/retrieval.py FOLDER... [--recipe NAME|FILE]... [--against SENTENCE_TRANSFORMER]...
+Run: python benchmarks/retrieval.py FOLDER... [--recipe NAME|FILE]... [--map NAME]... [--against SENTENCE_TRANSFORMER]...
 
 A folder holds corpus.jsonl[.gz], queries.jsonl and qrels.tsv. Texts are cut at a number of the model's tokens, as an
-index of chunks would hold them. Prints a table and writes benchmarks/results/retrieval.json.
+index of chunks would hold them. Each map is tried on the same vectors, by `Index.rebuild`. Prints a table and writes
+benchmarks/results/retrieval.json.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import gzip
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -61,31 +62,38 @@ class Trained:
     embed_queries = embed_documents
 
 
-def score(folder: Path, embedder: TextEmbedder, counter: Embedder, tokens: int) -> dict[str, float]:
-    """Return nDCG@10 by way of searching; `counter` counts the tokens at which texts are cut."""
+def score(
+    folder: Path, embedder: TextEmbedder, counter: Embedder, tokens: int, maps: Sequence[str]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield, for each map, nDCG@10 by way of searching; `counter` counts the tokens at which texts are cut."""
     titled = ((d["_id"], f"{d.get('title') or ''}\n{d['text']}".strip() or ".") for d in lines(folder / "corpus.jsonl"))
     documents = [Document(cut(text, tokens, counter), {}, id_) for id_, text in titled]
     rows = [line.split("\t") for line in (folder / "qrels.tsv").read_text().split("\n")[1:] if line]
     qrels = [ir_measures.Qrel(query, document, int(grade)) for query, document, grade in rows]
     judged = {qrel.query_id for qrel in qrels}
-    queries = [q for q in lines(folder / "queries.jsonl") if q["_id"] in judged]
-    texts = [query["text"] for query in queries]
+    queries = {q["_id"]: q["text"] for q in lines(folder / "queries.jsonl") if q["_id"] in judged}
 
-    with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder) as index:
+    with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder, kind="flat") as index:
         index.add(documents, show_progress=True)
-        index.rebuild()
-        ways = {"lexical": {"mode": "lexical"}, "dense": {"mode": "dense"}}
-        ways |= {f"hybrid {weight}": {"dense_weight": weight} for weight in WEIGHTS}
-        ways["reciprocal rank 0.5"] = {"dense_weight": 0.5, "fusion": "reciprocal-rank"}
-        found = {}
-        for name, way in ways.items():
-            results = index.search(texts, 10, **way)
-            run = [
-                ir_measures.ScoredDoc(query["_id"], str(hit.document.id), -hit.rank)
-                for query, hits in zip(queries, results, strict=True)
-                for hit in hits
-            ]
-            found[name] = 100 * ir_measures.calc_aggregate([NDCG], qrels, run)[NDCG]
+        for postprocess in maps or [None]:
+            index.rebuild(postprocess=postprocess)
+            yield postprocess or "+".join(index.info().fitted), judge(index, queries, qrels)
+
+
+def judge(index: Index, queries: Mapping[str, str], qrels: Sequence[ir_measures.Qrel]) -> dict[str, float]:
+    """Return nDCG@10 for each way of searching."""
+    ways = {"lexical": {"mode": "lexical"}, "dense": {"mode": "dense"}}
+    ways |= {f"hybrid {weight}": {"dense_weight": weight} for weight in WEIGHTS}
+    ways["reciprocal rank 0.5"] = {"dense_weight": 0.5, "fusion": "reciprocal-rank"}
+    found = {}
+    for name, way in ways.items():
+        results = index.search(list(queries.values()), 10, **way)
+        run = [
+            ir_measures.ScoredDoc(query, str(hit.document.id), -hit.rank)
+            for query, hits in zip(queries, results, strict=True)
+            for hit in hits
+        ]
+        found[name] = 100 * ir_measures.calc_aggregate([NDCG], qrels, run)[NDCG]
     return found
 
 
@@ -94,13 +102,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--recipe", action="append", help="may be given several times; by default retrieval")
+    parser.add_argument("--map", action="append", help="none, center, abtt:K, whiten:D; by default what the recipe says")
     parser.add_argument("--against", action="append", help="name or folder of a sentence-transformers model")
     parser.add_argument("--model")
     parser.add_argument("--max-tokens-of-text", type=int, default=256)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/retrieval.json")
     arguments = parser.parse_args()
     records = []
-    table = Table("set", "recipe", "lexical", "dense", *(f"hybrid {w}" for w in WEIGHTS), "RRF", "minutes")
+    table = Table("set", "recipe", "map", "lexical", "dense", *(f"hybrid {w}" for w in WEIGHTS), "RRF", "minutes")
     counter = Embedder.from_pretrained(arguments.model)
     recipes = arguments.recipe or ([] if arguments.against else ["retrieval"])
     embedders = {recipe: partial(Embedder.from_pretrained, arguments.model, recipe=recipe) for recipe in recipes}
@@ -109,10 +118,11 @@ def main() -> None:
         embedder = load()
         for folder in arguments.folders:
             begin = time.perf_counter()
-            found = score(folder, embedder, counter, arguments.max_tokens_of_text)
-            minutes = (time.perf_counter() - begin) / 60
-            records.append({"set": folder.name, "recipe": recipe, "ndcg@10": found, "minutes": minutes})
-            table.add_row(folder.name, Path(recipe).stem, *(f"{value:.1f}" for value in found.values()), f"{minutes:.1f}")
+            for map_, found in score(folder, embedder, counter, arguments.max_tokens_of_text, arguments.map):
+                minutes = (time.perf_counter() - begin) / 60
+                records.append({"set": folder.name, "recipe": recipe, "map": map_, "ndcg@10": found, "minutes": minutes})
+                figures = (f"{value:.1f}" for value in found.values())
+                table.add_row(folder.name, Path(recipe).stem, map_, *figures, f"{minutes:.1f}")
             Console(width=140).print(table)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(records, indent=2) + "\n")

@@ -33,8 +33,8 @@ def import_faiss(
     vectors = read_vectors(folder)
     if not trust_pickle:
         raise InputError(
-            f"{folder}: index.faiss holds {len(vectors)} vectors of {vectors.shape[1]} numbers; the texts are in index.pkl, "
-            "a pickle. If you trust who wrote it, add --trust-pickle: it is read with document classes only"
+            f"{folder}: index.faiss holds {len(vectors)} vectors of {vectors.shape[1]} numbers; texts are in index.pkl. "
+            "If you trust who wrote it, add --trust-pickle: it is read with document classes only"
         )
     documents = read_documents(folder)
     if len(documents) != len(vectors):

@@ -17,7 +17,7 @@ from typing import Any, Literal, Unpack, cast, overload
 import numpy as np
 
 from tp_retrieval.embedding.postprocess import rows_needed
-from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError
+from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError, TPRetrievalError
 from tp_retrieval.indexing.checks import check_embedder, checked_vectors, prepared
 from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.image import VectorImage, with_maps
@@ -133,8 +133,11 @@ class Index:
                     f"{store.file} is damaged: its bytes are not those it was closed with; "
                     f"`tp-retrieval verify {folder}` tells where, with --repair it makes again what can be made"
                 )
-        except BaseException:
+        except BaseException as error:
             store.close()
+            ours = isinstance(error, TPRetrievalError) and not isinstance(error, InputError)
+            if isinstance(error, (ValueError, KeyError, TypeError, AttributeError)) and not ours:
+                raise CorruptIndexError(f"{store.file}: its records contradict each other ({error!r})") from error
             raise
         return self
 

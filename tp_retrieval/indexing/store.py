@@ -127,7 +127,7 @@ class Store:
         if row is None:
             return None
         self._check(row[1], f"meta record {key!r}", key, row[0])
-        return json.loads(row[0])
+        return self._loaded(row[0], f"meta record {key!r}")
 
     def set_meta(self, key: str, value: Any) -> None:
         """Put a JSON value into the meta table."""
@@ -254,7 +254,7 @@ class Store:
         for row in self.database.execute(f"SELECT {_ROW} FROM documents WHERE {condition}", values):
             self._check_row(row)
             seq, id_, text, metadata = row[:4]
-            yield seq, Document(text, json.loads(metadata), id_)
+            yield seq, Document(text, self._loaded(metadata, f"record {seq}"), id_)
 
     def vectors(self, after: int = 0, batch: int = 4096) -> Iterator[tuple[Seqs, Float32Array]]:
         """Yield row numbers beyond `after` and their raw vectors, in order, in batches."""
@@ -418,6 +418,12 @@ class Store:
             for step in range(version or 1, FORMAT):
                 MIGRATIONS[step](self)
             self.set_meta("format", FORMAT)
+
+    def _loaded(self, text: str, record: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CorruptIndexError(f"{self.file}: {record} holds no JSON ({error})") from error
 
     def _check_row(self, row: tuple[Any, ...]) -> None:
         self._check(row[5], f"record {row[0]} (id {row[1]!r})", *row[:5])
