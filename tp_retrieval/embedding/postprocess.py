@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from tp_retrieval.types import Float32Array, VectorView
 Batches = Callable[[], Iterable[Float32Array]]
 """A function that gives the raw vectors `(n, width)` in batches, each time it is called."""
 
+_NAMES = re.compile(r"none|center|(abtt|whiten):[1-9]\d*")
 _EPSILON = 1e-3  # share of the largest eigenvalue that is added before whitening; 1e-4 and 1e-2 were measured worse
 
 
@@ -71,6 +73,11 @@ class AffineMap:
     def width(self, width: int) -> int:
         """Return the width of mapped vectors, given that of raw ones."""
         return width if self.matrix is None else self.matrix.shape[1]
+
+
+def is_map(postprocess: object) -> bool:
+    """Return whether something names a map: none, center, abtt:K or whiten:D."""
+    return isinstance(postprocess, str) and _NAMES.fullmatch(postprocess) is not None
 
 
 def rows_needed(postprocess: str, width: int) -> int:

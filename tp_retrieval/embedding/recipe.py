@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from tp_retrieval.embedding.postprocess import is_map
 from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 
 FORMAT = 1
 PREPEND_KINDS = ("tp", "tp-mean")
 READOUTS = ("last", "mean", "last+mean")
-POSTPROCESS = re.compile(r"none|center|(abtt|whiten):[1-9]\d*")
 
 Readout = Literal["last", "mean", "last+mean"]
 PrependKind = Literal["tp", "tp-mean"]
@@ -54,8 +53,7 @@ class View:
         valid = self.exit is None or (_is_int(self.exit) and self.exit >= -1)
         _require(valid, "views.exit", self.exit, "a number of blocks from 0, -1 or null")
         _require(self.readout in READOUTS, "views.readout", self.readout, f"one of {', '.join(READOUTS)}")
-        valid = isinstance(self.postprocess, str) and POSTPROCESS.fullmatch(self.postprocess) is not None
-        _require(valid, "views.postprocess", self.postprocess, "none, center, abtt:K or whiten:D")
+        _require(is_map(self.postprocess), "views.postprocess", self.postprocess, "none, center, abtt:K or whiten:D")
         valid = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
         _require(valid and 0 < self.weight < float("inf"), "views.weight", self.weight, "a positive number")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tp_retrieval.embedding.postprocess import AffineMap, combine, rows_needed, split
+from tp_retrieval.embedding.postprocess import AffineMap, combine, is_map, rows_needed, split
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing import kinds
 from tp_retrieval.indexing.disk import sha256
@@ -330,4 +330,7 @@ def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> 
     wished = [postprocess] * len(views) if isinstance(postprocess, str) else list(postprocess)
     if len(wished) != len(views):
         raise InputError(f"postprocess: {len(wished)} maps for {len(views)} views; give one, or one a view")
+    for map_ in wished:
+        if not is_map(map_):
+            raise InputError(f"postprocess: {map_!r} must be none, center, abtt:K or whiten:D")
     return [VectorView(view.width, map_, view.weight) for view, map_ in zip(views, wished, strict=True)]

@@ -56,7 +56,7 @@ class Search:
         if self.fusion not in ("convex", "reciprocal-rank"):
             raise InputError(f"fusion: {self.fusion!r} must be convex or reciprocal-rank")
         for name, value in (("dense_weight", self.dense_weight), ("mmr", 0 if self.mmr is None else self.mmr)):
-            if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise InputError(f"{name}: {value!r} must be from 0 to 1")
         if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
             raise InputError(f"min_score: {self.min_score!r} must be a number")

@@ -1,0 +1,51 @@
+"""Make the golden index of the present format: python -m tests.golden.make FOLDER. Run once for each new format.
+
+(format-1 was made by the code of its time; its expected.json by the first code of format 2.)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tests.toy import ToyEmbedder
+from tp_retrieval import Document, Index
+from tp_retrieval.types import Provenance, VectorView
+
+
+class Centred(ToyEmbedder):
+    provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, (VectorView(16, "center"),))
+
+
+def documents():
+    for i in range(80):
+        metadata = {"n": i, "even": i % 2 == 0, "deep": {"x": None if i % 5 else "y"}, "tags": ["a", f"t{i % 4}"]}
+        yield Document(f"text number {i} about {'cats' if i % 3 else 'dogs'}", metadata, f"id{i}")
+
+
+def expected(index):
+    queries = ["cats text 5", "dogs number 33", "changed"]
+    return {
+        "documents": [[d.id, d.text, d.metadata] for d in index],
+        "searches": [
+            [query, mode, [[hit.document.id, hit.score] for hit in index.search(query, 5, mode=mode)]]
+            for query in queries
+            for mode in ("dense", "lexical", "hybrid")
+        ],
+        "filtered": [hit.document.id for hit in index.search("text", 3, where={"n": {"$gte": 75}})],
+    }
+
+
+def main():
+    folder = Path(sys.argv[1])
+    if not folder.exists():
+        with Index.create(folder, Centred()) as index:
+            index.add(list(documents()))
+            index.delete(["id7", "id8"])
+            index.add([Document("changed words", {"n": -1}, "id9")])
+    with Index.open(folder, Centred()) as index:
+        found = expected(index)
+    (folder / "expected.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
