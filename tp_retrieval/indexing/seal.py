@@ -14,7 +14,7 @@ import xxhash
 
 from tp_retrieval.indexing.disk import flush_folder
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 18  # stays in the processor
 
 
 class Seal:

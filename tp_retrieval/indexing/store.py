@@ -256,7 +256,7 @@ class Store:
             seq, id_, text, metadata = row[:4]
             yield seq, Document(text, self._loaded(metadata, f"record {seq}"), id_)
 
-    def vectors(self, after: int = 0, batch: int = 4096) -> Iterator[tuple[Seqs, Float32Array]]:
+    def vectors(self, after: int = 0, batch: int = 1024) -> Iterator[tuple[Seqs, Float32Array]]:
         """Yield row numbers beyond `after` and their raw vectors, in order, in batches."""
         while True:
             sql = f"SELECT {_ROW} FROM documents WHERE seq > ? ORDER BY seq LIMIT ?"
