@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tp_retrieval import InputError
-from tp_retrieval.embedding.postprocess import AffineMap, combine, rows_needed, unit
+from tp_retrieval.embedding.postprocess import AffineMap, attainable, combine, rows_needed, unit
 from tp_retrieval.types import VectorView
 
 
@@ -87,3 +87,25 @@ def test_the_cosine_of_the_whole_is_the_weighted_mean_of_the_views_cosines(vecto
 def test_zeros_and_huge_values_become_finite_units():
     got = unit(np.array([[0, 0], [3e38, 3e38], [1e-38, 0]], dtype=np.float32))
     assert got == pytest.approx(np.array([[0, 0], [0.5**0.5, 0.5**0.5], [1, 0]]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("postprocess", "width", "count", "fitted"),
+    [
+        ("whiten:256", 576, 512, "whiten:256"),
+        ("whiten:256", 576, 511, "whiten:128"),
+        ("whiten:256", 576, 256, "whiten:128"),
+        ("whiten:256", 576, 255, "whiten:64"),
+        ("whiten:256", 576, 128, "whiten:64"),
+        ("whiten:256", 576, 127, "center"),
+        ("whiten:100", 576, 199, "whiten:64"),
+        ("whiten:256", 40, 80, "whiten:256"),
+        ("abtt:3", 576, 4, "center"),
+        ("abtt:3", 576, 5, "abtt:3"),
+        ("center", 576, 2, "center"),
+        ("none", 576, 0, "none"),
+    ],
+)
+def test_with_fewer_vectors_than_it_needs_a_map_gives_way_to_a_smaller_one(postprocess, width, count, fitted):
+    assert attainable(postprocess, width, count) == fitted
+    AffineMap.fit(fitted, lambda: [np.random.default_rng(0).normal(size=(max(count, 1), width))])

@@ -20,7 +20,7 @@ from tp_retrieval import (
 )
 from tp_retrieval.indexing import image
 from tp_retrieval.indexing.database import Database
-from tp_retrieval.indexing.image import FIT_AT
+from tp_retrieval.indexing.fitting import FIT_AT
 from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Provenance, VectorView
 
@@ -366,6 +366,64 @@ def test_a_map_that_needs_more_rows_is_fitted_when_they_come(tmp_path):
         index.delete([document.id for document in index][:50])
         index.add(["another"])
         assert index.info().fitted == ("whiten:40",)
+
+
+ODD = [
+    "",
+    "\0",
+    "a\0b",
+    "\u200b",
+    "x" * 1_000_000,
+    "\u202eright to left",
+    "日本語のテキスト",
+    "'; DROP TABLE documents; --",
+    "\ufeffbom",
+]
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "trigram"])
+def test_any_text_comes_back_as_it_was_and_finds_itself(tmp_path, toy, tokenizer):
+    """B5: as a text, as an id and as metadata; half of a surrogate pair is refused by position."""
+    documents = [Document(text, {"value": text, text: 1}, text) for text in ODD]
+    with Index.create(tmp_path / "i", toy, tokenizer=tokenizer) as index:
+        index.add(documents)
+        assert index.get(ODD) == documents
+        for document in documents:
+            for mode in ("dense", "hybrid", "lexical"):
+                index.search(document.text, 3, mode=mode)
+            assert [hit.document for hit in index.search("x", 3, where={"value": document.text})] == [document]
+            assert [hit.document for hit in index.search("x", 3, where={document.text: 1})] == [document]
+        for i, bad in enumerate([Document("\ud800"), Document("x", {}, "\udfff"), Document("x", {"a": "\ud800"})]):
+            with pytest.raises(InputError, match=rf"documents\[{i}\]"):
+                index.add([*(Document("fine", {}, f"f{j}") for j in range(i)), bad])
+        assert index.delete(ODD) == len(ODD)
+        assert index.verify().ok
+        assert (index.add([]), index.delete([]), index.get([]), index.search([])) == ([], 0, [], [])
+
+
+def test_whitening_keeps_more_directions_as_documents_come_and_never_fewer_again(tmp_path):
+    embedder = ToyWithProvenance()
+    embedder.dimension = 300
+    embedder.provenance = replace(embedder.provenance, views=(VectorView(300, "whiten:256"),))
+    vectors = np.random.default_rng(0).normal(size=(600, 300)).astype(np.float32)
+    with Index.create(tmp_path / "i", embedder) as index:
+        fitted = []
+        for begin in range(0, 600, 50):
+            ids = [str(i) for i in range(begin, begin + 50)]
+            index.add([Document(f"text {id_}", {}, id_) for id_ in ids], vectors=vectors[begin : begin + 50])
+            fitted.append((index.info().fitted, index.info().fitted_on))
+        assert list(dict.fromkeys(fitted)) == [
+            ((), 0),
+            (("center",), 100),
+            (("whiten:64",), 150),
+            (("whiten:128",), 300),
+            (("whiten:256",), 550),
+        ]
+        index.delete([str(i) for i in range(400)])
+        index.add(["another"], vectors=vectors[:1])
+        assert index.info().fitted == ("whiten:256",)
+        index.rebuild()
+        assert (index.info().fitted, index.info().fitted_on) == (("whiten:64",), 201)
 
 
 class ToyWithProvenance(ToyEmbedder):

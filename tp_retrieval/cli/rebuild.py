@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,5 +28,6 @@ def rebuild(
 
     with Index.open(index) as opened:
         maps = postprocess[0] if postprocess and len(postprocess) == 1 else postprocess or None
-        opened.rebuild(kind=kind, target_recall=target_recall, postprocess=maps)
+        progress = sys.stderr.isatty()
+        opened.rebuild(kind=kind, target_recall=target_recall, postprocess=maps, show_progress=progress)
         show(opened, as_json=as_json)

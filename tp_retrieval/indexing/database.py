@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tp_retrieval.errors import (
     CorruptIndexError,
@@ -37,9 +40,12 @@ class Database:
         self.file = file
         self.seal = Seal(file)
         self._connection = self._connect()
+        self._closed = False
 
     def reopen(self) -> None:
-        """Go on with a connection of one's own, in a forked child."""
+        """Go on with a connection of one's own, in a forked child; nothing happens if it was closed."""
+        if self._closed:
+            return
         _inherited.append(self._connection)
         self._connection = self._connect()
 
@@ -51,6 +57,7 @@ class Database:
         with self.explained():
             uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        self._closed = False
 
     def keep_log(self) -> None:
         """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 numbers and not only one."""
@@ -59,6 +66,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file."""
+        self._closed = True
         self._connection.close()
 
     def close_sealed(self) -> None:
@@ -114,7 +122,16 @@ class Database:
         with self.explained():
             return self._connection.execute(sql, tuple(values)).fetchall()
 
-    def execute_many(self, sql: str, rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
+    def each(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query one by one."""
+        with self.explained():
+            yield from self._connection.execute(sql, tuple(values))
+
+    def numbers(self, sql: str, values: Sequence[Any] = ()) -> NDArray[np.int64]:
+        """Return the first column of a query."""
+        return np.fromiter((row[0] for row in self.each(sql, values)), dtype=np.int64)
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each row of values."""
         with self.explained():
             self._connection.executemany(sql, rows)
@@ -130,9 +147,9 @@ class Database:
         row = self.first("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
         return 0 if row is None else int(row[0])
 
-    def data_version(self) -> int:
-        """Return a number that changes when another connection commits."""
-        return int(self.execute("PRAGMA data_version")[0][0])
+    def data_version(self) -> tuple[int, int]:
+        """Return what changes when another connection commits: SQLite's number, and which of our connections gave it."""
+        return id(self._connection), int(self.execute("PRAGMA data_version")[0][0])
 
     def objects(self) -> set[tuple[Any, ...]]:
         """Return type, name and SQL of every table, index, view and trigger."""
@@ -165,6 +182,17 @@ class Database:
                 connection.close()
                 raise
         return connection
+
+
+def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield values in parts that one statement takes, below SQLite's smallest limit of 999."""
+    for begin in range(0, len(values), 500):
+        yield values[begin : begin + 500]
+
+
+def marks(values: Sequence[Any]) -> str:
+    """Return a question mark for each value."""
+    return ",".join("?" * len(values))
 
 
 def objects_made_by(statements: Sequence[str]) -> set[tuple[Any, ...]]:

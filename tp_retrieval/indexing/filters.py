@@ -1,53 +1,22 @@
-"""The `where` language: conditions on metadata, answered by an index over facts.
+"""The `where` language: a dict of conditions on metadata, parsed into a tree whose leaves the table of facts answers.
 
-A fact is one value of one document's metadata under its dotted path: `{"a": {"b": 1}}` has the facts `a` (an object) and
-`a.b` (the number 1). Facts lie in a table ordered by path, kind and value, so that a condition reads only the rows that
-match it. Values reach SQL as parameters, and a condition's SQL is one of the constants below.
+Values stay values on the whole way: they reach SQL as parameters of constant statements.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import reduce
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.facts import Kind, Seqs, Test, typed
 from tp_retrieval.types import check_text
 
-Seqs = NDArray[np.int64]
-"""Row numbers, ascending and each once."""
-
 _DEEPEST = 64
-
-
-class Kind(IntEnum):
-    """What a value is; values of different kinds are never equal and have no order. An element is one of a list's."""
-
-    NULL = 0
-    BOOLEAN = 1
-    NUMBER = 2
-    STRING = 3
-    LIST = 4
-    OBJECT = 5
-    NULL_ELEMENT = 10
-    BOOLEAN_ELEMENT = 11
-    NUMBER_ELEMENT = 12
-    STRING_ELEMENT = 13
-
-
-@dataclass(frozen=True)
-class Test:
-    """A condition on the facts of one path: a name in `SQL` and its parameters."""
-
-    name: str
-    parameters: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -73,33 +42,9 @@ class Not:
 
 Condition = Test | Both | Either | Not
 
-_OF_ONE_KIND = "SELECT seq FROM facts WHERE path = ? AND kind = ? AND value"
-SQL = {
-    "$eq": f"{_OF_ONE_KIND} = ?",
-    "$gt": f"{_OF_ONE_KIND} > ?",
-    "$gte": f"{_OF_ONE_KIND} >= ?",
-    "$lt": f"{_OF_ONE_KIND} < ?",
-    "$lte": f"{_OF_ONE_KIND} <= ?",
-    "$exists": "SELECT seq FROM facts WHERE path = ?",
-}
 _ORDER = ("$gt", "$gte", "$lt", "$lte")
 _FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$contains", "$exists", "$not")
 _JOINS = ("$and", "$or", "$not")
-
-
-def facts(metadata: Mapping[str, Any]) -> set[tuple[str, int, Any]]:
-    """Return `(path, kind, value)` of everything in a document's metadata."""
-    return set(_facts(metadata, ""))
-
-
-def _facts(metadata: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, int, Any]]:
-    for key, value in metadata.items():
-        path = prefix + key
-        yield (path, *_typed(value))
-        if isinstance(value, Mapping):
-            yield from _facts(value, f"{path}.")
-        elif isinstance(value, list):
-            yield from ((path, kind + 10, plain) for kind, plain in map(_typed, value) if kind < Kind.LIST)
 
 
 def parsed(where: Mapping[str, Any]) -> Condition:
@@ -175,11 +120,11 @@ def _operator(path: str, name: str, value: object, place: str, depth: int) -> Co
 
 
 def _equal(path: str, value: object, place: str) -> Condition:
-    return Test("$eq", (path, *_typed(value, place)))
+    return Test("$eq", (path, *typed(value, place)))
 
 
 def _ordered(name: str, path: str, value: object, place: str) -> Condition:
-    kind, plain = _typed(value, place)
+    kind, plain = typed(value, place)
     if kind not in (Kind.NUMBER, Kind.STRING):
         raise InputError(f"{place}: only numbers and strings have an order, got {value!r}")
     return Test(name, (path, kind, plain))
@@ -192,7 +137,7 @@ def _in(path: str, value: object, place: str) -> Condition:
 
 
 def _contains(path: str, value: object, place: str) -> Condition:
-    kind, plain = _typed(value, place)
+    kind, plain = typed(value, place)
     if kind >= Kind.LIST:
         raise InputError(f"{place}: expected one plain value that a list may hold, got {value!r}")
     return Test("$eq", (path, kind + 10, plain))
@@ -203,43 +148,3 @@ def _exists(path: str, value: object, place: str) -> Condition:
         raise InputError(f"{place}: expected true or false, got {value!r}")
     there = Test("$exists", (path,))
     return there if value else Not(there)
-
-
-def _typed(value: object, place: str = "value") -> tuple[Kind, Any]:
-    """Return a value's kind and what stands for it in SQLite; raise `InputError` for one that JSON does not know."""
-    if value is None:
-        return Kind.NULL, 0
-    if isinstance(value, bool):
-        return Kind.BOOLEAN, int(value)
-    if isinstance(value, int) or (isinstance(value, float) and not math.isnan(value)):
-        return Kind.NUMBER, _number(value)
-    if isinstance(value, str):
-        check_text(value, place)
-        return Kind.STRING, value
-    if isinstance(value, (list, tuple)):
-        try:
-            return Kind.LIST, json.dumps(_canonical(value), sort_keys=True, ensure_ascii=True)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"{place}: JSON can't hold it ({error})") from error
-    if isinstance(value, Mapping):
-        return Kind.OBJECT, 0
-    raise InputError(f"{place}: expected what JSON holds, got {value!r}")
-
-
-def _number(value: int | float) -> int | float:
-    """Return a number that SQLite holds: beyond 64 bits the nearest float."""
-    if isinstance(value, float) or -(2**63) <= value < 2**63:
-        return value
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _canonical(value: Any) -> Any:
-    """Return equal JSON for equal values: 1 and 1.0 are one number."""
-    if isinstance(value, (list, tuple)):
-        return [_canonical(one) for one in value]
-    if isinstance(value, Mapping):
-        return {key: _canonical(one) for key, one in value.items()}
-    return int(value) if isinstance(value, float) and value.is_integer() else value

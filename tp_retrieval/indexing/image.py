@@ -7,36 +7,35 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-from tp_retrieval.embedding.postprocess import AffineMap, combine, is_map, rows_needed, split
+from tp_retrieval.embedding.postprocess import AffineMap, combine
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing import kinds
 from tp_retrieval.indexing.disk import sha256
-from tp_retrieval.indexing.filters import Seqs, answer, parsed
-from tp_retrieval.indexing.store import Store, StoredMap
+from tp_retrieval.indexing.facts import Seqs
+from tp_retrieval.indexing.filters import answer, parsed
+from tp_retrieval.indexing.fitting import views_of
+from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Float32Array, VectorView
 
 logger = logging.getLogger(__name__)
-
-FIT_AT = 64
-"""Rows from which on maps are fitted; fewer say too little about where a corpus lies."""
 
 SLOW_SECONDS = 0.02
 """An exact search that takes longer makes an index of kind "auto" approximate."""
 
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
 _GROWTH = 4  # an approximate index is trained anew when the corpus has grown by this factor
-_LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one
+_LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one, or a kind that failed is tried again
 _NAME = re.compile(r"vectors-\d+\.faiss")
 
 
@@ -44,15 +43,17 @@ class VectorImage:
     """Follow a store with mapped unit vectors in memory. Not thread-safe: its owner calls it under one lock."""
 
     def __init__(self, folder: Path, store: Store) -> None:
+        self.show_progress = False
         self._folder = folder
         self._store = store
         self._views: tuple[VectorView, ...] = ()
         self._maps: tuple[AffineMap, ...] = ()
         self._vectors = Vectors(1, self._exact)
-        self._last_seq = self._data_version = self._unsaved = 0
+        self._last_seq = self._unsaved = 0
+        self._data_version = (0, 0)
         self._deletion = self._clean = 0  # deletions that were followed, and those before the vectors were made
         self._generation = -1
-        self._timed_at = 0
+        self._timed_at = self._failed_at = 0  # documents there were when "auto" was timed, and when a kind failed
 
     @property
     def tuning(self) -> kinds.Tuning | None:
@@ -66,9 +67,10 @@ class VectorImage:
 
     def load(self, *, from_rows: bool = False) -> None:
         """Read the snapshot if it is the one the store knows, and replay what came after; or replay everything."""
+        self._timed_at = self._failed_at = 0
         self._data_version = self._store.database.data_version()
         self._generation = self._store.meta("generation")
-        self._views = tuple(VectorView(**view) for view in self._store.meta("views"))
+        self._views = views_of(self._store)
         fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps())
         self._maps = fitted or (AffineMap(),) * len(self._views)
         dimension = self._dimension()
@@ -111,7 +113,7 @@ class VectorImage:
 
     def forget(self) -> None:
         """Take what is held for nothing; the next refresh loads anew."""
-        self._generation = self._data_version = -1
+        self._generation, self._data_version = -1, (0, 0)
 
     def replay(self) -> None:
         """Drop what was deleted and add what is new since the last replay; under new maps or kinds, start over."""
@@ -124,20 +126,27 @@ class VectorImage:
         if self._vectors.crowded:
             self._start_over()
             return
-        for seqs, raw in self._store.vectors(after=self._last_seq):
-            self._vectors.add(seqs, self.mapped(raw))
+        self._take_in()
+
+    def _take_in(self) -> None:
+        for seqs, vectors in self._mapped_rows(self._last_seq):
+            self._vectors.add(seqs, vectors)
             self._last_seq = int(seqs[-1])
             self._unsaved += len(seqs)
+
+    def _mapped_rows(self, after: int = 0) -> Iterator[tuple[Seqs, Float32Array]]:
+        total = len(self._store) if self.show_progress else None
+        with tqdm(total=total, unit="vector", disable=not self.show_progress) as bar:
+            for seqs, raw in self._store.vectors(after):
+                yield seqs, self.mapped(raw)
+                bar.update(len(seqs))
 
     def _start_over(self) -> None:
         """Fill the vectors anew from the rows; what was trained stays."""
         self._vectors.emptied()
         self._last_seq = 0
         self._deletion = self._clean = self._store.deleted(0)[0]
-        for seqs, raw in self._store.vectors():
-            self._vectors.add(seqs, self.mapped(raw))
-            self._last_seq = int(seqs[-1])
-            self._unsaved += len(seqs)
+        self._take_in()
 
     # -- searching
 
@@ -161,7 +170,7 @@ class VectorImage:
         """Return the rows that a `where` holds for, None for all of them."""
         if not where:
             return None
-        return answer(parsed(where), self._store.matching, self._vectors.seqs)
+        return answer(parsed(where), self._store.facts.matching, self._vectors.seqs)
 
     def _exact(self, seqs: Seqs) -> Float32Array:
         return self.mapped(self._store.vectors_of(seqs))
@@ -172,7 +181,7 @@ class VectorImage:
         """Build the wished kind of index if there are rows enough, or four times those it was trained on."""
         wish = self._store.meta("vectors")
         count, tuning = len(self), self._vectors.tuning
-        if count < max(kinds.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0)):
+        if count < max(kinds.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0), _LOOK_AGAIN * self._failed_at):
             return
         kind = wish["kind"]
         if kind == "auto":
@@ -187,6 +196,7 @@ class VectorImage:
         except InputError as error:  # the rows are in; they are searched exactly
             logger.warning("the index stays exact: %s", error)
             self.load()
+            self._failed_at = count
 
     def build(self, factory: str, target_recall: float) -> None:
         """Build the vectors anew from the rows, write them, and tell other processes."""
@@ -209,8 +219,7 @@ class VectorImage:
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         self._deletion = self._clean = self._store.deleted(0)[0]
-        mapped = partial(self._mapped_rows, int(seqs[-1]))
-        self._vectors = Vectors.build(factory, self._exact(chosen), mapped, self._exact, target_recall)
+        self._vectors = Vectors.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall)
         self._last_seq = int(seqs[-1])
         self._unsaved = len(seqs)
 
@@ -219,54 +228,11 @@ class VectorImage:
             raise InputError("kind: exact search has no tuning")
         return self._vectors.tuning
 
-    def _mapped_rows(self, last: int) -> Iterator[tuple[Seqs, Float32Array]]:
-        for seqs, raw in self._store.vectors():
-            upto = int(np.searchsorted(seqs, last, side="right"))
-            yield seqs[:upto], self.mapped(raw[:upto])
-
     def _is_slow(self) -> bool:
         if len(self) < _LOOK_AGAIN * self._timed_at:
             return False
         self._timed_at = len(self)
         return self._vectors.seconds_a_search() > SLOW_SECONDS
-
-    # -- maps
-
-    def fit_if_due(self) -> None:
-        """Fit the maps if there are now rows enough for better ones than there are, inside a transaction."""
-        if all(view.postprocess == "none" for view in self._views):
-            return
-        have = [stored.postprocess for stored in self._store.maps()] or ["none"] * len(self._views)
-        want = self._attainable()
-        wished = [view.postprocess for view in self._views]
-        if any(h not in (w, full) and w != "none" for h, w, full in zip(have, want, wished, strict=True)):
-            self.fit()
-
-    def fit(self) -> None:
-        """Fit every view's map on all rows of the store, inside a transaction.
-
-        A map that needs more rows than there are falls back to `center`, and below `FIT_AT` rows to none.
-        """
-        count = len(self._store)
-        self._views = tuple(VectorView(**view) for view in self._store.meta("views"))
-        fitted = []
-        for i, postprocess in enumerate(self._attainable()):
-            map_ = AffineMap.fit(postprocess, partial(self._raw_view, i))
-            fitted.append(StoredMap(postprocess, count, map_.arrays()))
-        self._store.set_maps(fitted)
-
-    def _raw_view(self, i: int) -> Iterator[Float32Array]:
-        return (split(raw, self._views)[i] for _, raw in self._store.vectors())
-
-    def _attainable(self) -> list[str]:
-        count = len(self._store)
-
-        def best(view: VectorView) -> str:
-            if view.postprocess == "none" or count < FIT_AT:
-                return "none"
-            return view.postprocess if count >= rows_needed(view.postprocess, view.width) else "center"
-
-        return [best(view) for view in self._views]
 
     # -- snapshots
 
@@ -323,14 +289,3 @@ class VectorImage:
         for seqs, raw in self._store.vectors():
             if not np.allclose(self._vectors.rows(seqs), self.mapped(raw), atol=1e-5):
                 yield f"{self._store.file}: vectors {seqs[0]} to {seqs[-1]} are not those of the rows"
-
-
-def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> list[VectorView]:
-    """Return views with other maps: one for all of them, or one each."""
-    wished = [postprocess] * len(views) if isinstance(postprocess, str) else list(postprocess)
-    if len(wished) != len(views):
-        raise InputError(f"postprocess: {len(wished)} maps for {len(views)} views; give one, or one a view")
-    for map_ in wished:
-        if not is_map(map_):
-            raise InputError(f"postprocess: {map_!r} must be none, center, abtt:K or whiten:D")
-    return [VectorView(view.width, map_, view.weight) for view, map_ in zip(views, wished, strict=True)]

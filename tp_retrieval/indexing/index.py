@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,8 +17,10 @@ import numpy as np
 from tp_retrieval.embedding.postprocess import rows_needed
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError, TPRetrievalError
 from tp_retrieval.indexing.checks import check_embedder, checked_vectors, prepared
+from tp_retrieval.indexing.fitting import fit, fit_if_due, views_of, with_maps
+from tp_retrieval.indexing.forking import guard
 from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
-from tp_retrieval.indexing.image import VectorImage, with_maps
+from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.kinds import Tuning, check_kind
 from tp_retrieval.indexing.searching import DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
 from tp_retrieval.indexing.store import Store
@@ -72,7 +72,7 @@ class Index:
         self._image = VectorImage(folder, store)
         self._searcher = Searcher(store, self._image)
         self._closed = False
-        _alive.add(self)
+        guard(self._lock, store.database)
 
     @classmethod
     def create(
@@ -180,7 +180,7 @@ class Index:
             with self._store.transaction():
                 self._store.delete(ids)
                 self._store.insert(rows, vectors)
-                self._image.fit_if_due()
+                fit_if_due(self._store)
             self._follow()
             self._keep_image(build=True)
         return ids
@@ -203,7 +203,12 @@ class Index:
         return count
 
     def rebuild(
-        self, *, kind: str | None = None, target_recall: float | None = None, postprocess: str | Sequence[str] | None = None
+        self,
+        *,
+        kind: str | None = None,
+        target_recall: float | None = None,
+        postprocess: str | Sequence[str] | None = None,
+        show_progress: bool = False,
     ) -> None:
         """Fit the maps anew on all documents and build the vectors from the store; nothing is embedded again.
 
@@ -222,14 +227,18 @@ class Index:
                 changed = {"kind": kind, "target_recall": target_recall}
                 wish |= {name: value for name, value in changed.items() if value is not None}
                 self._store.set_meta("vectors", wish)
-                self._image.fit()
-            with self._store.snapshot():
-                self._image.load(from_rows=True)
-            self._image.build_if_due()
+                fit(self._store)
+            self._image.show_progress = show_progress
+            try:
+                with self._store.snapshot():
+                    self._image.load(from_rows=True)
+                self._image.build_if_due()
+            finally:
+                self._image.show_progress = False
             self._image.save(at_least=1)
 
     def _set_maps(self, postprocess: str | Sequence[str]) -> None:
-        views = with_maps([VectorView(**view) for view in self._store.meta("views")], postprocess)
+        views = with_maps(views_of(self._store), postprocess)
         count = len(self._store)
         for view in views:
             needed = rows_needed(view.postprocess, view.width)
@@ -340,7 +349,7 @@ class Index:
                 revision=provenance.get("revision"),
                 fingerprint=self._store.meta("fingerprint"),
                 recipe=provenance.get("recipe"),
-                postprocess=tuple(view["postprocess"] for view in self._store.meta("views")),
+                postprocess=tuple(view.postprocess for view in views_of(self._store)),
                 fitted=tuple(fitted.postprocess for fitted in maps),
                 fitted_on=fitted_on,
                 growth=round(count / fitted_on, 2) if fitted_on else None,
@@ -413,30 +422,3 @@ class Index:
 def _check_recall(target: float) -> None:
     if not isinstance(target, (int, float)) or not 0 < target <= 1:
         raise InputError(f"target_recall: {target!r} must be above 0 and at most 1")
-
-
-_alive: weakref.WeakSet[Index] = weakref.WeakSet()
-_held: list[Index] = []
-
-
-def _before_fork() -> None:
-    """Let every index finish what it does, so that a child gets none half changed."""
-    _held[:] = list(_alive)
-    for index in _held:
-        index._lock.acquire()
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop()._lock.release()
-
-
-def _after_fork_in_child() -> None:
-    """Give the child connections of its own: SQLite's must not cross a fork."""
-    for index in _held:
-        if not index._closed:
-            index._store.database.reopen()
-    _after_fork()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

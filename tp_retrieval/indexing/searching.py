@@ -10,7 +10,7 @@ import numpy as np
 
 from tp_retrieval.errors import CorruptIndexError, InputError
 from tp_retrieval.indexing import fusion as fusions
-from tp_retrieval.indexing.filters import Seqs
+from tp_retrieval.indexing.facts import Seqs
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.types import Float32Array, Hit
@@ -83,7 +83,10 @@ class Searcher:
         if k == 0:
             return []
         if search.mode == "lexical" or unit is None:
-            found = [_Found(s, score, {"lexical": score}) for s, score in self._store.lexical(text, wanted, among).items()]
+            found = [
+                _Found(s, score, {"lexical": score})
+                for s, score in self._store.fulltext.search(text, wanted, among).items()
+            ]
         elif search.mode == "dense":
             found = [_Found(s, score, {"dense": score}) for s, score in self._image.search(unit, wanted, among)]
         else:
@@ -97,8 +100,8 @@ class Searcher:
     def _hybrid(self, search: Search, text: str, unit: Float32Array, wanted: int, among: Seqs | None) -> list[_Found]:
         count = max(_CANDIDATES, wanted)
         near = self._image.search(unit, count, among)
-        words = self._store.lexical(text, count, among)
-        words |= self._store.lexical_scores(text, [seq for seq, _ in near if seq not in words])
+        words = self._store.fulltext.search(text, count, among)
+        words |= self._store.fulltext.scores(text, [seq for seq, _ in near if seq not in words])
         seqs = np.array(sorted({seq for seq, _ in near} | set(words)), dtype=np.int64)
         dense = self._image.scores(unit, seqs)
         lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)

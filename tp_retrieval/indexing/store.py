@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tp_retrieval.errors import (
     CorruptIndexError,
@@ -24,14 +23,13 @@ from tp_retrieval.errors import (
     IndexExistsError,
     IndexNotFoundError,
 )
-from tp_retrieval.indexing.database import Database, objects_made_by
-from tp_retrieval.indexing.filters import SQL, Seqs, Test, facts
-from tp_retrieval.indexing.fulltext import TOKENIZERS, match_expression
+from tp_retrieval.indexing.database import Database, chunks, marks, objects_made_by
+from tp_retrieval.indexing.facts import Facts, Seqs
+from tp_retrieval.indexing.fulltext import TOKENIZERS, FullText
 from tp_retrieval.indexing.schema import FORMAT, MIGRATIONS, statements
 from tp_retrieval.types import Document, Float32Array
 
 FILE = "index.sqlite"
-_CHUNK = 500  # values in one SQL statement, below SQLite's smallest limit of 999
 _ROW = "seq, id, text, metadata, vector, digest"
 
 
@@ -62,6 +60,7 @@ class Store:
         if linked:
             raise IndexAccessError(f"{file} is a link out of its folder; link the folder instead")
         self.database = Database(file)
+        self.facts = Facts(self.database)
         try:
             version = self._format()
             if version is None:
@@ -72,6 +71,7 @@ class Store:
                 self._check_schema()
             else:
                 self._migrate()
+            self.fulltext = FullText(self.database, self.meta("tokenizer"))
         except BaseException:
             self.close()
             raise
@@ -85,6 +85,7 @@ class Store:
         except OSError as error:
             raise IndexAccessError(f"can't make {folder}: {error}") from error
         self.database = Database(folder / FILE)
+        self.facts, self.fulltext = Facts(self.database), FullText(self.database, tokenizer)
         try:
             self.database.keep_log()
             with self.transaction():
@@ -188,28 +189,20 @@ class Store:
                 yield (*values, _digest(*values))
 
         self.database.execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", rows())
-        texts = ((seq, text) for seq, (_, text, _) in numbered)
-        self.database.execute_many("INSERT INTO fulltext(rowid, text) VALUES (?, ?)", texts)
-        self.insert_facts((seq, metadata) for seq, (_, _, metadata) in numbered)
-
-    def insert_facts(self, documents: Iterable[tuple[int, str]]) -> None:
-        """Add what filters read about rows `(seq, metadata JSON)`, inside a transaction."""
-        rows = ((*fact, seq) for seq, metadata in documents for fact in facts(json.loads(metadata)))
-        self.database.execute_many("INSERT INTO facts VALUES (?, ?, ?, ?)", rows)
+        self.fulltext.insert((seq, text) for seq, (_, text, _) in numbered)
+        self.facts.insert((seq, metadata) for seq, (_, _, metadata) in numbered)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove rows by id, damaged ones too, inside a transaction, and return how many there were."""
         rows = []
-        for part in _chunks(ids):
-            rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE id IN ({_marks(part)})", part)
+        for part in chunks(ids):
+            rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE id IN ({marks(part)})", part)
         damaged = False
         for row in rows:
             seq, _, text, metadata = row[:4]
             if _digest(*row[:5]) == row[5]:
-                known = [(*fact, seq) for fact in facts(json.loads(metadata))]
-                forget = "DELETE FROM facts WHERE path = ? AND kind = ? AND value = ? AND seq = ?"
-                self.database.execute_many(forget, known)
-                self.database.execute("INSERT INTO fulltext(fulltext, rowid, text) VALUES('delete', ?, ?)", (seq, text))
+                self.facts.delete(seq, metadata)
+                self.fulltext.delete(seq, text)
             else:
                 damaged = True
         self.drop(row[0] for row in rows)
@@ -220,7 +213,7 @@ class Store:
     def clear(self) -> int:
         """Remove every row and the fitted maps, inside a transaction, and return how many rows there were."""
         count = len(self)
-        self.database.execute("INSERT INTO fulltext(fulltext) VALUES('delete-all')")
+        self.fulltext.clear()
         for table in ("documents", "facts", "deletions"):
             self.database.execute(f"DELETE FROM {table}")
         self.set_maps([])
@@ -229,15 +222,15 @@ class Store:
     def documents_by_id(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents that exist, by id."""
         found: dict[str, Document] = {}
-        for part in _chunks(ids):
-            found |= {str(document.id): document for _, document in self._documents(f"id IN ({_marks(part)})", part)}
+        for part in chunks(ids):
+            found |= {str(document.id): document for _, document in self._documents(f"id IN ({marks(part)})", part)}
         return found
 
     def documents_by_seq(self, seqs: Sequence[int]) -> dict[int, Document]:
         """Return the documents of rows."""
         found: dict[int, Document] = {}
-        for part in _chunks(seqs):
-            found.update(self._documents(f"seq IN ({_marks(part)})", part))
+        for part in chunks(seqs):
+            found.update(self._documents(f"seq IN ({marks(part)})", part))
         return found
 
     def documents(self) -> Iterator[Document]:
@@ -270,8 +263,8 @@ class Store:
     def vectors_of(self, seqs: Seqs) -> Float32Array:
         """Return the raw vectors of rows, in the order asked for; raise `CorruptIndexError` if one is missing."""
         rows = []
-        for part in _chunks(seqs.tolist()):
-            rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE seq IN ({_marks(part)})", part)
+        for part in chunks(seqs.tolist()):
+            rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE seq IN ({marks(part)})", part)
         found, vectors = self._matrix(rows) if rows else (seqs[:0], np.zeros((0, 0), dtype=np.float32))
         places = np.searchsorted(found, seqs)
         if not np.array_equal(found[places.clip(max=max(len(found) - 1, 0))], seqs):
@@ -288,63 +281,23 @@ class Store:
 
     def seqs(self) -> Seqs:
         """Return the numbers of all rows in order."""
-        return np.sort(self._numbers("SELECT seq FROM documents"))
+        return np.sort(self.database.numbers("SELECT seq FROM documents"))
 
     def deleted(self, after: int) -> tuple[int, Seqs]:
         """Return the number of the last deletion, and the rows that were deleted after another one."""
         rows = self.database.execute("SELECT number, seq FROM deletions WHERE number > ? ORDER BY number", (after,))
         return (int(rows[-1][0]) if rows else after), np.array([row[1] for row in rows], dtype=np.int64)
 
-    # -- conditions and words
-
-    def matching(self, test: Test) -> Seqs:
-        """Return the rows that a condition on metadata holds for."""
-        return np.unique(self._numbers(SQL[test.name], test.parameters))
-
-    def lexical(self, query: str, k: int, among: Seqs | None = None) -> dict[int, float]:
-        """Return the best k rows (of `among`) for any of the query's words with their BM25 score, higher is better.
-
-        FTS5's `bm25()` has k1 = 1.2 and b = 0.75 and counts down from 0, so its sign is turned.
-        """
-        match = match_expression(query, self.meta("tokenizer"))
-        if match is None or k < 1:
-            return {}
-        if among is not None and len(among) <= _CHUNK:
-            found = self.lexical_scores(query, among.tolist())
-            return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
-        sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
-        if among is None:
-            return self._scores(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (match, k))
-        rows = np.array(self.database.execute(sql, (match,)), dtype=np.float64).reshape(-1, 2)
-        rows = rows[np.isin(rows[:, 0].astype(np.int64), among)]
-        best = rows[np.lexsort((rows[:, 0], -rows[:, 1]))][:k]
-        return {int(seq): float(score) for seq, score in best}
-
-    def lexical_scores(self, query: str, seqs: Sequence[int]) -> dict[int, float]:
-        """Return the BM25 score of those of some rows that hold any of the query's words."""
-        match = match_expression(query, self.meta("tokenizer"))
-        found: dict[int, float] = {}
-        for part in _chunks(seqs) if match else ():  # the + makes it one pass; without it, FTS5 takes one for each row
-            sql = f"SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ? AND +rowid IN ({_marks(part)})"
-            found |= self._scores(sql, (match, *part))
-        return found
-
-    def _scores(self, sql: str, values: Sequence[Any]) -> dict[int, float]:
-        return {int(seq): float(score) for seq, score in self.database.execute(sql, values)}
-
-    def _numbers(self, sql: str, values: Sequence[Any] = ()) -> NDArray[np.int64]:
-        return np.fromiter((row[0] for row in self.database.execute(sql, values)), dtype=np.int64)
-
     # -- what can be made again
 
     def damaged(self) -> dict[int, str]:
         """Return the rows whose digest does not fit, each with what to tell of it."""
         found = {}
-        for (seq,) in self.database.execute("SELECT seq FROM documents"):
+        for seq in self.seqs().tolist():
             try:
                 list(self._documents("seq = ?", (seq,)))
             except CorruptIndexError as error:
-                found[int(seq)] = str(error)
+                found[seq] = str(error)
         return found
 
     def problems(self) -> Iterator[str]:
@@ -352,19 +305,8 @@ class Store:
         for line in self.database.execute("PRAGMA integrity_check(20)"):
             if line[0] != "ok":
                 yield f"{self.file}: {line[0]}"
-        known = set(self.database.execute("SELECT path, kind, value, seq FROM facts"))
-        right = {
-            (*fact, seq)
-            for seq, metadata in self.database.execute("SELECT seq, metadata FROM documents")
-            for fact in facts(json.loads(metadata))
-        }
-        if known != right:
-            row = min(known ^ right, key=lambda fact: int(fact[3]))
-            yield f"{self.file}: facts do not fit the metadata, first at record {row[3]} ({row[0]!r})"
-        try:
-            self.database.execute("INSERT INTO fulltext(fulltext, rank) VALUES('integrity-check', 1)")
-        except (CorruptIndexError, IndexAccessError) as error:
-            yield f"{self.file}: full text does not fit the documents, or can't be checked ({error})"
+        yield from self.facts.problems()
+        yield from self.fulltext.problems()
 
     def drop(self, seqs: Iterable[int]) -> None:
         """Remove rows whatever is in them, inside a transaction; facts and full text must then be remade."""
@@ -374,9 +316,8 @@ class Store:
 
     def remake(self) -> None:
         """Make facts and full text anew from the documents, inside a transaction."""
-        self.database.execute("DELETE FROM facts")
-        self.insert_facts(self.database.execute("SELECT seq, metadata FROM documents"))
-        self.database.execute("INSERT INTO fulltext(fulltext) VALUES('rebuild')")
+        self.facts.remake()
+        self.fulltext.remake()
 
     def redigest_documents(self) -> None:
         """Give every row the present format's digest, after checking it against format 1's, and its facts."""
@@ -384,7 +325,7 @@ class Store:
             (row,) = self.database.execute(f"SELECT {_ROW} FROM documents WHERE seq = ?", (seq,))
             self._check(row[5], f"record {seq} (id {row[1]!r})", *row[1:5])
             self.database.execute("UPDATE documents SET digest = ? WHERE seq = ?", (_digest(*row[:5]), seq))
-            self.insert_facts([(seq, row[3])])
+            self.facts.insert([(seq, row[3])])
 
     # -- opening
 
@@ -440,12 +381,3 @@ def _digest(*values: str | int | bytes) -> bytes:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.digest()
-
-
-def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for begin in range(0, len(values), _CHUNK):
-        yield values[begin : begin + _CHUNK]
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ",".join("?" * len(values))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError
 from tp_retrieval.indexing.disk import flush_file, flush_folder
-from tp_retrieval.indexing.filters import Seqs
+from tp_retrieval.indexing.facts import Seqs
 from tp_retrieval.indexing.kinds import HELD_OUT, RECALL_AT, SPARE, Nearest, Tuning, reason, space_of, tuned
 from tp_retrieval.types import Float32Array
 
@@ -61,8 +61,7 @@ class Vectors:
     @property
     def seqs(self) -> Seqs:
         """The row numbers held, in order."""
-        held: Seqs = self._seqs[self._alive]
-        return held
+        return self._seqs if self._alive.all() else cast("Seqs", self._seqs[self._alive])
 
     @property
     def crowded(self) -> bool:
@@ -119,9 +118,10 @@ class Vectors:
 
     def _places(self, seqs: Seqs) -> NDArray[np.int64]:
         places = np.searchsorted(self._seqs, seqs)
-        unknown = seqs[np.append(self._seqs, -1)[places] != seqs]
-        if len(unknown):
-            raise CorruptIndexError(f"record {unknown[0]} has no vector in the index that is held in memory")
+        known = places < len(self._seqs)
+        known[known] = self._seqs[places[known]] == seqs[known]
+        if not known.all():
+            raise CorruptIndexError(f"record {seqs[~known][0]} has no vector in the index that is held in memory")
         return places
 
     # -- reading

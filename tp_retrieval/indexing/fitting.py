@@ -1,0 +1,71 @@
+"""Maps of an index: fitted on all its rows, when there are rows enough, inside the transaction that brings them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from tp_retrieval.embedding.postprocess import AffineMap, attainable, is_map, split
+from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.store import Store, StoredMap
+from tp_retrieval.types import Float32Array, VectorView
+
+FIT_AT = 64
+"""Rows from which on maps are fitted; fewer say too little about where a corpus lies."""
+
+
+def views_of(store: Store) -> tuple[VectorView, ...]:
+    """Return an index's views, with the maps it wishes for."""
+    return tuple(VectorView(**view) for view in store.meta("views"))
+
+
+def fit(store: Store) -> None:
+    """Fit every view's map on all rows, inside a transaction.
+
+    A map that needs more rows than there are falls back to a smaller one, and below `FIT_AT` rows to none.
+    """
+    count, views = len(store), views_of(store)
+    fitted = []
+    for i, postprocess in enumerate(_attainable(views, count)):
+        map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i))
+        fitted.append(StoredMap(postprocess, count, map_.arrays()))
+    store.set_maps(fitted)
+
+
+def fit_if_due(store: Store) -> None:
+    """Fit the maps if there are now rows enough for better ones than there are, inside a transaction."""
+    views = views_of(store)
+    if all(view.postprocess == "none" for view in views):
+        return
+    have = [stored.postprocess for stored in store.maps()] or ["none"] * len(views)
+    want = _attainable(views, len(store))
+    wished = [view.postprocess for view in views]
+    if any(h not in (w, full) and _effort(w) > _effort(h) for h, w, full in zip(have, want, wished, strict=True)):
+        fit(store)
+
+
+def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> list[VectorView]:
+    """Return views with other maps: one for all of them, or one each."""
+    wished = [postprocess] * len(views) if isinstance(postprocess, str) else list(postprocess)
+    if len(wished) != len(views):
+        raise InputError(f"postprocess: {len(wished)} maps for {len(views)} views; give one, or one a view")
+    for map_ in wished:
+        if not is_map(map_):
+            raise InputError(f"postprocess: {map_!r} must be none, center, abtt:K or whiten:D")
+    return [VectorView(view.width, map_, view.weight) for view, map_ in zip(views, wished, strict=True)]
+
+
+def _attainable(views: Sequence[VectorView], count: int) -> list[str]:
+    if count < FIT_AT:
+        return ["none"] * len(views)
+    return [attainable(view.postprocess, view.width, count) for view in views]
+
+
+def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Float32Array]:
+    return (split(raw, views)[i] for _, raw in store.vectors())
+
+
+def _effort(postprocess: str) -> tuple[int, int]:
+    """Return how much a map makes of the rows: none, centring, whitening or removing directions, the more the better."""
+    kind, _, number = postprocess.partition(":")
+    return (["none", "center"].index(kind) if kind in ("none", "center") else 2), int(number or 0)
