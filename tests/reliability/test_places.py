@@ -105,7 +105,7 @@ from tp_retrieval import Index, IndexAccessError
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with Index.open(sys.argv[1], ToyEmbedder()) as index:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
     try:
         for i in range(100_000):
             index.add([f"more {i} " + "words " * 50 for _ in range(20)])
