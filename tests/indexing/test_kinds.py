@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.toy import ToyEmbedder
-from tp_retrieval import Document, Index, InputError
+from tp_retrieval import CorruptIndexError, Document, Index, InputError
 from tp_retrieval.indexing import image, kinds
 from tp_retrieval.indexing.kinds import RECALL_AT
+from tp_retrieval.indexing.vectors import Vectors
 
 ROWS, DIMENSION = 3000, 32
 APPROXIMATE = ["hnsw", "ivf", "ivf-sq8", "ivf-pq", "PQ8np", "OPQ8,IVF16,PQ8np", "SQ8"]
@@ -169,6 +170,17 @@ def test_a_lost_snapshot_is_trained_again(tmp_path, index, data):
     assert list((tmp_path / "i").glob("vectors-*"))
 
 
+def test_a_row_that_is_gone_when_its_vector_is_wanted_is_told(index):
+    index.rebuild(kind="SQ8")
+    with pytest.raises(CorruptIndexError, match=r"index\.sqlite: record 99999 is missing"):
+        index._image.rows(np.array([5, 99999]))
+    with pytest.raises(CorruptIndexError, match="record 99998 is missing"):
+        index._image.rows(np.array([99998]))
+    index.rebuild(kind="flat")
+    with pytest.raises(CorruptIndexError, match="record 99999 has no vector"):
+        index._image.rows(np.array([5, 99999]))
+
+
 def test_another_process_follows_a_change_of_kind(tmp_path, index, data):
     with Index.open(tmp_path / "i", Silent()) as other:
         assert other.info().tuning is None
@@ -241,6 +253,34 @@ def test_an_interrupted_build_loses_nothing(index, data, monkeypatch):
     assert index.search_by_vector(data[1][0], 10) == want
     index.add([replace(document, id="new") for document in documents(0, 1)], vectors=data[1][:1])
     assert index.search_by_vector(data[1][0], 1)[0].document.id == "new"
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("work", ["rebuild", "add", "search"])
+def test_an_interrupted_replay_is_not_taken_for_a_whole_one(tmp_path, index, data, monkeypatch, work, at):
+    """Ctrl-C between two batches of rows: the next search starts over."""
+    real, calls = Vectors.add, []
+
+    def interrupted(self, seqs, vectors):
+        calls.append(len(seqs))
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        real(self, seqs, vectors)
+
+    works = {
+        "rebuild": index.rebuild,
+        "add": lambda: index.add(documents(ROWS, 2 * ROWS), vectors=data[0]),
+        "search": lambda: (index._image.forget(), index.search_by_vector(data[1][0], 1)),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(Vectors, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            works[work]()
+    there = ROWS * (2 if work == "add" else 1)  # an add is durable before its vectors are taken in
+    assert len(index.search_by_vector(data[1][0], 10_000)) == len(index) == there
+    index.close()
+    with Index.open(tmp_path / "i", Silent()) as opened:
+        assert opened.verify().ok
 
 
 @pytest.mark.parametrize("target", [0, -1, 1.1, "high", None])

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,10 @@ class VectorImage:
 
     def load(self, *, from_rows: bool = False) -> None:
         """Read the snapshot if it is the one the store knows, and replay what came after; or replay everything."""
+        with self._wholly():
+            self._load(from_rows)
+
+    def _load(self, from_rows: bool) -> None:
         self._timed_at = self._failed_at = 0
         self._data_version = self._store.database.data_version()
         self._generation = self._store.meta("generation")
@@ -75,13 +80,13 @@ class VectorImage:
         self._maps = fitted or (AffineMap(),) * len(self._views)
         dimension = self._dimension()
         self._vectors, self._last_seq, self._unsaved = Vectors(dimension, self._exact), 0, 0
-        self._deletion = self._clean = self._store.deleted(0)[0]
+        self._deletion = self._clean = self._store.last_deletion()
         wish = self._store.meta("vectors")
         tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
         read = not from_rows and self._read_snapshot(dimension, tuning)
         if not read and tuning is not None and len(self._store) >= kinds.TRAIN_AT:
             self._build(tuning.factory, tuning.target_recall)
-        self.replay()
+        self._replay()
         if len(self._vectors) != len(self._store):  # a snapshot of other rows
             self._start_over()
 
@@ -115,11 +120,24 @@ class VectorImage:
         """Take what is held for nothing; the next refresh loads anew."""
         self._generation, self._data_version = -1, (0, 0)
 
+    @contextmanager
+    def _wholly(self) -> Iterator[None]:
+        """Forget what is half made if it is interrupted."""
+        try:
+            yield
+        except BaseException:
+            self.forget()
+            raise
+
     def replay(self) -> None:
         """Drop what was deleted and add what is new since the last replay; under new maps or kinds, start over."""
         if self._store.meta("generation") != self._generation:
             self.load()
             return
+        with self._wholly():
+            self._replay()
+
+    def _replay(self) -> None:
         self._deletion, gone = self._store.deleted(self._deletion)
         self._vectors.remove(gone)
         self._unsaved += len(gone)
@@ -145,7 +163,7 @@ class VectorImage:
         """Fill the vectors anew from the rows; what was trained stays."""
         self._vectors.emptied()
         self._last_seq = 0
-        self._deletion = self._clean = self._store.deleted(0)[0]
+        self._deletion = self._clean = self._store.last_deletion()
         self._take_in()
 
     # -- searching
@@ -200,7 +218,7 @@ class VectorImage:
 
     def build(self, factory: str, target_recall: float) -> None:
         """Build the vectors anew from the rows, write them, and tell other processes."""
-        try:
+        with self._wholly():
             with self._store.snapshot():
                 self._build(factory, target_recall)
             with self._store.transaction():
@@ -208,9 +226,6 @@ class VectorImage:
                 self._store.next_generation()
                 self._generation = self._store.meta("generation")
                 previous = self._write_snapshot()
-        except BaseException:
-            self.forget()  # half made
-            raise
         self._saved(previous)
 
     def _build(self, factory: str, target_recall: float) -> None:
@@ -218,7 +233,7 @@ class VectorImage:
         self._vectors = Vectors(self._dimension(), self._exact)  # the old ones go before the new ones come
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
-        self._deletion = self._clean = self._store.deleted(0)[0]
+        self._deletion = self._clean = self._store.last_deletion()
         self._vectors = Vectors.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall)
         self._last_seq = int(seqs[-1])
         self._unsaved = len(seqs)

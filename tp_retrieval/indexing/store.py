@@ -266,11 +266,10 @@ class Store:
         for part in chunks(seqs.tolist()):
             rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE seq IN ({marks(part)})", part)
         found, vectors = self._matrix(rows) if rows else (seqs[:0], np.zeros((0, 0), dtype=np.float32))
-        places = np.searchsorted(found, seqs)
-        if not np.array_equal(found[places.clip(max=max(len(found) - 1, 0))], seqs):
-            missing = np.setdiff1d(seqs, found)
-            raise CorruptIndexError(f"{self.file}: record {missing[:1]} is missing")
-        return vectors[places]
+        missing = np.setdiff1d(seqs, found)
+        if len(missing):
+            raise CorruptIndexError(f"{self.file}: record {missing[0]} is missing")
+        return vectors[np.searchsorted(found, seqs)]
 
     def _matrix(self, rows: list[tuple[Any, ...]]) -> tuple[Seqs, Float32Array]:
         for row in rows:
@@ -282,6 +281,11 @@ class Store:
     def seqs(self) -> Seqs:
         """Return the numbers of all rows in order."""
         return np.sort(self.database.numbers("SELECT seq FROM documents"))
+
+    def last_deletion(self) -> int:
+        """Return the number of the last deletion."""
+        ((number,),) = self.database.execute("SELECT max(number) FROM deletions")
+        return number or 0
 
     def deleted(self, after: int) -> tuple[int, Seqs]:
         """Return the number of the last deletion, and the rows that were deleted after another one."""
