@@ -207,6 +207,21 @@ def test_a_kind_is_exact_until_there_are_rows_enough_and_trained_anew_at_four_ti
         assert index.search_by_vector(data[1][0], 3) == []
         index.add(documents(0, 10), vectors=data[0][:10])
         assert len(index.search_by_vector(data[1][0], 20)) == 10
+    with Index.open(tmp_path / "i", Silent()) as index:
+        assert len(index.search_by_vector(data[1][0], 20)) == 10
+        assert index.info().tuning is None
+
+
+@pytest.mark.parametrize("kind", ["NSG32,Flat"])
+def test_a_kind_that_fails_while_it_is_filled_loses_no_add(tmp_path, data, trained_early, kind, caplog):
+    with Index.create(tmp_path / "i", Silent(), kind=kind) as index:
+        with caplog.at_level(logging.WARNING):
+            assert len(index.add(documents(0, 1100), vectors=data[0][:1100])) == 1100
+        assert "stays exact" in caplog.text
+        caplog.clear()
+        index.add(documents(1100, 1200), vectors=data[0][1100:1200])
+        assert caplog.text == "", "tried again only when the corpus has grown by a quarter"
+        assert len(index.search_by_vector(data[1][0], 2000)) == 1200
 
 
 def test_auto_is_exact_until_that_is_slow(tmp_path, data, trained_early, monkeypatch):
@@ -222,7 +237,7 @@ def test_auto_is_exact_until_that_is_slow(tmp_path, data, trained_early, monkeyp
         assert recall(index, data, np.ones(ROWS, bool)) >= 0.93
 
 
-@pytest.mark.parametrize("kind", ["", "nonsense", "IVF", "PQ7", "ivf-pq9", None, 3])
+@pytest.mark.parametrize("kind", ["", "nonsense", "IVF", "PQ7", "ivf-pq9", "IDMap,Flat", "IDMap2,Flat", None, 3])
 def test_an_unknown_kind_is_named_with_what_there_is(tmp_path, index, kind):
     with pytest.raises(InputError, match=r"kind: .*auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, or a FAISS factory string"):
         Index.create(tmp_path / "other", Silent(), kind=kind)

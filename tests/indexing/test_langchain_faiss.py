@@ -127,3 +127,11 @@ def test_what_is_missing_or_does_not_fit_is_named(store, tmp_path, monkeypatch, 
     write_pickle(store, (InMemoryDocstore({"a": LangChainDocument("x")}), {0: "a"}))
     code, _, error = run(monkeypatch, capsys, store, "--into", tmp_path / "i", "--embedder", "e", "--trust-pickle")
     assert (code, "3 vectors, index.pkl 1 documents" in error) == (2, True)
+
+
+def test_a_document_that_can_not_be_taken_over_leaves_nothing_behind(store, tmp_path, monkeypatch, capsys):
+    documents = {f"id{i}": LangChainDocument(t, metadata={"n": float("nan") if i == 2 else i}) for i, t in enumerate(TEXTS)}
+    write_pickle(store, (InMemoryDocstore(documents), {i: f"id{i}" for i in range(3)}))
+    code, _, error = run(monkeypatch, capsys, store, "--into", tmp_path / "i", "--embedder", "e", "--trust-pickle")
+    assert (code, "documents[2].metadata" in error) == (2, True)
+    assert not (tmp_path / "i").exists()

@@ -108,6 +108,13 @@ def test_trigrams_find_words_where_no_spaces_are(tmp_path, toy):
         assert index.verify().ok
 
 
+@pytest.mark.parametrize("word", ["น้ำดื่ม", "किताबें", "e\u0301te\u0301", 'a"b"c', "()*:"])
+def test_trigrams_are_of_what_is_there_marks_and_signs_too(tmp_path, toy, word):
+    with Index.create(tmp_path / "t", toy, tokenizer="trigram") as index:
+        index.add([Document(f"xx{word}yy", {}, "1"), Document("another text", {}, "2")])
+        assert [hit.document.id for hit in index.search(word, mode="lexical")] == ["1"]
+
+
 def test_an_unknown_tokenizer_is_named(tmp_path, toy):
     with pytest.raises(InputError, match="tokenizer: 'letters' must be one of words, trigram"):
         Index.create(tmp_path / "i", toy, tokenizer="letters")

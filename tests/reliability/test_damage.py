@@ -228,6 +228,52 @@ def test_repair_takes_a_file_that_does_not_open_any_more(whole, tmp_path):
     assert answers(folder) == want
 
 
+@pytest.mark.parametrize(("table", "column"), [("map_arrays", "data"), ("maps", "fitted_on")])
+def test_repair_fits_damaged_maps_anew(whole, tmp_path, table, column):
+    folder = tmp_path / "i"
+    shutil.copytree(whole, folder)
+    damage(folder, table, column)
+    assert any("map 0" in problem for problem in verify(folder).problems)
+    assert verify(folder, repair=True).ok
+    with Index.open(folder, Centred()) as index:
+        assert index.info().fitted_on == len(index) == 118
+
+
+def test_repair_makes_a_damaged_tree_of_ids_again(whole, tmp_path):
+    folder = tmp_path / "i"
+    shutil.copytree(whole, folder)
+    data = (folder / "index.sqlite").read_bytes()
+    places = [at for at in range(len(data)) if data.startswith(b"id50", at) and not data[at + 4 : at + 5].isalpha()]
+    for at in places:  # one of them is in the tree, the others in a row and in its digest's text
+        (folder / "index.sqlite").write_bytes(data[:at] + b"iX50" + data[at + 4 :])
+        assert not verify(folder).ok
+        verify(folder, repair=True)
+        assert verify(folder).ok
+        with Index.open(folder, Centred()) as index:
+            assert len(index.get(["id50"])) == (len(index) == 118), "there, or removed and named"
+            index.add([Document("again", {}, "id50")])
+            assert [document.id for document in index].count("id50") == 1
+
+
+def test_what_can_not_be_repaired_does_not_open(whole, tmp_path):
+    folder = tmp_path / "i"
+    shutil.copytree(whole, folder)
+    damage(folder, "meta", "value")
+    for _ in range(2):
+        with pytest.raises(CorruptIndexError, match=r"meta record 'dimension' is damaged"):
+            Index.open(folder, Centred())
+        found = verify(folder, repair=True)
+        assert (found.ok, len(found.left)) == (False, 1)
+        assert "meta record 'dimension'" in found.left[0]
+
+
+def test_ids_given_twice_are_deleted_once(tmp_path):
+    with Index.create(tmp_path / "i", ToyEmbedder()) as index:
+        index.add([Document(f"text {i}", {}, str(i)) for i in range(600)])
+        assert index.delete(["0", *map(str, range(1, 600)), "0"]) == 600
+        assert index.verify().ok
+
+
 def test_verify_checks_the_vectors_themselves(whole, tmp_path, monkeypatch):
     folder = tmp_path / "i"
     shutil.copytree(whole, folder)

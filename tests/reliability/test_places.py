@@ -93,6 +93,31 @@ def test_a_forked_child_searches_and_adds_after_its_parent_did(tmp_path, kind):
     assert done.stdout == "both go on\n", done.stderr
 
 
+CHILD_OUTLIVES = """
+import os, sys
+from tests.toy import ToyEmbedder
+from tp_retrieval import Document, Index
+
+index = Index.create(sys.argv[1], ToyEmbedder())
+index.add([Document("zero", {}, "zero")])
+closed, ready = os.pipe()
+child = os.fork()
+if not child:
+    os.read(closed, 1)
+    index.add([Document("from the child", {}, "child")])
+    os._exit(0)
+index.close()
+os.write(ready, b"x")
+os.waitpid(child, 0)
+print([document.id for document in Index.open(sys.argv[1], ToyEmbedder())])
+"""
+
+
+def test_what_a_forked_child_adds_after_its_parent_closed_is_kept(tmp_path):
+    done = child(CHILD_OUTLIVES, tmp_path / "i")
+    assert done.stdout == "['zero', 'child']\n", done.stderr
+
+
 def test_a_full_place_is_one_error_and_what_was_there_still_opens(tmp_path):
     """B9, with a limit on the size of files in the place of a full disk."""
     folder = tmp_path / "i"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.toy import ToyEmbedder
-from tp_retrieval import Document, Index, IndexLockedError, InputError
+from tp_retrieval import Document, Index, IndexExistsError, IndexLockedError, InputError
 from tp_retrieval.indexing import database
 from tp_retrieval.indexing.verify import verify
 
@@ -58,6 +58,133 @@ def test_two_writing_processes_both_keep_everything(tmp_path):
             assert writer.returncode == 0
         assert {d.id for d in reader} == {f"{name}-{i}" for name in ("one", "two") for i in range(50)}
     assert verify(folder).ok
+
+
+LINGERS = """
+import sys
+from tests.toy import ToyEmbedder
+from tp_retrieval import Document, Index
+
+folder, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+index = Index.open(folder, ToyEmbedder())
+print("open", flush=True)
+sys.stdin.readline()
+for i in range(count):
+    index.add([Document(f"text {i} by {name}", {}, f"{name}-{i}")])
+    print(i, flush=True)
+sys.stdin.readline()
+index.close()
+"""
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_process_that_closes_takes_nothing_from_one_that_goes_on(tmp_path, killed):
+    """Hashing the file must not drop SQLite's lock on it: the one that closes would delete the other's log."""
+    folder = tmp_path / "i"
+    Index.create(folder, ToyEmbedder()).close()
+    short, long = start(LINGERS, folder, "short", 5), start(LINGERS, folder, "long", 40)
+    for child in (short, long):
+        assert child.stdout.readline() == "open\n"
+    for child, count in ((short, 5), (long, 40)):
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        if child is short:
+            short.communicate("close\n")
+        else:
+            assert [long.stdout.readline() for _ in range(count)] == [f"{i}\n" for i in range(count)]
+    with Index.open(folder, ToyEmbedder()) as third:
+        assert len(third) == 45
+        third.add([Document(f"text {i} by third", {}, f"third-{i}") for i in range(20)])
+        assert third.verify().ok
+    if killed:
+        long.kill()
+    long.communicate("close\n" if not killed else None)
+    with Index.open(folder, ToyEmbedder()) as index:
+        assert len(index) == 65
+        assert index.verify().ok
+
+
+def test_a_build_that_another_process_overtook_is_not_published(tmp_path, monkeypatch):
+    """A changes maps and kind while B trains on the old ones."""
+    from tests.indexing.test_index import ToyWithProvenance
+    from tp_retrieval.indexing import kinds
+    from tp_retrieval.indexing.image import VectorImage
+
+    monkeypatch.setattr(kinds, "TRAIN_AT", 500)
+    embedder = ToyWithProvenance("center")
+    vectors = np.random.default_rng(0).normal(size=(1200, 16)).astype(np.float32) + 3
+    texts = [Document(f"text {i}", {}, str(i)) for i in range(1200)]
+    real = VectorImage._build
+    with Index.create(tmp_path / "i", embedder, kind="ivf") as index:
+        index.add(texts[:400], vectors=vectors[:400])
+
+        def overtaken(self, *arguments):
+            real(self, *arguments)
+            monkeypatch.setattr(VectorImage, "_build", real)
+            with Index.open(tmp_path / "i", embedder) as other:
+                other.rebuild(postprocess="none", kind="flat")
+
+        monkeypatch.setattr(VectorImage, "_build", overtaken)
+        index.add(texts[400:], vectors=vectors[400:])
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        for opened in (index, Index.open(tmp_path / "i", embedder)):
+            hits = opened.search_by_vector(vectors[7], 5)
+            assert [hit.score for hit in hits] == pytest.approx(np.sort(unit @ unit[7])[::-1][:5], abs=1e-5)
+            assert (opened.info().kind, opened.info().tuning, opened.info().fitted) == ("flat", None, ("none",))
+            assert opened.verify().ok
+        opened.close()
+
+
+@pytest.mark.parametrize("work", ["transaction", "snapshot"])
+def test_an_interrupt_right_after_begin_leaves_no_transaction_open(tmp_path, work):
+    with Index.create(tmp_path / "i", ToyEmbedder()) as index:
+        connection = index._store.database._connection
+
+        class Interrupted:
+            def execute(self, sql, *values):
+                found = connection.execute(sql, *values)
+                if sql.startswith("BEGIN"):
+                    raise KeyboardInterrupt
+                return found
+
+            def __getattr__(self, name):
+                return getattr(connection, name)
+
+        index._store.database._connection = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            index.add(["one"]) if work == "transaction" else index.search("one")
+        index._store.database._connection = connection
+        index.add(["two"])
+        assert len(index) == 1
+
+
+def test_an_open_that_another_process_writes_into_is_not_taken_for_damage(tmp_path, monkeypatch):
+    from tp_retrieval.indexing.seal import Seal
+
+    folder = tmp_path / "i"
+    Index.create(folder, ToyEmbedder()).close()
+    real, written = Seal._line, []
+
+    def meanwhile(self):
+        if not written:
+            written.append(subprocess.run([sys.executable, "-c", WRITES_ONCE, str(folder)], cwd=ROOT, check=True))
+        return real(self)
+
+    monkeypatch.setattr(Seal, "_line", meanwhile)
+    with Index.open(folder, ToyEmbedder()) as index:
+        assert len(index) == 1
+        with pytest.raises(IndexExistsError):
+            Index.create(folder, ToyEmbedder())
+    assert Seal(folder / "index.sqlite", None).exists(), "a refused create takes no seal away"
+
+
+WRITES_ONCE = """
+import sys
+from tests.toy import ToyEmbedder
+from tp_retrieval import Index
+with Index.open(sys.argv[1], ToyEmbedder()) as index:
+    index.add(["written meanwhile"])
+"""
 
 
 def test_a_writer_that_waits_too_long_is_told(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ def import_faiss(
 ) -> None:
     """Take over a FAISS store of LangChain-community, with its vectors, documents and ids."""
     from tp_retrieval import Index
+    from tp_retrieval.indexing.checks import checked_vectors, prepared
     from tp_retrieval.indexing.langchain_faiss import read_documents, read_vectors
 
     vectors = read_vectors(folder)
@@ -39,6 +40,8 @@ def import_faiss(
     documents = read_documents(folder)
     if len(documents) != len(vectors):
         raise InputError(f"{folder}: index.faiss holds {len(vectors)} vectors, index.pkl {len(documents)} documents")
+    prepared(documents)  # before anything is made
+    checked_vectors(vectors, *vectors.shape)
     with Index.create(into, _Foreign(vectors.shape[1], embedder), kind=kind) as index:
         for begin in range(0, len(documents), _BATCH):
             index.add(documents[begin : begin + _BATCH], vectors=vectors[begin : begin + _BATCH])

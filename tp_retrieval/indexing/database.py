@@ -22,6 +22,7 @@ from tp_retrieval.errors import (
     IndexLockedError,
     InputError,
 )
+from tp_retrieval.indexing.descriptor import Descriptor
 from tp_retrieval.indexing.seal import Seal
 
 _BUSY_SECONDS = 30.0
@@ -29,35 +30,60 @@ _BUSY_SECONDS = 30.0
 _DAMAGED = ("malformed", "no such", "decode to UTF-8", "unsupported file format")
 """Words in an OperationalError that tell of the file, not of its place."""
 
-_inherited: list[sqlite3.Connection] = []
-"""Connections of a parent process; a child must neither use nor close them."""
-
 
 class Database:
     """Hold the connection to a file. Not thread-safe: its owner calls it under one lock."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.seal = Seal(file)
-        self._connection = self._connect()
-        self._closed = False
+        try:
+            self._descriptor = Descriptor(file)
+        except OSError as error:
+            raise IndexAccessError(f"can't open {file}: {error}") from error
+        self.seal = Seal(file, self._descriptor)
+        self._connections = 0
+        self._read_only = self._closed = False
+        try:
+            self._connect()
+        except BaseException:
+            self._descriptor.release()
+            raise
 
-    def reopen(self) -> None:
-        """Go on with a connection of one's own, in a forked child; nothing happens if it was closed."""
-        if self._closed:
-            return
-        _inherited.append(self._connection)
-        self._connection = self._connect()
+    def _connect(self) -> None:
+        with self.explained():
+            if self._read_only:
+                uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
+                connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+            else:
+                connection = sqlite3.connect(
+                    self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+            try:
+                for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
+                    connection.execute(f"PRAGMA {pragma}")
+            except BaseException:
+                connection.close()
+                raise
+        self._connection = connection
+        self._connections += 1
+
+    def suspend(self) -> None:
+        """Close the connection before a fork: SQLite's locks and tables of open files must not cross it."""
+        if not self._closed:
+            self._connection.close()
+
+    def resume(self) -> None:
+        """Go on with a new connection after a fork, in the parent and in the child."""
+        if not self._closed:
+            self._connect()
 
     def reopen_read_only(self) -> None:
         """Go on with a connection that never writes, in a place where SQLite can't keep its log."""
-        self.close()
+        self._connection.close()
         if self.file.with_name(f"{self.file.name}-wal").exists():
             raise IndexAccessError(f"{self.file}: what was written last lies in its log, which can't be read here")
-        with self.explained():
-            uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
-            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        self._closed = False
+        self._read_only = True
+        self._connect()
 
     def keep_log(self) -> None:
         """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 numbers and not only one."""
@@ -66,8 +92,10 @@ class Database:
 
     def close(self) -> None:
         """Close the file."""
-        self._closed = True
-        self._connection.close()
+        if not self._closed:
+            self._closed = True
+            self._connection.close()
+            self._descriptor.release()
 
     def close_sealed(self) -> None:
         """Close the file, and seal it if no other process is at it and it changed since it was sealed."""
@@ -93,14 +121,15 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Make the changes inside durable together, or none of them."""
         with self.explained():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            if self._connection.in_transaction:
+                raise InputError(f"{self.file}: a transaction within a transaction")
+            try:  # around BEGIN, too: an interrupt may come right after it
+                self._connection.execute("BEGIN IMMEDIATE")
                 self.seal.remove()
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                self._roll_back()
                 raise
 
     @contextmanager
@@ -110,12 +139,16 @@ class Database:
             if self._connection.in_transaction:  # it is already
                 yield
                 return
-            self._connection.execute("BEGIN")
-            self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # the moment is that of the first read
             try:
+                self._connection.execute("BEGIN")
+                self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # the moment is that of the first read
                 yield
             finally:
-                self._connection.execute("ROLLBACK")
+                self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
@@ -149,7 +182,7 @@ class Database:
 
     def data_version(self) -> tuple[int, int]:
         """Return what changes when another connection commits: SQLite's number, and which of our connections gave it."""
-        return id(self._connection), int(self.execute("PRAGMA data_version")[0][0])
+        return self._connections, int(self.execute("PRAGMA data_version")[0][0])
 
     def objects(self) -> set[tuple[Any, ...]]:
         """Return type, name and SQL of every table, index, view and trigger."""
@@ -170,18 +203,6 @@ class Database:
             raise IndexAccessError(f"{self.file}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise CorruptIndexError(f"{self.file}: {error}") from error
-
-    def _connect(self) -> sqlite3.Connection:
-        with self.explained():
-            connection = sqlite3.connect(self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            try:
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("PRAGMA trusted_schema = OFF")
-                connection.execute("PRAGMA cell_size_check = ON")
-            except BaseException:
-                connection.close()
-                raise
-        return connection
 
 
 def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

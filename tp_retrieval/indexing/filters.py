@@ -60,7 +60,7 @@ def answer(condition: Condition, matching: Callable[[Test], Seqs], everything: S
         return np.setdiff1d(everything, answer(condition.part, matching, everything), assume_unique=True)
     found = [answer(part, matching, everything) for part in condition.parts]
     if isinstance(condition, Either):
-        return reduce(np.union1d, found, np.zeros(0, dtype=np.int64))
+        return np.unique(np.concatenate([*found, np.zeros(0, dtype=np.int64)]))
     return reduce(_common, found, everything)
 
 

@@ -5,6 +5,7 @@ A query's words are data; FTS5's own syntax has no meaning in them.
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,8 @@ import numpy as np
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError
 from tp_retrieval.indexing.database import Database, chunks, marks
 from tp_retrieval.indexing.facts import Seqs
+
+logger = logging.getLogger(__name__)
 
 Tokenizer = Literal["words", "trigram"]
 TOKENIZERS: dict[str, str] = {"words": "porter unicode61", "trigram": "trigram"}
@@ -28,9 +31,12 @@ _MOST_TERMS = 200
 
 def match_expression(query: str, tokenizer: str) -> str | None:
     """Return the FTS5 expression that finds any of a query's terms, None if it has none."""
-    terms = re.findall(r"\w+", unicodedata.normalize("NFC", query))
     if tokenizer == "trigram":
-        terms = [word[i : i + 3] for word in terms for i in range(len(word) - 2)]
+        terms = [
+            word[i : i + 3].replace('"', '""') for word in query.replace("\0", " ").split() for i in range(len(word) - 2)
+        ]
+    else:
+        terms = re.findall(r"\w+", unicodedata.normalize("NFC", query))
     distinct = list(dict.fromkeys(terms))[:_MOST_TERMS]
     return " OR ".join(f'"{term}"' for term in distinct) or None
 
@@ -91,8 +97,10 @@ class FullText:
         """Yield how the table differs from the documents' texts."""
         try:
             self._database.execute("INSERT INTO fulltext(fulltext, rank) VALUES('integrity-check', 1)")
-        except (CorruptIndexError, IndexAccessError) as error:
-            yield f"{self._database.file}: full text does not fit the documents, or can't be checked ({error})"
+        except CorruptIndexError as error:
+            yield f"{self._database.file}: full text does not fit the documents ({error})"
+        except IndexAccessError as error:
+            logger.warning("the full text can't be checked, FTS5 wants to write for it: %s", error)
 
     def _scored(self, sql: str, values: Sequence[Any]) -> dict[int, float]:
         return {int(seq): float(score) for seq, score in self._database.execute(sql, values)}

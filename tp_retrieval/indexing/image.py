@@ -85,10 +85,18 @@ class VectorImage:
         tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
         read = not from_rows and self._read_snapshot(dimension, tuning)
         if not read and tuning is not None and len(self._store) >= kinds.TRAIN_AT:
-            self._build(tuning.factory, tuning.target_recall)
+            self._build_or_stay_exact(tuning)
         self._replay()
         if len(self._vectors) != len(self._store):  # a snapshot of other rows
             self._start_over()
+
+    def _build_or_stay_exact(self, tuning: kinds.Tuning) -> None:
+        """Build what the lost snapshot held."""
+        try:
+            self._build(tuning.factory, tuning.target_recall)
+        except InputError as error:
+            logger.warning("the index stays exact: %s", error)
+            self._vectors, self._last_seq = Vectors(self._dimension(), self._exact), 0
 
     def _dimension(self) -> int:
         return sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
@@ -210,19 +218,22 @@ class VectorImage:
         if factory is None:
             return
         try:
-            self.build(factory, wish["target_recall"])
+            self.build(factory, wish)
         except InputError as error:  # the rows are in; they are searched exactly
             logger.warning("the index stays exact: %s", error)
             self.load()
             self._failed_at = count
 
-    def build(self, factory: str, target_recall: float) -> None:
+    def build(self, factory: str, wish: Mapping[str, Any]) -> None:
         """Build the vectors anew from the rows, write them, and tell other processes."""
         with self._wholly():
             with self._store.snapshot():
-                self._build(factory, target_recall)
+                self._build(factory, wish["target_recall"])
             with self._store.transaction():
-                self._store.set_meta("vectors", {**self._store.meta("vectors"), "tuning": asdict(self._tuning())})
+                if self._store.meta("generation") != self._generation or self._store.meta("vectors") != wish:
+                    self.forget()  # another process changed maps or kind meanwhile
+                    return
+                self._store.set_meta("vectors", {**wish, "tuning": asdict(self._tuning())})
                 self._store.next_generation()
                 self._generation = self._store.meta("generation")
                 previous = self._write_snapshot()
@@ -301,6 +312,8 @@ class VectorImage:
         if not np.array_equal(self._vectors.seqs, self._store.seqs()):
             yield f"{self._store.file}: the vectors are not of the rows that are there"
             return
+        if not self._vectors.lossless:
+            return  # what is kept is not the rows themselves; the digest of the snapshot guards it
         for seqs, raw in self._store.vectors():
             if not np.allclose(self._vectors.rows(seqs), self.mapped(raw), atol=1e-5):
                 yield f"{self._store.file}: vectors {seqs[0]} to {seqs[-1]} are not those of the rows"

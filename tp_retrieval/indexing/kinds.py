@@ -42,12 +42,13 @@ def check_kind(kind: str, dimension: int) -> None:
     """Raise `InputError` if a kind is neither a named one nor a string that FAISS's factory knows."""
     if kind in KINDS:
         return
+    why = "it numbers its rows itself"
     try:
-        faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
+        if not isinstance(faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT), faiss.IndexIDMap):
+            return
     except (RuntimeError, TypeError) as error:
-        raise InputError(
-            f"kind: {kind!r} must be one of {', '.join(KINDS)}, or a FAISS factory string ({reason(error)})"
-        ) from error
+        why = reason(error)
+    raise InputError(f"kind: {kind!r} must be one of {', '.join(KINDS)}, or a FAISS factory string ({why})")
 
 
 def factory_string(kind: str, dimension: int, count: int) -> str | None:

@@ -2,7 +2,7 @@
 
 Rows, maps and meta records have digests of their own; the seal also covers what lies between them: the full text, the
 facts, SQLite's trees. It is an XXH3 of 128 bits, since reading a gigabyte must not take a second, in the line format of
-`xxhsum`. A file that was written but not closed (a kill, a power cut) has no seal, and SQLite's own log guards it.
+`xxhsum -H2`. A file that was written but not closed (a kill, a power cut) has no seal, and SQLite's own log guards it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from pathlib import Path
 
 import xxhash
 
-from tp_retrieval.indexing.disk import flush_folder
+from tp_retrieval.indexing.descriptor import Descriptor
+from tp_retrieval.indexing.disk import flush_file, flush_folder
 
-_BLOCK = 1 << 18  # stays in the processor
+_LONGEST = 4096  # bytes of a seal that are looked at
 
 
 class Seal:
     """Keep the digest of a file beside it."""
 
-    def __init__(self, file: Path) -> None:
-        self._sealed = file
+    def __init__(self, file: Path, descriptor: Descriptor) -> None:
+        self._name = file.name
         self._file = file.with_name(f"{file.name}.xxh128")
+        self._descriptor = descriptor
 
     def exists(self) -> bool:
         """Return whether a digest was noted."""
@@ -30,17 +32,21 @@ class Seal:
 
     def intact(self) -> bool:
         """Return whether the file is as it was when it was sealed; True without a seal."""
-        try:
-            noted = self._file.read_bytes()
-        except FileNotFoundError:
-            return True
-        return noted == self._line()
+        noted = self._noted()
+        while noted is not None and noted != self._line():
+            again = self._noted()
+            if again == noted:
+                return False
+            noted = again  # it was written to meanwhile
+        return True
 
     def write(self) -> None:
         """Note the file's digest, which must not change meanwhile."""
-        scratch = self._file.with_suffix(".tmp")
-        scratch.write_bytes(self._line())
-        os.replace(scratch, self._file)
+        self._put(self._line())
+
+    def refuse(self) -> None:
+        """Note that the file is damaged, so that it does not open before it is repaired."""
+        self._put(b"damaged\n")
 
     def remove(self) -> None:
         """Forget the digest, durably, before the file changes."""
@@ -50,9 +56,23 @@ class Seal:
             return
         flush_folder(self._file.parent)
 
+    def _put(self, line: bytes) -> None:
+        scratch = self._file.with_suffix(".tmp")
+        scratch.write_bytes(line)
+        flush_file(scratch)
+        os.replace(scratch, self._file)
+
+    def _noted(self) -> bytes | None:
+        try:
+            with self._file.open("rb") as stream:
+                return stream.read(_LONGEST)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return b""  # something else in its place
+
     def _line(self) -> bytes:
         digest = xxhash.xxh3_128()
-        with self._sealed.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-        return f"{digest.hexdigest()}  {self._sealed.name}\n".encode()
+        for block in self._descriptor.blocks():
+            digest.update(block)
+        return f"{digest.hexdigest()}  {self._name}\n".encode()

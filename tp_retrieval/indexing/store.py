@@ -87,10 +87,10 @@ class Store:
         self.database = Database(folder / FILE)
         self.facts, self.fulltext = Facts(self.database), FullText(self.database, tokenizer)
         try:
+            self._refuse_another(folder)
             self.database.keep_log()
             with self.transaction():
-                if self._has_meta():
-                    raise IndexExistsError(f"there is an index at {folder} already; open it, or choose another place")
+                self._refuse_another(folder)  # made meanwhile
                 for statement in statements(tokenizer):
                     self.database.execute(statement)
                 for key, value in {"format": FORMAT, "generation": 0, "tokenizer": tokenizer, **meta}.items():
@@ -104,6 +104,10 @@ class Store:
     def file(self) -> Path:
         """The database file."""
         return self.database.file
+
+    def forget_meta(self, key: str) -> None:
+        """Remove a record of the meta table, inside a transaction."""
+        self.database.execute("DELETE FROM meta WHERE key = ?", (key,))
 
     def close(self, *, seal: bool = False) -> None:
         """Close the file, sealed if it may be."""
@@ -195,7 +199,7 @@ class Store:
     def delete(self, ids: Sequence[str]) -> int:
         """Remove rows by id, damaged ones too, inside a transaction, and return how many there were."""
         rows = []
-        for part in chunks(ids):
+        for part in chunks(list(dict.fromkeys(ids))):
             rows += self.database.execute(f"SELECT {_ROW} FROM documents WHERE id IN ({marks(part)})", part)
         damaged = False
         for row in rows:
@@ -217,6 +221,7 @@ class Store:
         for table in ("documents", "facts", "deletions"):
             self.database.execute(f"DELETE FROM {table}")
         self.set_maps([])
+        self.set_meta("vectors", self.meta("vectors") | {"tuning": None})
         return count
 
     def documents_by_id(self, ids: Sequence[str]) -> dict[str, Document]:
@@ -306,6 +311,11 @@ class Store:
 
     def problems(self) -> Iterator[str]:
         """Yield what else is wrong in the file: its trees, and what is made of the documents; nothing is changed."""
+        for (key,) in self.database.execute("SELECT key FROM meta"):
+            try:
+                self.meta(key)
+            except CorruptIndexError as error:
+                yield str(error)
         for line in self.database.execute("PRAGMA integrity_check(20)"):
             if line[0] != "ok":
                 yield f"{self.file}: {line[0]}"
@@ -349,6 +359,10 @@ class Store:
             raise CorruptIndexError(f"{self.file}: meta record 'format' is damaged ({row[0]!r})")
         return int(row[0])
 
+    def _refuse_another(self, folder: Path) -> None:
+        if self._has_meta():
+            raise IndexExistsError(f"there is an index at {folder} already; open it, or choose another place")
+
     def _has_meta(self) -> bool:
         return any((kind, name) == ("table", "meta") for kind, name, _ in self.database.objects())
 
@@ -358,11 +372,17 @@ class Store:
             raise CorruptIndexError(f"{self.file}: its tables are not those of an index of format {FORMAT}")
 
     def _migrate(self) -> None:
-        with self.transaction():
-            version = self._format()
-            for step in range(version or 1, FORMAT):
-                MIGRATIONS[step](self)
-            self.set_meta("format", FORMAT)
+        try:
+            with self.transaction():
+                version = self._format()
+                for step in range(version or 1, FORMAT):
+                    MIGRATIONS[step](self)
+                self.set_meta("format", FORMAT)
+        except IndexAccessError as error:
+            raise IndexAccessError(
+                f"{error}; an index of an older format is brought to format {FORMAT} when it is opened: copy it to a place "
+                "that can be written"
+            ) from error
 
     def _loaded(self, text: str, record: str) -> Any:
         try:

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError
+from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError, TPRetrievalError
 from tp_retrieval.indexing.disk import flush_file, flush_folder
 from tp_retrieval.indexing.facts import Seqs
 from tp_retrieval.indexing.kinds import HELD_OUT, RECALL_AT, SPARE, Nearest, Tuning, reason, space_of, tuned
@@ -51,7 +51,7 @@ class Vectors:
     def _adopt(self, index: Any) -> None:
         self._index = index
         self._inner = faiss.downcast_index(index.index)
-        self._lossless = type(self._inner) in (faiss.IndexFlatIP, *_LOSSLESS)
+        self.lossless = type(self._inner) in (faiss.IndexFlatIP, *_LOSSLESS)
         self._seqs = faiss.vector_to_array(index.id_map).astype(np.int64)
         self._alive = np.ones(len(self._seqs), dtype=bool)
 
@@ -79,18 +79,20 @@ class Vectors:
         """
         self = cls(sample.shape[1], exact)
         held_out, rest = sample[:HELD_OUT], sample[HELD_OUT:]
+        truth = Nearest(held_out, RECALL_AT + 1)
         try:
             inner = faiss.index_factory(self.dimension, factory, faiss.METRIC_INNER_PRODUCT)
             inner.train(rest)
             self._adopt(faiss.IndexIDMap(inner))
-        except RuntimeError as error:
+            for seqs, vectors in batches():
+                truth.see(vectors, len(self._alive))
+                self.add(seqs, vectors)
+            tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
+            self.tuning = tuned(self._inner, held_out, truth.places[:, 1:], tuning, lossy=not self.lossless)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, TPRetrievalError):
+                raise
             raise InputError(f"kind: FAISS can't build {factory!r} for {len(rest)} vectors ({reason(error)})") from error
-        truth = Nearest(held_out, RECALL_AT + 1)
-        for seqs, vectors in batches():
-            truth.see(vectors, len(self._alive))
-            self.add(seqs, vectors)
-        tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
-        self.tuning = tuned(self._inner, held_out, truth.places[:, 1:], tuning, lossy=not self._lossless)
         if isinstance(self._inner, faiss.IndexIVF):
             self._inner.set_direct_map_type(faiss.DirectMap.Array)  # so that rows can be read back
         return self
@@ -130,7 +132,7 @@ class Vectors:
         """Return the unit vectors `(n, dimension)` of rows."""
         if not len(seqs):
             return np.zeros((0, self.dimension), dtype=np.float32)
-        if not self._lossless:
+        if not self.lossless:
             return self._exact(seqs)
         places = self._places(seqs)
         if isinstance(self._inner, faiss.IndexFlat):
@@ -155,7 +157,7 @@ class Vectors:
         k = min(k, there)
         if k < 1:
             return []
-        if among is not None and there <= max(_GATHERED if self._lossless else _FETCHED, k):
+        if among is not None and there <= max(_GATHERED if self.lossless else _FETCHED, k):
             return self._best(query, k, among)
         allowed = None if among is None and self._alive.all() else self._allowed(among)
         take = min(self._candidates(k), len(self._alive))
@@ -241,8 +243,11 @@ class Vectors:
         if len(self._seqs) != index.ntotal or (np.diff(self._seqs) <= 0).any():
             return None
         self.tuning = tuning
-        if tuning is not None and tuning.parameters:
-            space_of(self._inner).set_index_parameters(self._inner, tuning.parameters)
+        try:
+            if tuning is not None and tuning.parameters:
+                space_of(self._inner).set_index_parameters(self._inner, tuning.parameters)
+        except RuntimeError:
+            return None  # of another kind than the tuning
         return self
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tp_retrieval.errors import CorruptIndexError
+from tp_retrieval.indexing.fitting import fit
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.store import Store
 
@@ -32,6 +34,7 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
     vector is lost, and the problem names their id, so that they can be added again.
     """
     store = Store(folder)
+    left: list[str] = []
     try:
         intact = store.database.seal.intact()
         problems = [] if intact else [f"{store.file}: its bytes are not those it was closed with"]
@@ -42,6 +45,8 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
             left = list(_found(folder, store))
         return Verification(len(store), tuple(problems), tuple(left))
     finally:
+        if repair and left:
+            store.database.seal.refuse()
         store.close(seal=repair)
 
 
@@ -52,18 +57,33 @@ def _found(folder: Path, store: Store) -> Iterator[str]:
         return  # all else is made of the documents
     yield from store.problems()
     image = VectorImage(folder, store)
-    with store.snapshot():
-        image.load()
-        yield from image.problems()
+    try:
+        with store.snapshot():
+            image.load()
+            yield from image.problems()
+    except CorruptIndexError as error:
+        yield str(error)
 
 
 def _repair(folder: Path, store: Store) -> None:
+    store.database.execute("REINDEX")
     with store.transaction():
         store.drop(store.damaged())
         store.remake()
-        store.next_generation()
+        store.forget_meta("snapshot")
+        _mend_maps(store)
     store.database.execute("VACUUM")
     image = VectorImage(folder, store)
     with store.snapshot():
         image.load(from_rows=True)
     image.save(at_least=1)
+
+
+def _mend_maps(store: Store) -> None:
+    """Keep the maps that are there, fit them anew if they are damaged."""
+    try:
+        store.maps()
+    except CorruptIndexError:
+        fit(store)
+    else:
+        store.next_generation()
