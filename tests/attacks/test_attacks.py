@@ -149,7 +149,7 @@ def test_an_index_within_an_index_without_end_does_not_crash(folder, levels):
     assert opened(folder) == IDS
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
 def test_random_bytes_that_the_database_vouches_for_do_not_crash(folder, seed):
     data = bytearray((folder / "vectors-1.faiss").read_bytes())
     rng = np.random.default_rng(seed)

@@ -13,7 +13,8 @@ from tp_retrieval.indexing.kinds import RECALL_AT
 from tp_retrieval.indexing.vectors import Vectors
 
 ROWS, DIMENSION = 3000, 32
-APPROXIMATE = ["hnsw", "ivf", "ivf-sq8", "ivf-pq", "PQ8np", "OPQ8,IVF16,PQ8np", "SQ8"]
+SLOW_TO_TRAIN = pytest.param("OPQ8,IVF16,PQ8np", marks=pytest.mark.slow)
+APPROXIMATE = ["hnsw", "ivf", "ivf-sq8", "ivf-pq", "PQ8np", "SQ8", SLOW_TO_TRAIN]
 
 
 class Silent(ToyEmbedder):
