@@ -183,6 +183,8 @@ def test_where_keeps_what_a_python_evaluator_keeps(index, metadata, wheres):
         ({"a\ud800": 1}, "lone surrogate"),
         ({1: 1}, "where key: expected str, got int"),
         ("year = 1", "where: expected a dict"),
+        ([], "where: expected a dict"),
+        ("", "where: expected a dict"),
         ({"a": [object()]}, "JSON can't hold it"),
     ],
 )

@@ -102,17 +102,17 @@ def test_a_failed_add_leaves_state_and_results_as_they_were(index, bad, place, c
 
 def test_a_fault_at_any_statement_rolls_everything_back(tmp_path, toy):
     """The disk fails at the first, second, ... statement of an add that replaces one document and brings two more."""
-    failed = 0
+    messages = []
     while True:
-        with Index.create(tmp_path / f"i{failed}", toy) as index:
+        with Index.create(tmp_path / f"i{len(messages)}", toy) as index:
             index.add([Document("kept one", {"a": 1}, "kept1"), Document("kept two good", {}, "kept2")])
             before = state(index)
             database = index._store.database
-            database._connection = Failing(database._connection, failed + 1)
+            database._connection = Failing(database._connection, len(messages) + 1)
             try:
                 index.add([Document("replaces", {}, "kept1"), *GOOD[:2]])
-            except IndexAccessError:
-                failed += 1
+            except IndexAccessError as error:
+                messages.append(str(error))
             else:
                 break
             finally:
@@ -120,7 +120,8 @@ def test_a_fault_at_any_statement_rolls_everything_back(tmp_path, toy):
             assert state(index) == before
             index.add(GOOD[:2])
             assert len(index) == 4
-    assert failed >= 9
+    assert len(messages) >= 9
+    assert all("index.sqlite: disk I/O error" in message for message in messages)
 
 
 class Failing:
