@@ -195,3 +195,14 @@ def test_there_is_a_golden_index_of_every_format():
     from tp_retrieval.indexing.schema import FORMAT
 
     assert [folder.name for folder in GOLDEN] == [f"format-{i}" for i in range(1, FORMAT + 1)]
+
+
+def test_a_seal_that_can_not_be_removed_is_one_error_and_nothing_is_written(tmp_path):
+    with Index.create(tmp_path / "i", ToyEmbedder()) as index:
+        index.add([Document("kept", {}, "kept")])
+        seal = tmp_path / "i" / "index.sqlite.xxh128"
+        seal.mkdir()
+        with pytest.raises(IndexAccessError, match=r"can't remove .*index\.sqlite\.xxh128"):
+            index.add(["another"])
+        seal.rmdir()
+        assert [document.id for document in index] == ["kept"]

@@ -5,10 +5,9 @@ WAL with `synchronous=FULL`, so that what was committed survives a kill or a pow
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -99,7 +98,7 @@ class Database:
 
     def close_sealed(self) -> None:
         """Close the file, and seal it if no other process is at it and it changed since it was sealed."""
-        with contextlib.suppress(OSError, CorruptIndexError, IndexLockedError, InputError):
+        with suppress(OSError, CorruptIndexError, IndexLockedError, InputError):
             if not self.seal.exists():
                 self._write_seal()
         self.close()

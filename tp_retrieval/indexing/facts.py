@@ -40,7 +40,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Test:
+class Comparison:
     """A condition on the facts of one path: its operator and the query's parameters."""
 
     name: str
@@ -79,9 +79,9 @@ class Facts:
         self._database.execute("DELETE FROM facts")
         self.insert(self._database.execute("SELECT seq, metadata FROM documents"))
 
-    def matching(self, test: Test) -> Seqs:
+    def matching(self, comparison: Comparison) -> Seqs:
         """Return the rows that a condition holds for."""
-        return np.unique(self._database.numbers(_SQL[test.name], test.parameters))
+        return np.unique(self._database.numbers(_SQL[comparison.name], comparison.parameters))
 
     def problems(self) -> Iterator[str]:
         """Yield how the table differs from the documents' metadata."""

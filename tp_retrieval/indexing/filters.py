@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tp_retrieval.errors import InputError
-from tp_retrieval.indexing.facts import Kind, Seqs, Test, typed
+from tp_retrieval.indexing.facts import Comparison, Kind, Seqs, typed
 from tp_retrieval.types import check_text
 
 _DEEPEST = 64
@@ -40,7 +40,7 @@ class Not:
     part: Condition
 
 
-Condition = Test | Both | Either | Not
+Condition = Comparison | Both | Either | Not
 
 _ORDER = ("$gt", "$gte", "$lt", "$lte")
 _FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$contains", "$exists", "$not")
@@ -52,9 +52,9 @@ def parsed(where: Mapping[str, Any]) -> Condition:
     return _parsed(where, "where", 0)
 
 
-def answer(condition: Condition, matching: Callable[[Test], Seqs], everything: Seqs) -> Seqs:
-    """Return the rows that a condition holds for; `matching` answers a test."""
-    if isinstance(condition, Test):
+def answer(condition: Condition, matching: Callable[[Comparison], Seqs], everything: Seqs) -> Seqs:
+    """Return the rows that a condition holds for; `matching` answers a comparison."""
+    if isinstance(condition, Comparison):
         return matching(condition)
     if isinstance(condition, Not):
         return np.setdiff1d(everything, answer(condition.part, matching, everything), assume_unique=True)
@@ -71,8 +71,7 @@ def _common(one: Seqs, other: Seqs) -> Seqs:
 def _parsed(where: object, place: str, depth: int) -> Condition:
     if not isinstance(where, Mapping):
         raise InputError(f"{place}: expected a dict such as {{'year': {{'$gte': 2020}}}}, got {type(where).__name__}")
-    if depth > _DEEPEST:
-        raise InputError(f"{place[:60]}…: conditions are nested more than {_DEEPEST} deep")
+    _check_depth(place, depth)
     parts: list[Condition] = []
     for key, value in where.items():
         check_text(key, f"{place} key")
@@ -94,12 +93,16 @@ def _parsed(where: object, place: str, depth: int) -> Condition:
 def _field(path: str, wanted: object, place: str, depth: int) -> Condition:
     if not isinstance(wanted, Mapping):
         return _equal(path, wanted, place)
-    if depth > _DEEPEST:
-        raise InputError(f"{place[:60]}…: conditions are nested more than {_DEEPEST} deep")
+    _check_depth(place, depth)
     if not wanted:
         raise InputError(f"{place}: expected a value or operators, got an empty dict")
     parts = tuple(_operator(path, str(name), value, f"{place}.{name}", depth) for name, value in wanted.items())
     return parts[0] if len(parts) == 1 else Both(parts)
+
+
+def _check_depth(place: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise InputError(f"{place[:60]}…: conditions are nested more than {_DEEPEST} deep")
 
 
 def _operator(path: str, name: str, value: object, place: str, depth: int) -> Condition:
@@ -120,14 +123,14 @@ def _operator(path: str, name: str, value: object, place: str, depth: int) -> Co
 
 
 def _equal(path: str, value: object, place: str) -> Condition:
-    return Test("$eq", (path, *typed(value, place)))
+    return Comparison("$eq", (path, *typed(value, place)))
 
 
 def _ordered(name: str, path: str, value: object, place: str) -> Condition:
     kind, plain = typed(value, place)
     if kind not in (Kind.NUMBER, Kind.STRING):
         raise InputError(f"{place}: only numbers and strings have an order, got {value!r}")
-    return Test(name, (path, kind, plain))
+    return Comparison(name, (path, kind, plain))
 
 
 def _in(path: str, value: object, place: str) -> Condition:
@@ -140,11 +143,11 @@ def _contains(path: str, value: object, place: str) -> Condition:
     kind, plain = typed(value, place)
     if kind >= Kind.LIST:
         raise InputError(f"{place}: expected one plain value that a list may hold, got {value!r}")
-    return Test("$eq", (path, kind + 10, plain))
+    return Comparison("$eq", (path, kind + 10, plain))
 
 
 def _exists(path: str, value: object, place: str) -> Condition:
     if not isinstance(value, bool):
         raise InputError(f"{place}: expected true or false, got {value!r}")
-    there = Test("$exists", (path,))
+    there = Comparison("$exists", (path,))
     return there if value else Not(there)

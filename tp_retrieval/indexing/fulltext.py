@@ -23,9 +23,7 @@ Tokenizer = Literal["words", "trigram"]
 TOKENIZERS: dict[str, str] = {"words": "porter unicode61", "trigram": "trigram"}
 """FTS5's names: stemmed words, or every three letters in a row for languages that put no spaces between words."""
 
-FEW = 500
-"""Rows up to which a search among them asks for each by its number."""
-
+_FEW = 500  # rows up to which a search among them asks for each by its number
 _MOST_TERMS = 200
 
 
@@ -75,7 +73,7 @@ class FullText:
         if among is None:
             sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
             return self._scored(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (match, k))
-        if len(among) <= FEW:
+        if len(among) <= _FEW:
             found = self.scores(query, among.tolist())
             return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
         every = self._database.execute("SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ?", (match,))

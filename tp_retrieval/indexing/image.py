@@ -23,7 +23,7 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.indexing import kinds
 from tp_retrieval.indexing.disk import sha256
 from tp_retrieval.indexing.facts import Seqs
-from tp_retrieval.indexing.filters import answer, parsed
+from tp_retrieval.indexing.filters import Condition, answer
 from tp_retrieval.indexing.fitting import views_of
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.vectors import Vectors
@@ -102,11 +102,8 @@ class VectorImage:
         return sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
 
     def _read_snapshot(self, dimension: int, tuning: kinds.Tuning | None) -> bool:
-        known = self._store.meta("snapshot")
-        if known is None or known["generation"] != self._generation or not _NAME.fullmatch(known["file"]):
-            return False
-        file = self._folder / known["file"]
-        if not file.is_file() or file.is_symlink():
+        known, file = self._store.meta("snapshot"), self._snapshot_file()
+        if file is None or known["generation"] != self._generation:
             return False
         with ThreadPoolExecutor(1) as beside:  # reading and hashing take a processor each
             digest = beside.submit(sha256, file)
@@ -192,11 +189,11 @@ class VectorImage:
         """Return the unit vectors of rows."""
         return self._vectors.rows(seqs)
 
-    def matching(self, where: Mapping[str, Any] | None) -> Seqs | None:
-        """Return the rows that a `where` holds for, None for all of them."""
-        if not where:
+    def matching(self, condition: Condition | None) -> Seqs | None:
+        """Return the rows that a condition holds for, None for all of them."""
+        if condition is None:
             return None
-        return answer(parsed(where), self._store.facts.matching, self._vectors.seqs)
+        return answer(condition, self._store.facts.matching, self._vectors.seqs)
 
     def _exact(self, seqs: Seqs) -> Float32Array:
         return self.mapped(self._store.vectors_of(seqs))
@@ -233,7 +230,8 @@ class VectorImage:
                 if self._store.meta("generation") != self._generation or self._store.meta("vectors") != wish:
                     self.forget()  # another process changed maps or kind meanwhile
                     return
-                self._store.set_meta("vectors", {**wish, "tuning": asdict(self._tuning())})
+                tuning = self._vectors.tuning
+                self._store.set_meta("vectors", {**wish, "tuning": None if tuning is None else asdict(tuning)})
                 self._store.next_generation()
                 self._generation = self._store.meta("generation")
                 previous = self._write_snapshot()
@@ -248,11 +246,6 @@ class VectorImage:
         self._vectors = Vectors.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall)
         self._last_seq = int(seqs[-1])
         self._unsaved = len(seqs)
-
-    def _tuning(self) -> kinds.Tuning:
-        if self._vectors.tuning is None:
-            raise InputError("kind: exact search has no tuning")
-        return self._vectors.tuning
 
     def _is_slow(self) -> bool:
         if len(self) < _LOOK_AGAIN * self._timed_at:
@@ -296,19 +289,27 @@ class VectorImage:
         if previous is not None and _NAME.fullmatch(previous):
             (self._folder / previous).unlink(missing_ok=True)
 
+    def _snapshot_file(self) -> Path | None:
+        """Return the file the store knows, None where there is none that may be trusted to be ours."""
+        known = self._store.meta("snapshot")
+        if known is None or not _NAME.fullmatch(known["file"]):
+            return None
+        file = self._folder / known["file"]
+        return file if file.is_file() and not file.is_symlink() else None
+
     def size(self) -> int:
         """Return the bytes of the snapshot on disk."""
-        known = self._store.meta("snapshot")
-        file = self._folder / known["file"] if known else None
-        return file.stat().st_size if file is not None and file.is_file() else 0
+        file = self._snapshot_file()
+        return 0 if file is None else file.stat().st_size
 
     def problems(self) -> Iterator[str]:
         """Yield how snapshot and vectors differ from the rows."""
         known = self._store.meta("snapshot")
         if known is not None:
-            file = self._folder / known["file"]
-            if not _NAME.fullmatch(known["file"]) or not file.is_file() or sha256(file) != known["sha256"]:
-                yield f"{file}: the snapshot is missing or damaged; the vectors are made from the rows at each opening"
+            file = self._snapshot_file()
+            if file is None or sha256(file) != known["sha256"]:
+                named = self._folder / known["file"]
+                yield f"{named}: the snapshot is missing or damaged; the vectors are made from the rows at each opening"
         if not np.array_equal(self._vectors.seqs, self._store.seqs()):
             yield f"{self._store.file}: the vectors are not of the rows that are there"
             return

@@ -307,7 +307,7 @@ class Index:
         vectors = None if search.mode == "lexical" or search.k == 0 else self._embed("queries", texts, False)
         with self._lock, self._store.snapshot():
             self._image.refresh()
-            among = self._image.matching(search.where)
+            among = self._image.matching(search.condition)
             units = [None] * len(texts) if vectors is None else self._image.mapped(vectors)
             results = [self._searcher.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
         return results[0] if isinstance(query, str) else results
@@ -326,7 +326,7 @@ class Index:
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
         with self._lock, self._store.snapshot():
             self._image.refresh()
-            among = self._image.matching(where)
+            among = self._image.matching(search.condition)
             return self._searcher.hits(search, "", self._image.mapped(raw)[0], among)
 
     def info(self) -> IndexInfo:

@@ -28,7 +28,10 @@ _MOST_CANDIDATES = 64  # rows rescored for each row asked for, at most
 
 @dataclass(frozen=True)
 class Tuning:
-    """How an approximate index was built and is searched, and the recall measured on rows held out from its training."""
+    """How an approximate index was built and is searched, and the recall measured on rows held out from its training.
+
+    `parameters` are FAISS's; `candidates` rows are fetched and scored exactly for each row asked for.
+    """
 
     factory: str
     trained_on: int

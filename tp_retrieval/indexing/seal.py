@@ -12,6 +12,7 @@ from pathlib import Path
 
 import xxhash
 
+from tp_retrieval.errors import IndexAccessError
 from tp_retrieval.indexing.descriptor import Descriptor
 from tp_retrieval.indexing.disk import flush_file, flush_folder
 
@@ -54,6 +55,8 @@ class Seal:
             self._file.unlink()
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise IndexAccessError(f"can't remove {self._file}: {error}") from error
         flush_folder(self._file.parent)
 
     def _put(self, line: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from tp_retrieval.errors import CorruptIndexError, InputError
 from tp_retrieval.indexing import fusion as fusions
 from tp_retrieval.indexing.facts import Seqs
-from tp_retrieval.indexing.filters import parsed
+from tp_retrieval.indexing.filters import Condition, parsed
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.types import Float32Array, Hit
@@ -59,10 +60,14 @@ class Search:
         for name, value in (("dense_weight", self.dense_weight), ("mmr", 0 if self.mmr is None else self.mmr)):
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise InputError(f"{name}: {value!r} must be from 0 to 1")
-        if self.where is not None:
-            parsed(self.where)  # before anything is embedded
+        _ = self.condition  # what is wrong in it is told before anything is embedded
         if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
             raise InputError(f"min_score: {self.min_score!r} must be a number")
+
+    @cached_property
+    def condition(self) -> Condition | None:
+        """What `where` states, None if that is nothing."""
+        return None if self.where is None or self.where == {} else parsed(self.where)
 
 
 class _Found(NamedTuple):

@@ -25,8 +25,8 @@ from tp_retrieval.types import Float32Array
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's place
 _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
 _FETCHED = 500  # the same where exact vectors come from the database
-_TABLES = 1 << 27
-_LOSSLESS = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
+_TABLES = 1 << 27  # bytes that FAISS may compute beside what it reads, for product codes
+_LOSSLESS = (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
 
 os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))  # OpenMP's threads don't outlive a fork
 
@@ -51,7 +51,7 @@ class Vectors:
     def _adopt(self, index: Any) -> None:
         self._index = index
         self._inner = faiss.downcast_index(index.index)
-        self.lossless = type(self._inner) in (faiss.IndexFlatIP, *_LOSSLESS)
+        self.lossless = type(self._inner) in _LOSSLESS
         self._seqs = faiss.vector_to_array(index.id_map).astype(np.int64)
         self._alive = np.ones(len(self._seqs), dtype=bool)
 
