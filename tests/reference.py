@@ -82,3 +82,18 @@ def read(states, normed, inside, exit, readout):
     if readout == "mean":
         return mean
     return (last / last.norm() + mean / mean.norm()) / 2
+
+
+def next_logits(model, tokenizer, text):
+    """Return the ids of a whole prompt, with BOS where the tokenizer adds one, and the logits after each, (T, V)."""
+    ids = tokenizer(text).input_ids
+    with torch.no_grad():
+        return ids, model(torch.tensor([ids]), use_cache=False).logits[0].double()
+
+
+def query_likelihood(model, tokenizer, before, query):
+    """Return the mean log-probability of the query's tokens after the text before it."""
+    start = len(tokenizer(before).input_ids)
+    ids, logits = next_logits(model, tokenizer, before + query)
+    told = [logits[at - 1].log_softmax(dim=0)[ids[at]] for at in range(start, len(ids))]
+    return float(sum(told) / len(told))

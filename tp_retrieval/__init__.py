@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tp_retrieval.errors import TruncationWarning as TruncationWarning
     from tp_retrieval.errors import UnsupportedModelError as UnsupportedModelError
     from tp_retrieval.indexing.index import Index as Index
+    from tp_retrieval.reranking.reranker import Reranker as Reranker
     from tp_retrieval.types import Document as Document
     from tp_retrieval.types import Hit as Hit
 
@@ -44,6 +45,7 @@ _HOME = {
     "OutOfMemoryError": "errors",
     "Recipe": "embedding.recipe",
     "RecipeError": "errors",
+    "Reranker": "reranking.reranker",
     "TPRetrievalError": "errors",
     "Template": "embedding.template",
     "TruncationWarning": "errors",
@@ -67,6 +69,7 @@ __all__ = [
     "OutOfMemoryError",
     "Recipe",
     "RecipeError",
+    "Reranker",
     "TPRetrievalError",
     "Template",
     "TruncationWarning",

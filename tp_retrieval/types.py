@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ class Document:
 class Hit:
     """A document found: its score (higher is better), its rank from 1, and the parts that made the score.
 
-    `parts` holds what was computed: `dense` (cosine, -1 to 1), `lexical` (BM25, 0 and up), later `rerank`.
+    `parts` holds what was computed: `dense` (cosine, -1 to 1), `lexical` (BM25, 0 and up), and after reranking `rerank` (in
+    the method's own unit) and `retrieval` (the score before).
     """
 
     document: Document
@@ -86,6 +87,26 @@ class HasProvenance(Protocol):
     @property
     def provenance(self) -> Provenance:
         """The model and the recipe."""
+
+
+@runtime_checkable
+class HitReranker(Protocol):
+    """What a search needs to have its hits reordered."""
+
+    @property
+    def depth(self) -> int:
+        """How many hits it wants to see."""
+
+    @overload
+    def rerank(self, query: str, hits: Sequence[Hit], top_n: int | None = None) -> list[Hit]: ...
+
+    @overload
+    def rerank(
+        self, query: list[str] | tuple[str, ...], hits: Sequence[Sequence[Hit]], top_n: int | None = None
+    ) -> list[list[Hit]]: ...
+
+    def rerank(self, query: Any, hits: Any, top_n: int | None = None) -> Any:
+        """Return a query's hits in a new order, the first `top_n`; a list of queries has a list of hits each."""
 
 
 def checked_texts(texts: Sequence[str], name: str = "texts") -> list[str]:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tp_retrieval import Embedder, InputError, ModelNotFoundError, Recipe, RecipeError, UnsupportedModelError
-from tp_retrieval.embedding import backbone, gguf
+from tp_retrieval.embedding import backbone, device, gguf
 from tp_retrieval.embedding.recipe import View
 from tp_retrieval.embedding.source import ModelSource
 
@@ -142,9 +142,9 @@ def test_a_model_in_training_mode_is_refused(tokenizer):
 
 def test_dtypes_by_name():
     cpu = torch.device("cpu")
-    assert backbone.resolve_dtype("bfloat16", cpu) is torch.bfloat16
-    assert backbone.resolve_dtype(torch.float16, cpu) is torch.float16
-    assert backbone.resolve_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+    assert device.resolve_dtype("bfloat16", cpu) is torch.bfloat16
+    assert device.resolve_dtype(torch.float16, cpu) is torch.float16
+    assert device.resolve_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
     for wrong in ("int8", "nonsense", "Tensor"):
         with pytest.raises(ValueError, match="dtype"):
-            backbone.resolve_dtype(wrong, cpu)
+            device.resolve_dtype(wrong, cpu)

@@ -161,7 +161,7 @@ def test_nothing_in_nothing_out(embedder):
 
 
 def test_equal_texts_get_equal_vectors(embedder):
-    embedder._budget = 40  # so that they would not share a batch
+    embedder._batching.budget = 40  # so that they would not share a batch
     texts = ["a dog", *texts_of_all_lengths(30, 100), "a cat", "a dog"]
     got = embedder.embed_documents(texts)
     assert (got[0] == got[-1]).all()
@@ -191,7 +191,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(embedder, monkeypatch):
 def test_a_budget_never_grows_however_long_the_prefix(folder, monkeypatch):
     long = Recipe(f"{'a demonstration ' * 20}<PST> {{text}}", "{text}", [View(2)], Prepend("tp", 1, 2))
     embedder = Embedder.from_pretrained(folder, recipe=long, dtype="float32", device="cpu")
-    before, forward = embedder._budget, type(embedder)._forward
+    before, forward = embedder._batching.budget, type(embedder)._forward
 
     def small(self, rows):
         if len(rows) > 8:
@@ -200,7 +200,7 @@ def test_a_budget_never_grows_however_long_the_prefix(folder, monkeypatch):
 
     monkeypatch.setattr(type(embedder), "_forward", small)
     embedder.embed_queries([f"dog {i}" for i in range(40)])
-    assert embedder._budget < before / 2
+    assert embedder._batching.budget < before / 2
 
 
 def test_one_text_that_does_not_fit_is_named_by_its_length(embedder, monkeypatch):

@@ -5,7 +5,8 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from tp_retrieval import RecipeError, Template
-from tp_retrieval.embedding.tokens import TemplateTokenizer, batches, collate, plain_tokenizer
+from tp_retrieval.embedding.batching import batches
+from tp_retrieval.embedding.tokens import TemplateTokenizer, collate, plain_tokenizer
 
 MAX = 64
 SLOTTED = 'This sentence : <PST> "{text}" means in one word:"'

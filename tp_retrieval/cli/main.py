@@ -8,18 +8,19 @@ from typing import TextIO
 
 import typer
 
-from tp_retrieval.cli import embed, import_faiss, index, info, rebuild, search, verify
+from tp_retrieval.cli import embed, import_faiss, index, info, rebuild, rerank, search, verify
 from tp_retrieval.errors import TPRetrievalError
 
 app = typer.Typer(
     name="tp-retrieval",
-    help="Turn a frozen language model into a retrieval stack: embed, index, search.",
+    help="Turn a frozen language model into a retrieval stack: embed, index, search, rerank.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("rerank")(rerank.rerank)
 app.command("embed")(embed.embed)
 app.command("info")(info.info)
 app.command("rebuild")(rebuild.rebuild)

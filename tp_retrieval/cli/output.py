@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_EXCERPT = 500  # characters of a text that are shown
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; by default the embedded model.")]
 Kind = Annotated[str, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
@@ -32,6 +34,13 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         table.add_row(name, Text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     Console().print(table)
+
+
+def excerpt(text: str) -> str:
+    """Return the beginning of a text on one line, without rulers."""
+    lines = [line for line in text.split("\n") if any(c.isalnum() for c in line)]
+    words = " ".join(" ".join(lines).split())
+    return words if len(words) <= _EXCERPT else words[:_EXCERPT].rsplit(" ", 1)[0] + " …"
 
 
 def shortened(path: str) -> str:

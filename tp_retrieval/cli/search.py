@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from tp_retrieval.cli.output import Json, print_json, shortened
+from tp_retrieval.cli.output import Json, excerpt, print_json, shortened
+from tp_retrieval.cli.rerank import MethodName
 from tp_retrieval.errors import InputError
 
 if TYPE_CHECKING:
-    from tp_retrieval import Hit
-
-_SHOWN = 500  # characters of a hit's text
+    from tp_retrieval import Hit, Index, Reranker
 
 
 class ModeName(StrEnum):
@@ -39,6 +38,9 @@ def search(
     ] = None,
     mmr: Annotated[float | None, typer.Option(help="Hits unlike each other: 1 only relevance, 0 only variety.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
+    rerank: Annotated[
+        MethodName | None, typer.Option(help="Let the index's own model order the best hits anew, by this method.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find the documents that answer a query, best first."""
@@ -46,7 +48,8 @@ def search(
 
     condition = None if where is None else _parsed(where)
     with Index.open(index) as opened:
-        hits = opened.search(query, k, where=condition, mode=mode.value, mmr=mmr, min_score=min_score)
+        reranker = None if rerank is None else _reranker(opened, rerank.value)
+        hits = opened.search(query, k, where=condition, mode=mode.value, mmr=mmr, min_score=min_score, rerank=reranker)
     if as_json:
         print_json({"query": query, "mode": mode.value, "hits": [_record(hit) for hit in hits]})
         return
@@ -66,6 +69,14 @@ def _parsed(where: str) -> dict[str, Any]:
     return condition
 
 
+def _reranker(opened: Index, method: str) -> Reranker:
+    from tp_retrieval import Embedder, Reranker
+
+    if not isinstance(opened.embedder, Embedder):
+        raise InputError("--rerank: this index was made by an embedder of your own, which has no language model")
+    return Reranker(opened.embedder, method=method)
+
+
 def _record(hit: Hit) -> dict[str, object]:
     document = hit.document
     found = {"id": document.id, "text": document.text, "metadata": document.metadata}
@@ -81,7 +92,4 @@ def _show(console: Console, hit: Hit) -> None:
     console.print()
     console.print(Text(f"{hit.rank}. ", style="bold"), Text(" › ".join(trail), style="cyan"), sep="")
     console.print(Text(f"   score {hit.score:.2f} ({parts})", style="dim"))
-    lines = [line for line in hit.document.text.split("\n") if any(c.isalnum() for c in line)]  # no rulers
-    text = " ".join(" ".join(lines).split())
-    shown = text if len(text) <= _SHOWN else text[:_SHOWN].rsplit(" ", 1)[0] + " …"
-    console.print(Padding(Text(shown), (0, 0, 0, 3)))
+    console.print(Padding(Text(excerpt(hit.document.text)), (0, 0, 0, 3)))

@@ -7,16 +7,18 @@ import hashlib
 import inspect
 import json
 import threading
-import time
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cached_property
 from typing import Any, cast
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tp_retrieval.embedding.device import default_device, resolve_dtype
 from tp_retrieval.embedding.source import ModelSource
+from tp_retrieval.embedding.tokens import plain_tokenizer
 from tp_retrieval.errors import InputError, UnsupportedModelError
 
 _PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
@@ -41,7 +43,8 @@ _TOKENIZER_PROBE = "The quick brown fox, 12345.67 km away: naïve Straße 東京
 class Backbone:
     """A loaded decoder: its blocks, its tokenizer, and how many blocks the whole model has.
 
-    `lock` lets one forward pass at a time run, so that threads share the memory of one.
+    `lock` lets one forward pass at a time run, so that threads share the memory of one. `whole` is the causal language
+    model that the decoder is part of, if it was loaded with one; `source` is where it can be loaded from.
     """
 
     decoder: PreTrainedModel
@@ -51,6 +54,8 @@ class Backbone:
     name: str
     origin: str | None = None
     revision: str | None = None
+    whole: PreTrainedModel | None = None
+    source: ModelSource | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
@@ -62,16 +67,26 @@ class Backbone:
         *,
         device: str | None,
         dtype: str | torch.dtype,
+        whole: bool = False,
     ) -> Backbone:
-        """Load the first `depth` blocks of a model; raise `UnsupportedModelError` if it can't be rewired."""
+        """Load the first `depth` blocks of a model, or all and the LM head.
+
+        Raises `UnsupportedModelError` if the model can't be rewired.
+        """
         where = torch.device(device or default_device())
-        shallow = shortened(config, max(depth, 1))
-        model = source.weights(shallow, resolve_dtype(dtype, where))
-        if "device_map" not in source.model_kwargs and "quantization_config" not in source.model_kwargs:
+        wanted = config if whole else shortened(config, max(depth, 1))
+        model = source.weights(wanted, resolve_dtype(dtype, where), head=whole)
+        if not source.places_itself:
             model = model.to(where)  # type: ignore[arg-type]
         revision = getattr(config, "_commit_hash", None) or source.revision
-        wrapped = cls.wrap(model, source.tokenizer())
-        return replace(wrapped, n_blocks=n_blocks_of(config), name=source.name, origin=source.origin, revision=revision)
+        return replace(
+            cls.wrap(model, source.tokenizer()),
+            n_blocks=n_blocks_of(config),
+            name=source.name,
+            origin=source.origin,
+            revision=revision,
+            source=replace(source, revision=revision),
+        )
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Backbone:
@@ -81,7 +96,33 @@ class Backbone:
             raise InputError("the model is in training mode, where dropout makes vectors random; call model.eval()")
         decoder, blocks = _find_blocks(model)
         name = model.config._name_or_path
-        return cls(decoder, blocks, tokenizer, len(blocks), name, name)
+        whole = None if model.get_output_embeddings() is None else model
+        return cls(decoder, blocks, tokenizer, len(blocks), name, name, whole=whole)
+
+    def language_model(self) -> LanguageModel:
+        """Return the whole model with its LM head; what was not loaded yet is loaded now, once.
+
+        While it loads, the parts that are here already are in memory twice, the second time on the processor. Raises
+        `UnsupportedModelError` if there is no head to be had.
+        """
+        with self.lock:
+            return self._language_model
+
+    @cached_property
+    def _language_model(self) -> LanguageModel:
+        if self.whole is not None:
+            return LanguageModel(self, self.whole)
+        if self.source is None:
+            raise UnsupportedModelError(f"{self.name} was given without its LM head; wrap the causal language model")
+        model = self.source.weights(self.source.config(), self.dtype, head=True)
+        decoder, blocks = _find_blocks(model)
+        for i, block in enumerate(self.blocks):
+            blocks[i] = block
+        decoder.set_input_embeddings(self.decoder.get_input_embeddings())
+        model.tie_weights()
+        if not self.source.places_itself:
+            model = model.to(self.device)  # type: ignore[arg-type]
+        return LanguageModel(replace(self, decoder=decoder, blocks=blocks, whole=model), model)
 
     @property
     def width(self) -> int:
@@ -103,6 +144,11 @@ class Backbone:
         """Longest sequence the model was built for, if it says so."""
         return getattr(self.decoder.config.get_text_config(), "max_position_embeddings", None)
 
+    @cached_property
+    def plain_tokenizer(self) -> Tokenizer:
+        """The tokenizer without special tokens, to which they are text."""
+        return plain_tokenizer(self.tokenizer)
+
     def fingerprint(self, depth: int) -> str:
         """Return a digest of the tokenizer, the settings and the weights that the first `depth` blocks use.
 
@@ -120,6 +166,37 @@ class Backbone:
         probe = self.tokenizer(_TOKENIZER_PROBE).input_ids
         content = json.dumps([probe, settings, weights], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A whole causal language model: a backbone with every block, and the head that turns its states into logits.
+
+    Raises `UnsupportedModelError` if the model treats its logits in a way of its own.
+    """
+
+    backbone: Backbone
+    model: PreTrainedModel
+
+    def __post_init__(self) -> None:
+        ids = torch.tensor([[1, 2]], device=self.backbone.device)
+        with self.backbone.lock, torch.inference_mode():
+            want = self.model(ids, use_cache=False).logits[0].float()
+            got = self.logits(self.backbone.decoder(ids, use_cache=False).last_hidden_state[0])
+        if not torch.allclose(got, want, rtol=1e-2, atol=1e-2):
+            kind = self.model.config.model_type
+            raise UnsupportedModelError(f"{kind} changes its logits in a way that is not known here")
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits a position."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Return logits `(n, vocabulary) float32` of final states `(n, width)`."""
+        logits: torch.Tensor = self.model.get_output_embeddings()(states).float()
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _digest(tensor: torch.Tensor) -> str:
@@ -166,46 +243,6 @@ def check_architecture(config: Any) -> None:
         raise UnsupportedModelError(f"{kind} has {', '.join(sorted(other))} blocks; only attention can be cached by prefix")
     if getattr(text, "hidden_size_per_layer_input", 0):
         raise UnsupportedModelError(f"{kind} feeds token ids into every block; a placeholder has none")
-
-
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the torch type of a name; "auto" is bfloat16 where it is the faster one, else float32."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        return torch.bfloat16 if _bfloat16_pays(device.type) else torch.float32
-    named = getattr(torch, dtype, None)
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
-        raise InputError(f"dtype: {dtype!r} must be auto, float32, bfloat16 or float16")
-    return named
-
-
-def default_device() -> str:
-    """Return cuda, mps or cpu, the first that is there."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-@cache
-def _bfloat16_pays(device: str) -> bool:
-    """Tell whether bfloat16 products are faster here; on processors this is measured, once, in some milliseconds.
-
-    A processor's flags do not tell: AMX multiplies bfloat16 several times faster than float32, while AVX512_BF16
-    without AMX was measured at half of float32's rate.
-    """
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device != "cpu":
-        return False
-    operands = [torch.ones(512, 512), torch.ones(512, 512, dtype=torch.bfloat16)]
-    times: list[list[float]] = [[], []]
-    for _ in range(7):
-        for matrix, spent in zip(operands, times, strict=True):
-            begin = time.perf_counter()
-            torch.mm(matrix, matrix)
-            spent.append(time.perf_counter() - begin)
-    return min(times[1]) < 0.8 * min(times[0])
 
 
 def _find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList]:

@@ -16,21 +16,20 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.embedding import maps_file
 from tp_retrieval.embedding.backbone import Backbone, n_blocks_of
+from tp_retrieval.embedding.batching import Batching
 from tp_retrieval.embedding.forward import Prefix, check_causal, hidden_states, read_prefix
 from tp_retrieval.embedding.postprocess import AffineMap, combine, split
 from tp_retrieval.embedding.readout import read
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.embedding.source import ModelSource
 from tp_retrieval.embedding.template import clean
-from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, batches, collate, length, plain_tokenizer
-from tp_retrieval.errors import InputError, OutOfMemoryError, TruncationWarning
+from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, collate
+from tp_retrieval.errors import InputError, TruncationWarning
 from tp_retrieval.types import Float32Array, Provenance, VectorView, checked_texts
 
 Role = Literal["query", "document"]
 
 DEFAULT_RECIPE = "retrieval"
-_TOKEN_BUDGET = {"cpu": 2048}  # padded tokens a batch: what two cores keep in cache, and what an accelerator wants
-_ACCELERATOR_TOKEN_BUDGET = 32768
 _WINDOW = 4096  # texts that are tokenised and sorted by length together, so that memory does not grow with the input
 
 
@@ -51,8 +50,8 @@ class Embedder:
         self._maps = None if maps is None else tuple(maps)
         self._exits = recipe.exits(backbone.n_blocks)
         self._depth = recipe.depth(backbone.n_blocks)
-        self._budget = _TOKEN_BUDGET.get(backbone.device.type, _ACCELERATOR_TOKEN_BUDGET)
-        self._plain = plain_tokenizer(backbone.tokenizer)
+        self._batching = Batching(backbone.device)
+        self._plain = backbone.plain_tokenizer
         self._max_tokens = min(recipe.max_tokens, backbone.max_positions or recipe.max_tokens)
         self._tokenizers = {
             template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens)
@@ -73,13 +72,15 @@ class Embedder:
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         model_kwargs: dict[str, Any] | None = None,
+        whole: bool = False,
     ) -> Embedder:
         """Load a model only as deep as its recipe reads it.
 
         `model` is a hub id, a folder, a GGUF file or a folder that `save` wrote; None is the embedded default, else the
         hub's SmolLM2-135M-Instruct. `recipe` is a `Recipe`, a name or a JSON file, by default `retrieval`. `dtype` "auto"
-        is bfloat16 where it is faster than float32 here. `model_kwargs` go to transformers as they are. Raises
-        `ModelNotFoundError`, `UnsupportedModelError` or `RecipeError`.
+        is bfloat16 where it is faster than float32 here. `model_kwargs` go to transformers as they are. `whole` loads every
+        block and the LM head at once, for a `Reranker` or for generation to share. Raises `ModelNotFoundError`,
+        `UnsupportedModelError` or `RecipeError`.
         """
         saved = maps_file.read(Path(model)) if model is not None else None
         if saved is not None:
@@ -97,7 +98,7 @@ class Embedder:
         if not isinstance(recipe, Recipe):
             recipe = Recipe.load(recipe or DEFAULT_RECIPE, source.name)
         depth = recipe.depth(n_blocks_of(config))
-        backbone = Backbone.load(source, config, depth, device=device, dtype=dtype)
+        backbone = Backbone.load(source, config, depth, device=device, dtype=dtype, whole=whole)
         if saved is None:
             return cls(backbone, recipe)
         embedder = cls(backbone, recipe, saved.maps, saved.folder.resolve())
@@ -105,9 +106,19 @@ class Embedder:
         return embedder
 
     @property
+    def backbone(self) -> Backbone:
+        """The loaded model, for others to share."""
+        return self._backbone
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe this embedder follows."""
         return self._recipe
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its maps are fitted, and its vectors so of unit length."""
+        return self._maps is not None
 
     @cached_property
     def raw_views(self) -> tuple[VectorView, ...]:
@@ -176,6 +187,15 @@ class Embedder:
         ]
         return Embedder(self._backbone, self._recipe, maps)
 
+    def with_recipe(self, recipe: str | Path | Recipe) -> Embedder:
+        """Return an embedder of the same weights with another recipe; blocks that it needs and are not here are loaded."""
+        if not isinstance(recipe, Recipe):
+            recipe = Recipe.load(recipe, self._backbone.name)
+        backbone = self._backbone
+        if recipe.depth(backbone.n_blocks) > len(backbone.blocks):
+            backbone = backbone.language_model().backbone
+        return Embedder(backbone, recipe)
+
     def save(self, folder: str | Path) -> None:
         """Write recipe.json and maps.safetensors, from which `from_pretrained(folder)` makes this embedder again."""
         if self._maps is None:
@@ -206,36 +226,22 @@ class Embedder:
         return raw if self._maps is None else combine(raw, self.raw_views, self._maps)
 
     def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any]) -> Float32Array:
-        """Return raw vectors of rows of one template; a batch that does not fit in memory is halved, for good."""
+        """Return raw vectors of rows of one template."""
         raw = np.empty((len(rows), self._raw_dimension), dtype=np.float32)
-        waiting = batches(rows, self._budget)[::-1]
-        while waiting:
-            group = waiting.pop()
-            batch = [rows[i] for i in group]
-            try:
-                with self._backbone.lock:
-                    raw[group] = self._forward(batch)
-            except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                if len(group) == 1:
-                    raise OutOfMemoryError(
-                        f"a text of {len(batch[0].ids)} tokens does not fit in memory alone; lower the recipe's max_tokens"
-                    ) from error
-                half = len(group) // 2
-                self._budget = min(self._budget // 2, half * length(batch[0]))
-                waiting += [group[half:], group[:half]]
-                continue
+        for group, vectors in self._batching.run(rows, self._forward):
+            raw[group] = vectors
             bar.update(len(group))
         return raw
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[Row]) -> Float32Array:
         batch = collate(rows).to(self._backbone.device)
-        if batch.prefix not in self._prefixes:
-            self._prefixes[batch.prefix] = read_prefix(self._backbone, batch.prefix, max(self._depth, 1))
-        prefix = self._prefixes[batch.prefix]
-        states = hidden_states(self._backbone, batch, prefix, set(self._exits), self._recipe.prepend)
+        with self._backbone.lock:
+            if batch.prefix not in self._prefixes:
+                self._prefixes[batch.prefix] = read_prefix(self._backbone, batch.prefix, max(self._depth, 1))
+            states = hidden_states(
+                self._backbone, batch, self._prefixes[batch.prefix], set(self._exits), self._recipe.prepend
+            )
         views = [
             read(states[count], batch.last, batch.text, view.readout)
             for count, view in zip(self._exits, self._recipe.views, strict=True)
@@ -252,8 +258,3 @@ class Embedder:
             TruncationWarning,
             stacklevel=4,
         )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    known = ("can't allocate memory", "out of memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in known)

@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from huggingface_hub.constants import ENDPOINT as HUB
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from tp_retrieval.embedding import gguf
@@ -45,6 +52,11 @@ class ModelSource:
             return cls(path.stem, str(gguf.unpacked(path)), given, **options)
         return cls(str(model), str(model), given, **options)
 
+    @property
+    def places_itself(self) -> bool:
+        """Whether the caller's `model_kwargs` say on which devices the weights go."""
+        return "device_map" in self.model_kwargs or "quantization_config" in self.model_kwargs
+
     def config(self) -> Any:
         """Load the configuration; raise `ModelNotFoundError` with the remedy where the model can't be had."""
         with self._explained():
@@ -55,10 +67,11 @@ class ModelSource:
         with self._explained():
             return AutoTokenizer.from_pretrained(self.location, **self._options())
 
-    def weights(self, config: Any, dtype: torch.dtype) -> PreTrainedModel:
-        """Load the weights that the configuration asks for, from safetensors only."""
+    def weights(self, config: Any, dtype: torch.dtype, *, head: bool = False) -> PreTrainedModel:
+        """Load the weights that the configuration asks for, from safetensors only, with or without the LM head."""
+        loader: Any = AutoModelForCausalLM if head else AutoModel
         with self._explained(), _quiet_transformers():
-            model, report = AutoModel.from_pretrained(
+            model, report = loader.from_pretrained(
                 self.location,
                 config=config,
                 dtype=dtype,

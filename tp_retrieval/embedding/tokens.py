@@ -67,17 +67,13 @@ class TemplateTokenizer:
         self._max_tokens = max_tokens
         self._placeholder = tokenizer.bos_token_id or tokenizer.eos_token_id or 0
 
-        def literal(text: str) -> list[int]:
-            return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []
-
-        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        marks = sorted(special | set(tokenizer.all_special_tokens))
+        marks = special_tokens(tokenizer)
         lead, self._before = _split_after_last(template.before, marks)
         self._after, tail = _split_before_first(template.after, marks)
-        self._tail = literal(tail)
-        head = _start_tokens(tokenizer) + literal(template.head)
+        self._tail = literal_ids(tokenizer, tail)
+        head = start_ids(tokenizer) + literal_ids(tokenizer, template.head)
         self._slot = len(head) if template.has_slot else None
-        self._lead = head + [self._placeholder] * template.has_slot + literal(lead)
+        self._lead = head + [self._placeholder] * template.has_slot + literal_ids(tokenizer, lead)
         self.prefix = tuple(head if template.has_slot else self._lead + self._stable_ids())
         room = max_tokens - len(self.rows([""])[0].ids)
         if room < _MIN_TEXT_TOKENS:
@@ -94,11 +90,8 @@ class TemplateTokenizer:
         ids, offsets = encoding.ids, encoding.offsets
         begin = len(self._before)
         blank = begin - len(self._before.rstrip())
-        start, stop = _text_tokens(offsets, begin, begin + length, blank)
-        fixed = len(self._lead) + len(self._tail)
-        keep = min(stop - start, max(stop - start - (fixed + len(ids) - self._max_tokens), 0))
-        while 0 < keep < stop - start and offsets[start + keep][0] < offsets[start + keep - 1][1]:
-            keep -= 1  # a character of several tokens is cut whole
+        start, stop = tokens_between(offsets, begin, begin + length, blank)
+        keep = tokens_kept(offsets[start:stop], len(self._lead) + len(ids) + len(self._tail) - self._max_tokens)
         cut = stop - start - keep
         ids = self._lead + ids[: start + keep] + ids[stop:] + self._tail
         if len(ids) > self._max_tokens:
@@ -130,19 +123,6 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return plain
 
 
-def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
-    """Group row numbers so that rows of like length share a batch of at most `budget` padded tokens, longest first."""
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].prefix, len(rows[i].ids)), reverse=True)
-    groups: list[list[int]] = []
-    for i in order:
-        group = groups[-1] if groups else []
-        if group and rows[group[0]].prefix == rows[i].prefix and (len(group) + 1) * length(rows[group[0]]) <= budget:
-            group.append(i)
-        else:
-            groups.append([i])
-    return groups
-
-
 def collate(rows: Sequence[Row]) -> TokenBatch:
     """Pad rows of one template and one prefix on the right, without the prefix."""
     skip = rows[0].prefix
@@ -154,22 +134,36 @@ def collate(rows: Sequence[Row]) -> TokenBatch:
     return TokenBatch(tuple(rows[0].ids[:skip]), ids, slot, last, text)
 
 
-def length(row: Row) -> int:
-    """Return how many of a row's tokens a forward pass has to run."""
-    return len(row.ids) - row.prefix
-
-
-def _text_tokens(offsets: Sequence[tuple[int, int]], begin: int, end: int, blank: int) -> tuple[int, int]:
+def tokens_between(offsets: Sequence[tuple[int, int]], begin: int, end: int, blank: int) -> tuple[int, int]:
     """Return the range of tokens that lie in the characters begin..end.
 
-    The first may have swallowed some of the `blank` characters of white space before the text; any other token across
-    a border is template.
+    The first may have swallowed some of the `blank` characters of white space before them; any other token across a
+    border is template.
     """
     inside = [i for i, (a, b) in enumerate(offsets) if begin - blank <= a < b <= end and b > begin]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
-def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def tokens_kept(offsets: Sequence[tuple[int, int]], excess: int) -> int:
+    """Return how many of a text's tokens stay if `excess` must go; a character of several tokens goes whole."""
+    keep = len(offsets) - min(max(excess, 0), len(offsets))
+    while 0 < keep < len(offsets) and offsets[keep][0] < offsets[keep - 1][1]:
+        keep -= 1
+    return keep
+
+
+def literal_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a template's own words, in which special tokens are special."""
+    return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return how a tokenizer's special tokens are written."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return sorted(added | set(tokenizer.all_special_tokens))
+
+
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return what the tokenizer puts before a text by its own convention, such as a BOS token."""
     bare = list(tokenizer("a", add_special_tokens=False).input_ids)
     full = list(tokenizer("a").input_ids)

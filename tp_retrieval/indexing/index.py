@@ -25,7 +25,16 @@ from tp_retrieval.indexing.kinds import Tuning, check_kind
 from tp_retrieval.indexing.searching import DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.verify import Verification, verify
-from tp_retrieval.types import Document, Float32Array, HasProvenance, Hit, TextEmbedder, VectorView, checked_texts
+from tp_retrieval.types import (
+    Document,
+    Float32Array,
+    HasProvenance,
+    Hit,
+    HitReranker,
+    TextEmbedder,
+    VectorView,
+    checked_texts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -293,6 +302,7 @@ class Index:
         min_score: float | None = None,
         dense_weight: float = DENSE_WEIGHT,
         fusion: Fusion = "convex",
+        rerank: HitReranker | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return the k best documents for a query, best first; a list of queries gives a list of lists.
 
@@ -300,9 +310,9 @@ class Index:
         `mode` "dense" scores by cosine, "lexical" by BM25, "hybrid" fuses both over the union of their candidates with
         `dense_weight` (0 to 1), by `fusion` "convex" or "reciprocal-rank". `mmr` chooses hits that are unlike each other,
         from 1 (only relevance) to 0 (only variety). `min_score` leaves out hits that score lower. Equal scores keep the
-        order of adding.
+        order of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k, before k are taken.
         """
-        search = Search(k, where, mode, mmr, min_score, dense_weight, fusion)
+        search = Search(k, where, mode, mmr, min_score, dense_weight, fusion, rerank)
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
         vectors = None if search.mode == "lexical" or search.k == 0 else self._embed("queries", texts, False)
         with self._lock, self._store.snapshot():
@@ -310,6 +320,8 @@ class Index:
             among = self._image.matching(search.condition)
             units = [None] * len(texts) if vectors is None else self._image.mapped(vectors)
             results = [self._searcher.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
+        if rerank is not None:
+            results = rerank.rerank(texts, results, k)
         return results[0] if isinstance(query, str) else results
 
     def search_by_vector(

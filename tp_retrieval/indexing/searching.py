@@ -15,7 +15,7 @@ from tp_retrieval.indexing.facts import Seqs
 from tp_retrieval.indexing.filters import Condition, parsed
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.store import Store
-from tp_retrieval.types import Float32Array, Hit
+from tp_retrieval.types import Float32Array, Hit, HitReranker
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Fusion = Literal["convex", "reciprocal-rank"]
@@ -36,6 +36,7 @@ class SearchOptions(TypedDict, total=False):
     min_score: float | None
     dense_weight: float
     fusion: Fusion
+    rerank: HitReranker | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Search:
     min_score: float | None = None
     dense_weight: float = DENSE_WEIGHT
     fusion: Fusion = "convex"
+    rerank: HitReranker | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, (int, np.integer)) or isinstance(self.k, bool) or self.k < 0:
@@ -63,6 +65,15 @@ class Search:
         _ = self.condition  # what is wrong in it is told before anything is embedded
         if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
             raise InputError(f"min_score: {self.min_score!r} must be a number")
+        if self.rerank is not None and not isinstance(self.rerank, HitReranker):
+            raise InputError(f"rerank: {self.rerank!r} must be a reranker, such as Reranker(index.embedder)")
+        if self.rerank is not None and self.mmr is not None:
+            raise InputError("mmr: choose either hits unlike each other or reranked ones; rerank would undo mmr's order")
+
+    @property
+    def count(self) -> int:
+        """How many rows to find: k, or as many as are reranked before k are taken."""
+        return self.k if self.rerank is None or self.k == 0 else max(self.k, self.rerank.depth)
 
     @cached_property
     def condition(self) -> Condition | None:
@@ -86,7 +97,7 @@ class Searcher:
     def hits(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
         """Return the hits for a query: its text, its mapped unit vector `(dimension,)`, and the rows a filter keeps."""
         there = len(self._image) if among is None else len(among)
-        k = min(search.k, there)
+        k = min(search.count, there)
         wanted = k if search.mmr is None else min(max(_CANDIDATES, k), there)
         if k == 0:
             return []

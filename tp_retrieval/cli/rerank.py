@@ -1,0 +1,53 @@
+"""`tp-retrieval rerank`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from tp_retrieval.cli.output import Json, Model, excerpt, print_json
+from tp_retrieval.cli.sources import read_texts
+
+
+class MethodName(StrEnum):
+    """How the language model judges a document."""
+
+    query_likelihood = "query-likelihood"
+    yes_no = "yes-no"
+    choice = "choice"
+    embedding = "embedding"
+
+
+def rerank(
+    query: Annotated[str, typer.Argument(help="What the texts shall answer.")],
+    file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
+    method: Annotated[MethodName, typer.Option(help="How to judge.")] = MethodName.query_likelihood,
+    top: Annotated[int | None, typer.Option("-n", "--top-n", min=1, help="Number of texts; by default all.")] = None,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """Order a file's texts by how well they answer a query, best first."""
+    texts = read_texts(file)
+
+    from tp_retrieval import Reranker
+
+    reranker = Reranker.from_pretrained(model, method=method.value)
+    scores = reranker.score(query, texts, show_progress=sys.stderr.isatty())
+    order = [int(i) for i in np.argsort(-scores, kind="stable")][:top]
+    ranked = [{"rank": rank, "score": float(scores[i]), "line": i + 1, "text": texts[i]} for rank, i in enumerate(order, 1)]
+    if as_json:
+        print_json({"query": query, "method": method.value, "texts": ranked})
+        return
+    console = Console()
+    console.print(Text(query, style="bold"))
+    for i, rank in zip(order, range(1, len(order) + 1), strict=True):
+        console.print(Text(f"{rank}. ", style="bold"), Text(f"text {i + 1}, score {scores[i]:.2f}", style="dim"), sep="")
+        console.print(Padding(Text(excerpt(texts[i])), (0, 0, 0, 3)))

@@ -1,0 +1,1 @@
+"""Hits -> hits in a better order, by a second look at query and document together."""
