@@ -47,6 +47,12 @@ def cut(text: str, tokens: int, embedder: Embedder) -> str:
     return " ".join(words[:low])
 
 
+def documents(folder: Path, tokens: int, counter: Embedder) -> list[Document]:
+    """Return a set's documents, title and text cut at a number of the model's tokens."""
+    titled = ((d["_id"], f"{d.get('title') or ''}\n{d['text']}".strip() or ".") for d in lines(folder / "corpus.jsonl"))
+    return [Document(cut(text, tokens, counter), {}, id_) for id_, text in titled]
+
+
 class Trained:
     """A sentence-transformers model as an index's embedder."""
 
@@ -66,15 +72,13 @@ def score(
     folder: Path, embedder: TextEmbedder, counter: Embedder, tokens: int, maps: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield, for each map, nDCG@10 by way of searching; `counter` counts the tokens at which texts are cut."""
-    titled = ((d["_id"], f"{d.get('title') or ''}\n{d['text']}".strip() or ".") for d in lines(folder / "corpus.jsonl"))
-    documents = [Document(cut(text, tokens, counter), {}, id_) for id_, text in titled]
     rows = [line.split("\t") for line in (folder / "qrels.tsv").read_text().split("\n")[1:] if line]
     qrels = [ir_measures.Qrel(query, document, int(grade)) for query, document, grade in rows]
     judged = {qrel.query_id for qrel in qrels}
     queries = {q["_id"]: q["text"] for q in lines(folder / "queries.jsonl") if q["_id"] in judged}
 
     with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder, kind="flat") as index:
-        index.add(documents, show_progress=True)
+        index.add(documents(folder, tokens, counter), show_progress=True)
         for postprocess in maps or [None]:
             index.rebuild(postprocess=postprocess)
             yield postprocess or "+".join(index.info().fitted), judge(index, queries, qrels)

@@ -1,0 +1,188 @@
+"""nDCG@10 of words, vectors and both, and of each reranked by the same model, on folders in BEIR's layout.
+
+Run: python benchmarks/reranking.py FOLDER... [--trec FILE] [--method NAME]... [--chat] [--calibrate] [--queries N]
+     [--depth 20 --depth 50] [--weight 0.5]... [--keep FOLDER]
+
+Every pair of query and document among the first hits of the three ways is scored once, then reranked by `Reranker` at each
+depth and weight. Intervals are 95% bootstrap intervals over queries; those of a gain are paired. `--trec` is a file of
+`{"query", "positive", "negative"}` lines; its questions that have both are scored by MRR. `--keep` keeps the indexes for
+the next run. Prints tables and writes benchmarks/results/reranking.json.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+from retrieval import ROOT, documents, lines
+from rich.console import Console
+from rich.table import Table
+
+from tp_retrieval import Embedder, Hit, Index, Reranker
+from tp_retrieval.reranking.reranker import METHODS
+
+NDCG = ir_measures.nDCG @ 10
+WAYS = {"words": "lexical", "vectors": "dense", "both": "hybrid"}
+Hits = dict[str, list[Hit]]
+
+
+class Known:
+    """A scorer that looks scores up, so that one pass over the pairs serves every depth and weight."""
+
+    def __init__(self, scores: Mapping[tuple[str, str], float]) -> None:
+        self._scores = scores
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]], *, show_progress: bool = False) -> np.ndarray:
+        """Return the pairs' scores."""
+        return np.array([self._scores[pair] for pair in pairs], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A set's judged queries, their judgements, and the first hits of each way of searching."""
+
+    name: str
+    queries: dict[str, str]
+    qrels: list[ir_measures.Qrel]
+    found: dict[str, Hits]
+
+    def ndcg(self, hits: Hits) -> np.ndarray:
+        """Return each query's nDCG@10 in percent."""
+        run = [ir_measures.ScoredDoc(q, str(hit.document.id), -hit.rank) for q, ranked in hits.items() for hit in ranked]
+        values = {metric.query_id: metric.value for metric in ir_measures.iter_calc([NDCG], self.qrels, run)}
+        return np.array([100 * values.get(query, 0.0) for query in self.queries])
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95% bootstrap interval of a mean."""
+    dice = np.random.default_rng(0)
+    means = values[dice.integers(0, len(values), (10_000, len(values)))].mean(axis=1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def load(folder: Path, embedder: Embedder, place: Path, depth: int, count: int | None) -> Task:
+    """Search a set's judged queries, or some of them, in an index that is made if it is not there."""
+    qrels = [line.split("\t") for line in (folder / "qrels.tsv").read_text().split("\n")[1:] if line]
+    judged = {query for query, _, _ in qrels}
+    queries = {q["_id"]: q["text"] for q in lines(folder / "queries.jsonl") if q["_id"] in judged}
+    if count is not None and count < len(queries):
+        queries = {query: queries[query] for query in random.Random(0).sample(sorted(queries), count)}
+    made = (place / folder.name).exists()
+    with (Index.open if made else Index.create)(place / folder.name, embedder) as index:
+        if not made:
+            index.add(documents(folder, 256, embedder), show_progress=True)
+            index.rebuild()
+        found = {
+            name: dict(zip(queries, index.search(list(queries.values()), depth, mode=mode), strict=True))
+            for name, mode in WAYS.items()
+        }
+    judgements = [ir_measures.Qrel(q, document, int(grade)) for q, document, grade in qrels if q in queries]
+    return Task(folder.name, queries, judgements, found)
+
+
+def rerank(task: Task, reranker: Reranker, hits: Hits, depth: int) -> Hits:
+    """Rerank the first `depth` hits of each query; the others stay behind them."""
+    first = [ranked[:depth] for ranked in hits.values()]
+    ordered = reranker.rerank(list(task.queries.values()), first)
+    return {q: new + old[depth:] for (q, old), new in zip(hits.items(), ordered, strict=True)}
+
+
+def measure(task: Task, reranker: Reranker, weights: Sequence[float], depths: Sequence[int]) -> list[dict[str, object]]:
+    """Return one record a way, depth and weight."""
+    pairs = {
+        (task.queries[q], hit.document.text) for found in task.found.values() for q, hits in found.items() for hit in hits
+    }
+    begin = time.perf_counter()
+    ordered = sorted(pairs)
+    scores = dict(zip(ordered, reranker.score_pairs(ordered, show_progress=True).tolist(), strict=True))
+    minutes = (time.perf_counter() - begin) / 60
+    records: list[dict[str, object]] = []
+    for way, hits in task.found.items():
+        before = task.ndcg(hits)
+        records.append({"set": task.name, "way": way, "depth": 0, "ndcg@10": before.mean(), "interval": interval(before)})
+        for depth in depths:
+            for weight in weights:
+                after = task.ndcg(rerank(task, Reranker(method=Known(scores), weight=weight), hits, depth))
+                record = {"set": task.name, "way": way, "depth": depth, "weight": weight, "ndcg@10": after.mean()}
+                record |= {"interval": interval(after), "gain": interval(after - before)}
+                records.append(record | {"pairs": len(pairs), "minutes": minutes})
+    return records
+
+
+def mrr(file: Path, reranker: Reranker) -> dict[str, object]:
+    """Return the mean reciprocal rank of the first right answer, ties broken against it."""
+    asked = [row for row in lines(file) if row["positive"] and row["negative"]]
+    found = []
+    pairs = [(row["query"], text) for row in asked for text in [*row["negative"], *row["positive"]]]
+    scores = iter(reranker.score_pairs(pairs))
+    for row in asked:
+        wrong = [next(scores) for _ in row["negative"]]
+        right = max(next(scores) for _ in row["positive"])
+        found.append(100 / (1 + sum(score >= right for score in wrong)))
+    return {"set": file.stem, "questions": len(asked), "mrr": float(np.mean(found)), "interval": interval(np.array(found))}
+
+
+def show(records: Sequence[Mapping[str, object]], weights: Sequence[float]) -> Table:
+    """Return the records of a set and method as a table: a row a way and depth, a column a weight."""
+    table = Table("set", "hits of", "reranked", "before", *(f"weight {weight}" for weight in weights))
+    for before in (r for r in records if r["depth"] == 0):
+        rows: dict[object, list[str]] = {}
+        for r in records:
+            if r["way"] == before["way"] and r["depth"]:
+                low, high = r["gain"]
+                rows.setdefault(r["depth"], []).append(f"{r['ndcg@10']:.1f} ({low:+.1f} {high:+.1f})")
+        for depth, cells in rows.items():
+            low, high = before["interval"]
+            table.add_row(
+                str(before["set"]),
+                str(before["way"]),
+                f"{depth}",
+                f"{before['ndcg@10']:.1f} [{low:.1f} {high:.1f}]",
+                *cells,
+            )
+    return table
+
+
+def main() -> None:
+    """Measure, print tables, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--trec", type=Path)
+    parser.add_argument("--method", action="append", choices=METHODS, help="may be given several times; by default all")
+    parser.add_argument("--chat", action="store_true")
+    parser.add_argument("--calibrate", action="store_true")
+    parser.add_argument("--queries", type=int, help="so many of each set's, drawn once")
+    parser.add_argument("--depth", type=int, action="append")
+    parser.add_argument("--weight", type=float, action="append")
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/reranking.json")
+    arguments = parser.parse_args()
+    depths, weights = arguments.depth or [20, 50], arguments.weight or [0.3, 0.5, 0.7, 1.0]
+    embedder = Embedder.from_pretrained(arguments.model)
+    records: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        place = arguments.keep or Path(temporary)
+        tasks = [load(folder, embedder, place, max(depths), arguments.queries) for folder in arguments.folders]
+    for method in arguments.method or METHODS:
+        options = {"chat": arguments.chat, "calibrate": arguments.calibrate} if method != "embedding" else {}
+        reranker = Reranker(embedder, method=method, **options)
+        for task in tasks:
+            measured = measure(task, reranker, weights, depths)
+            Console(width=160).print(f"{method} {options}", show(measured, weights))
+            records += [record | {"method": method} | options for record in measured]
+        if arguments.trec:
+            records.append(mrr(arguments.trec, reranker) | {"method": method} | options)
+            Console(width=160).print(records[-1])
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(records, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Documents a second of query-likelihood reranking: this project, a plain loop, and plain batches; same weights, one run.
+
+Run: python benchmarks/reranking_speed.py [--repeats 3] [--documents 50] [--tokens 200]
+
+The documents are passages of examples/data/python-faq. "Loop" runs one document at a time through transformers,
+"batched" pads them in batches of 8 and 16, as most rerankers do; both compute logits everywhere and read the query's. Sides
+alternate within each repeat, medians are reported, and the scores are compared. The last column is the arithmetic of
+the documents' and queries' own tokens as a share of what a plain matrix product reaches here.
+"""
+
+import argparse
+import json
+import statistics
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from speed import ROOT, corpus, matrix_product_rate, seconds
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tp_retrieval import Embedder, Reranker
+from tp_retrieval.embedding import gguf
+from tp_retrieval.reranking.query_likelihood import QueryLikelihood
+
+QUERY = "Why are floating-point calculations so inaccurate?"
+BEFORE, AFTER = QueryLikelihood().prompt.split("{document}")
+ASKED = AFTER.replace("{query}", QUERY)
+
+
+class Plain:
+    """The same score with transformers and nothing else."""
+
+    def __init__(self, folder: str) -> None:
+        self._model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self._asked = len(self._tokenizer(" " + QUERY).input_ids)
+
+    def score(self, documents: list[str], size: int) -> np.ndarray:
+        """Return mean log-likelihoods, in batches of `size` padded on the left."""
+        scores = []
+        for begin in range(0, len(documents), size):
+            texts = [BEFORE + document + ASKED for document in documents[begin : begin + size]]
+            batch = self._tokenizer(texts, return_tensors="pt", padding=True)
+            with torch.inference_mode():
+                told = self._model(**batch).logits[:, :-1].log_softmax(dim=-1)
+            told = told.gather(2, batch["input_ids"][:, 1:, None])[:, -self._asked :, 0]
+            scores.append(told.mean(dim=1).numpy())
+        return np.concatenate(scores)
+
+
+def passages(embedder: Embedder, count: int, tokens: int) -> list[str]:
+    """Return passages of about so many tokens."""
+    words = " ".join(corpus()[1]).split()
+    found: list[str] = []
+    begin = 0
+    while len(found) < count:
+        end = begin + tokens // 2
+        while embedder.count_tokens(" ".join(words[begin:end])) < tokens:
+            end += 1
+        found.append(" ".join(words[begin:end]))
+        begin = (begin + len(words) // count) % (len(words) - tokens)
+    return found
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--documents", type=int, default=50)
+    parser.add_argument("--tokens", type=int, default=200)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    file = gguf.embedded_model()
+    if file is None:
+        raise SystemExit(f"the embedded model is missing: {gguf.EMBEDDED_INSTALL}")
+    embedder = Embedder.from_pretrained(dtype="float32", whole=True)
+    reranker, plain = Reranker(embedder), Plain(str(gguf.unpacked(file)))
+    documents = passages(embedder, arguments.documents, arguments.tokens)
+    sides: dict[str, Callable[[], np.ndarray]] = {
+        "tp_retrieval": partial(reranker.score, QUERY, documents),
+        "transformers, loop": partial(plain.score, documents, 1),
+        "transformers, batches of 8": partial(plain.score, documents, 8),
+        "transformers, batches of 16": partial(plain.score, documents, 16),
+    }
+    reranker.score(QUERY, documents[:4])
+    spent: dict[str, list[float]] = {side: [] for side in sides}
+    scores: dict[str, np.ndarray] = {}
+    for _ in range(arguments.repeats):
+        for side, call in sides.items():
+            spent[side].append(seconds(lambda call=call, side=side: scores.update({side: call()})))
+    rate = matrix_product_rate(torch.float32)
+    weights = sum(p.numel() for block in embedder.backbone.blocks for p in block.parameters() if p.dim() == 2)
+    tokens = sum(embedder.count_tokens(document + ASKED) for document in documents)
+    table = Table("side", "documents/s", "ratio", "largest difference", "of matrix rate")
+    records = []
+    ours = statistics.median(spent["tp_retrieval"])
+    for side, times in spent.items():
+        median = statistics.median(times)
+        difference = float(np.abs(scores[side] - scores["tp_retrieval"]).max())
+        share = 2.0 * weights * tokens / median / rate
+        table.add_row(side, f"{len(documents) / median:.2f}", f"{median / ours:.2f}", f"{difference:.0e}", f"{share:.0%}")
+        records.append(
+            {"side": side, "documents_per_second": len(documents) / median, "ratio": median / ours, "share": share}
+        )
+    Console(width=110).print(table)
+    print(f"matrix product float32: {rate / 1e9:.0f} GFLOP/s; {tokens} tokens")
+    output = ROOT / "benchmarks/results/reranking_speed.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({"torch": torch.__version__, "records": records}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
