@@ -172,7 +172,7 @@ def main() -> None:
         tasks = [load(folder, embedder, place, max(depths), arguments.queries) for folder in arguments.folders]
     for method in arguments.method or METHODS:
         options = {"chat": arguments.chat, "calibrate": arguments.calibrate} if method != "embedding" else {}
-        reranker = Reranker(embedder, method=method, **options)
+        reranker = Reranker(embedder.with_recipe("sts") if method == "embedding" else embedder, method=method, **options)
         for task in tasks:
             measured = measure(task, reranker, weights, depths)
             Console(width=160).print(f"{method} {options}", show(measured, weights))

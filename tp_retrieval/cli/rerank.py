@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tp_retrieval.cli.output import Json, Model, excerpt, print_json
 from tp_retrieval.cli.sources import read_texts
+from tp_retrieval.errors import InputError
 
 
 class MethodName(StrEnum):
@@ -32,6 +33,7 @@ def rerank(
     method: Annotated[MethodName, typer.Option(help="How to judge.")] = MethodName.query_likelihood,
     top: Annotated[int | None, typer.Option("-n", "--top-n", min=1, help="Number of texts; by default all.")] = None,
     model: Model = None,
+    recipe: Annotated[str | None, typer.Option(help="Of the method embedding; by default `sts`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Order a file's texts by how well they answer a query, best first."""
@@ -39,7 +41,12 @@ def rerank(
 
     from tp_retrieval import Reranker
 
-    reranker = Reranker.from_pretrained(model, method=method.value)
+    if recipe is None:
+        reranker = Reranker.from_pretrained(model, method=method.value)
+    elif method is MethodName.embedding:
+        reranker = Reranker.from_pretrained(model, method=method.value, recipe=recipe)
+    else:
+        raise InputError("--recipe: only the method embedding follows one")
     scores = reranker.score(query, texts, show_progress=sys.stderr.isatty())
     order = [int(i) for i in np.argsort(-scores, kind="stable")][:top]
     ranked = [{"rank": rank, "score": float(scores[i]), "line": i + 1, "text": texts[i]} for rank, i in enumerate(order, 1)]

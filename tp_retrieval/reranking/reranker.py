@@ -32,6 +32,8 @@ PROMPTED: Mapping[str, type[QueryLikelihood | YesNo | Choice]] = {
 }
 METHODS = (*PROMPTED, "embedding")
 DEFAULT_METHOD = "query-likelihood"
+SECOND_LOOK = "sts"
+"""The recipe of the method "embedding", where none is named."""
 
 WEIGHT = 0.7
 """Share of the rerank score in the fused one; `benchmarks/reranking.py` measures it."""
@@ -103,9 +105,11 @@ class Reranker:
     ) -> Reranker:
         """Load a model to rerank with; `model` and its options are what `Embedder.from_pretrained` takes.
 
-        To share the weights with an embedder, give that to `Reranker` instead.
+        Method "embedding" follows the recipe `sts` if none is given. To share the weights with an embedder, give that to
+        `Reranker` instead.
         """
-        given: dict[str, Any] = dict(options)
+        given: dict[str, Any] = {"recipe": SECOND_LOOK} if method == "embedding" else {}
+        given |= options
         asked = {name: given.pop(name) for name in PromptOptions.__annotations__ if name in given}
         embedder = Embedder.from_pretrained(model, whole=method != "embedding", **given)
         return cls(embedder, method=method, weight=weight, depth=depth, **asked)
