@@ -63,6 +63,27 @@ def test_a_threshold_keeps_the_hits_at_or_above_it(index, mode):
     assert index.search("red apple", 10, mode=mode, min_score=1e9, mmr=0.5) == []
 
 
+@pytest.mark.parametrize("mode", ["dense", "hybrid", "lexical"])
+def test_ids_restrict_a_search_beside_a_filter(index, mode):
+    names = ["6", "1", "nowhere", "3", "1"]
+    found = index.search("red river", 10, mode=mode, ids=names)
+    assert {hit.document.id for hit in found} == {"6", "1", "3"}
+    assert found[0].document.id == "6"
+    only = index.search("red river", 10, mode=mode, ids=names, where={"n": {"$lt": 4}})
+    assert {hit.document.id for hit in only} == {"1", "3"}
+    assert index.search("red river", 10, mode=mode, ids=[]) == []
+
+
+def test_ids_restrict_a_search_by_vector(index, toy):
+    vector = toy.embed_queries(["red apple"])[0]
+    assert [hit.document.id for hit in index.search_by_vector(vector, 5, ids=["5", "2"])] == ["2", "5"]
+
+
+def test_mmr_chooses_among_as_many_candidates_as_asked(index):
+    assert [hit.document.id for hit in index.search("red apple", 2, mode="dense", mmr=0.0, candidates=3)] == ["0", "2"]
+    assert index.search("red apple", 2, mode="dense", mmr=0.0)[1].document.id not in ("1", "2")
+
+
 def test_options_work_for_lists_of_queries(index):
     queries = ["red apple", "cat"]
     options = {"where": {"n": {"$gte": 2}}, "mmr": 0.4, "mode": "hybrid"}

@@ -22,7 +22,7 @@ from tp_retrieval.indexing.forking import guard
 from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.kinds import Tuning, check_kind
-from tp_retrieval.indexing.searching import DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
+from tp_retrieval.indexing.searching import CANDIDATES, DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.verify import Verification, verify
 from tp_retrieval.types import (
@@ -297,27 +297,31 @@ class Index:
         k: int = 10,
         *,
         where: Where | None = None,
+        ids: Sequence[str] | None = None,
         mode: Mode = "hybrid",
         mmr: float | None = None,
         min_score: float | None = None,
         dense_weight: float = DENSE_WEIGHT,
         fusion: Fusion = "convex",
+        candidates: int = CANDIDATES,
         rerank: HitReranker | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return the k best documents for a query, best first; a list of queries gives a list of lists.
 
-        `where` keeps documents whose metadata fit, such as `{"year": {"$gte": 2020}}`; there are k hits whenever k fit.
+        `where` keeps documents whose metadata fit, such as `{"year": {"$gte": 2020}}`; there are k hits whenever k fit;
+        `ids` keeps those named.
         `mode` "dense" scores by cosine, "lexical" by BM25, "hybrid" fuses both over the union of their candidates with
         `dense_weight` (0 to 1), by `fusion` "convex" or "reciprocal-rank". `mmr` chooses hits that are unlike each other,
-        from 1 (only relevance) to 0 (only variety). `min_score` leaves out hits that score lower. Equal scores keep the
+        from 1 (only relevance) to 0 (only variety). `candidates` is how many rows each side brings to a hybrid search, and
+        `mmr` chooses from, if k is not more. `min_score` leaves out hits that score lower. Equal scores keep the
         order of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k, before k are taken.
         """
-        search = Search(k, where, mode, mmr, min_score, dense_weight, fusion, rerank)
+        search = Search(k, where, ids, mode, mmr, min_score, dense_weight, fusion, candidates, rerank)
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
         vectors = None if search.mode == "lexical" or search.k == 0 else self._embed("queries", texts, False)
         with self._lock, self._store.snapshot():
             self._image.refresh()
-            among = self._image.matching(search.condition)
+            among = self._searcher.among(search)
             units = [None] * len(texts) if vectors is None else self._image.mapped(vectors)
             results = [self._searcher.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
         if rerank is not None:
@@ -330,15 +334,17 @@ class Index:
         k: int = 10,
         *,
         where: Where | None = None,
+        ids: Sequence[str] | None = None,
         mmr: float | None = None,
         min_score: float | None = None,
+        candidates: int = CANDIDATES,
     ) -> list[Hit]:
         """Return the k documents nearest to a raw query vector `(dimension,)`, as the index's embedder gives it."""
-        search = Search(k, where, "dense", mmr, min_score)
+        search = Search(k, where, ids, "dense", mmr, min_score, candidates=candidates)
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
         with self._lock, self._store.snapshot():
             self._image.refresh()
-            among = self._image.matching(search.condition)
+            among = self._searcher.among(search)
             return self._searcher.hits(search, "", self._image.mapped(raw)[0], among)
 
     def info(self) -> IndexInfo:

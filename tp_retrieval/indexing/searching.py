@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -15,7 +15,7 @@ from tp_retrieval.indexing.facts import Seqs
 from tp_retrieval.indexing.filters import Condition, parsed
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.store import Store
-from tp_retrieval.types import Float32Array, Hit, HitReranker
+from tp_retrieval.types import Float32Array, Hit, HitReranker, checked_texts
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Fusion = Literal["convex", "reciprocal-rank"]
@@ -24,18 +24,21 @@ Where = Mapping[str, Any]
 DENSE_WEIGHT = 0.4
 """Dense share of a hybrid score; `benchmarks/retrieval.py` measures it."""
 
-_CANDIDATES = 100  # rows that each side brings to a hybrid search, and that MMR chooses from, if k is not more
+CANDIDATES = 100
+"""Rows that each side brings to a hybrid search, and that MMR chooses from."""
 
 
 class SearchOptions(TypedDict, total=False):
     """What `Index.search` takes by name."""
 
     where: Where | None
+    ids: Sequence[str] | None
     mode: Mode
     mmr: float | None
     min_score: float | None
     dense_weight: float
     fusion: Fusion
+    candidates: int
     rerank: HitReranker | None
 
 
@@ -45,16 +48,19 @@ class Search:
 
     k: int
     where: Where | None = None
+    ids: Sequence[str] | None = None
     mode: Mode = "hybrid"
     mmr: float | None = None
     min_score: float | None = None
     dense_weight: float = DENSE_WEIGHT
     fusion: Fusion = "convex"
+    candidates: int = CANDIDATES
     rerank: HitReranker | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, (int, np.integer)) or isinstance(self.k, bool) or self.k < 0:
-            raise InputError(f"k: {self.k!r} must be a whole number from 0")
+        for name, number in (("k", self.k), ("candidates", self.candidates)):
+            if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 0:
+                raise InputError(f"{name}: {number!r} must be a whole number from 0")
         if self.mode not in ("hybrid", "dense", "lexical"):
             raise InputError(f"mode: {self.mode!r} must be hybrid, dense or lexical")
         if self.fusion not in ("convex", "reciprocal-rank"):
@@ -62,9 +68,14 @@ class Search:
         for name, value in (("dense_weight", self.dense_weight), ("mmr", 0 if self.mmr is None else self.mmr)):
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise InputError(f"{name}: {value!r} must be from 0 to 1")
+        if self.ids is not None:
+            checked_texts(self.ids, "ids")
         _ = self.condition  # what is wrong in it is told before anything is embedded
         if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
             raise InputError(f"min_score: {self.min_score!r} must be a number")
+        self._check_rerank()
+
+    def _check_rerank(self) -> None:
         if self.rerank is not None and not isinstance(self.rerank, HitReranker):
             raise InputError(f"rerank: {self.rerank!r} must be a reranker, such as Reranker(index.embedder)")
         if self.rerank is not None and self.mmr is not None:
@@ -94,11 +105,19 @@ class Searcher:
         self._store = store
         self._image = image
 
+    def among(self, search: Search) -> Seqs | None:
+        """Return the rows that a search is restricted to, None for all of them."""
+        matching = self._image.matching(search.condition)
+        if search.ids is None:
+            return matching
+        named = self._store.seqs_of(search.ids)
+        return named if matching is None else np.intersect1d(named, matching, assume_unique=True)
+
     def hits(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
         """Return the hits for a query: its text, its mapped unit vector `(dimension,)`, and the rows a filter keeps."""
         there = len(self._image) if among is None else len(among)
         k = min(search.count, there)
-        wanted = k if search.mmr is None else min(max(_CANDIDATES, k), there)
+        wanted = k if search.mmr is None else min(max(search.candidates, k), there)
         if k == 0:
             return []
         if search.mode == "lexical" or unit is None:
@@ -117,7 +136,7 @@ class Searcher:
         return self._documents(found)
 
     def _hybrid(self, search: Search, text: str, unit: Float32Array, wanted: int, among: Seqs | None) -> list[_Found]:
-        count = max(_CANDIDATES, wanted)
+        count = max(search.candidates, wanted)
         near = self._image.search(unit, count, among)
         words = self._store.fulltext.search(text, count, among)
         words |= self._store.fulltext.scores(text, [seq for seq, _ in near if seq not in words])

@@ -231,6 +231,15 @@ class Store:
             found |= {str(document.id): document for _, document in self._documents(f"id IN ({marks(part)})", part)}
         return found
 
+    def seqs_of(self, ids: Sequence[str]) -> Seqs:
+        """Return the rows of the ids that exist, ascending."""
+        found: list[int] = []
+        for part in chunks(list(dict.fromkeys(ids))):
+            found += [
+                row[0] for row in self.database.execute(f"SELECT seq FROM documents WHERE id IN ({marks(part)})", part)
+            ]
+        return np.array(sorted(found), dtype=np.int64)
+
     def documents_by_seq(self, seqs: Sequence[int]) -> dict[int, Document]:
         """Return the documents of rows."""
         found: dict[int, Document] = {}

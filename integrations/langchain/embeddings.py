@@ -1,0 +1,83 @@
+"""A frozen language model as LangChain `Embeddings`."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from tp_retrieval.integrations.worker import Worker
+
+from tp_retrieval import Embedder, Recipe
+from tp_retrieval.types import Float32Array
+
+
+class TPEmbeddings(BaseModel, Embeddings):
+    """Embed queries and documents, each through the recipe's own template.
+
+    `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted embedder,
+    whose vectors are mapped; None is the embedded default. It is loaded when first needed. Vectors are of unit length.
+    Asynchronous calls run on a thread of their own.
+    """
+
+    model_name: str | None = Field(default=None, alias="model")
+    recipe: str | dict[str, Any] | None = None
+    device: str | None = None
+    dtype: str = "auto"
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    show_progress: bool = False
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    _embedder: Embedder | None = PrivateAttr(default=None)
+    _loading: Lock = PrivateAttr(default_factory=Lock)
+    _worker: Worker = PrivateAttr(default_factory=Worker)
+
+    @classmethod
+    def from_embedder(cls, embedder: Embedder, *, show_progress: bool = False) -> TPEmbeddings:
+        """Wrap an embedder that is loaded already."""
+        self = cls(model=embedder.backbone.origin, recipe=embedder.recipe.to_dict(), show_progress=show_progress)
+        self._embedder = embedder
+        return self
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder behind, loaded when it is first needed."""
+        with self._loading:
+            if self._embedder is None:
+                self._embedder = Embedder.from_pretrained(
+                    self.model_name,
+                    recipe=Recipe.from_dict(self.recipe) if isinstance(self.recipe, dict) else self.recipe,
+                    device=self.device,
+                    dtype=self.dtype,
+                    revision=self.revision,
+                    local_files_only=self.local_files_only,
+                    trust_remote_code=self.trust_remote_code,
+                    model_kwargs=self.model_kwargs,
+                )
+            return self._embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one unit vector a document."""
+        return self._unit(self.embedder.embed_documents(texts, show_progress=self.show_progress))
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the unit vector of a query."""
+        return self._unit(self.embedder.embed_queries([text]))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one unit vector a document."""
+        return await self._worker.run(self.embed_documents, texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Return the unit vector of a query."""
+        return await self._worker.run(self.embed_query, text)
+
+    def _unit(self, vectors: Float32Array) -> list[list[float]]:
+        unit = vectors if self.embedder.fitted else self.embedder.normalize(vectors)
+        listed: list[list[float]] = unit.tolist()
+        return listed

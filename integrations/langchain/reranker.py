@@ -1,0 +1,55 @@
+"""A `Reranker` as LangChain document compressor and cross-encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import BaseDocumentCompressor
+from langchain_core.documents import Document as LCDocument
+from pydantic import ConfigDict, PrivateAttr
+from tp_retrieval.integrations.worker import Worker
+
+from tp_retrieval import Document, Hit, Reranker
+
+
+class TPReranker(BaseDocumentCompressor, BaseCrossEncoder):
+    """Order documents by a second look at query and document together.
+
+    `top_n` None keeps all. The order of the documents given counts as the first score, with the reranker's own weight;
+    `metadata["relevance_score"]` of the copies is the final one.
+    """
+
+    reranker: Reranker
+    top_n: int | None = None
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    _worker: Worker = PrivateAttr(default_factory=Worker)
+
+    def compress_documents(
+        self, documents: Sequence[LCDocument], query: str, callbacks: Callbacks | None = None
+    ) -> list[LCDocument]:
+        """Return copies of the documents, best first."""
+        given = list(documents)
+        hits = [Hit(Document(doc.page_content, {}, str(i)), -float(i), i + 1) for i, doc in enumerate(given)]
+        ranked = self.reranker.rerank(query, hits, self.top_n)
+        return [_scored(given[int(hit.document.id or 0)], hit.score) for hit in ranked]
+
+    async def acompress_documents(
+        self, documents: Sequence[LCDocument], query: str, callbacks: Callbacks | None = None
+    ) -> list[LCDocument]:
+        """Return copies of the documents, best first."""
+        return await self._worker.run(self.compress_documents, documents, query, callbacks)
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Return one score a pair of query and document."""
+        scores: list[float] = self.reranker.score_pairs(text_pairs).tolist()
+        return scores
+
+
+def _scored(document: LCDocument, score: float) -> LCDocument:
+    metadata: dict[str, Any] = {**document.metadata, "relevance_score": score}
+    return LCDocument(page_content=document.page_content, metadata=metadata, id=document.id)

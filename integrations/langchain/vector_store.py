@@ -1,0 +1,282 @@
+"""An `Index` as LangChain `VectorStore`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document as LCDocument
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
+from tp_retrieval.integrations.worker import Worker
+
+from tp_retrieval import Document, Hit, Index, IndexNotFoundError, InputError
+from tp_retrieval.types import Float32Array, TextEmbedder
+
+_UNIT = 1e-3  # how far from 1 a unit vector's length may be
+
+Filter = dict[str, Any] | Callable[[LCDocument], bool] | None
+
+
+class LangChainEmbedder:
+    """Any LangChain `Embeddings` as what an index asks of an embedder.
+
+    The fingerprint is made of its class, its model's name and the dimension, which a first text tells.
+    """
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self._embeddings = embeddings
+        self.dimension = len(embeddings.embed_query("dimension"))
+        kind = type(embeddings)
+        model = getattr(embeddings, "model", None) or getattr(embeddings, "model_name", None) or ""
+        self.fingerprint = f"{kind.__module__}.{kind.__qualname__}:{model}:{self.dimension}"
+
+    def embed_queries(self, texts: Sequence[str]) -> Float32Array:
+        """Return one vector a query."""
+        return self._array([self._embeddings.embed_query(text) for text in texts])
+
+    def embed_documents(self, texts: Sequence[str]) -> Float32Array:
+        """Return one vector a document."""
+        return self._array(self._embeddings.embed_documents(list(texts)))
+
+    def _array(self, vectors: list[list[float]]) -> Float32Array:
+        return np.array(vectors, dtype=np.float32).reshape(-1, self.dimension)
+
+
+class TPVectorStore(VectorStore):
+    """Keep documents in an index on disk and find them by any LangChain `Embeddings`.
+
+    With `TPEmbeddings` the index fits the recipe's maps to its documents. Searches are by vectors and scores are cosines,
+    unless `mode` is "hybrid" or "lexical"; every other option of `Index.search` is passed on, too. `filter` is a `where`
+    dict or a function of a document.
+    """
+
+    def __init__(self, index: Index, embedding: Embeddings | None = None) -> None:
+        self.index = index
+        self._embedding = embedding
+        self._worker = Worker()
+
+    @classmethod
+    def open(cls, path: str | Path, embedding: Embeddings, **options: Any) -> TPVectorStore:
+        """Open the store at a path, or make it there; `options` are those of `Index.create`."""
+        embedder = text_embedder(embedding)
+        try:
+            index = Index.open(path, embedder)
+        except IndexNotFoundError:
+            index = Index.create(path, embedder, **options)
+        return cls(index, embedding)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        path: str | Path | None = None,
+        **options: Any,
+    ) -> TPVectorStore:
+        """Make a store, or open the one at `path`, and add texts; without a path it lives as long as the object."""
+        place = Path(tempfile.mkdtemp(prefix="tp-retrieval-")) if path is None else Path(path)
+        store = cls.open(place, embedding, **options)
+        if path is None:
+            weakref.finalize(store, shutil.rmtree, place, ignore_errors=True)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """The embeddings behind."""
+        return self._embedding
+
+    def close(self) -> None:
+        """Close the index."""
+        self.index.close()
+
+    # -- changes
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add texts, replacing those whose id is there, and return their ids; a missing id is made."""
+        listed = list(texts)
+        metadata = [{}] * len(listed) if metadatas is None else list(metadatas)
+        named = [None] * len(listed) if ids is None else list(ids)
+        if not len(listed) == len(metadata) == len(named):
+            raise InputError(f"texts: {len(listed)} texts, {len(metadata)} metadatas and {len(named)} ids must be as many")
+        final = [id_ or uuid.uuid4().hex for id_ in named]
+        documents = {id_: Document(*rest, id_) for *rest, id_ in zip(listed, metadata, final, strict=True)}  # the last wins
+        ordered = list(documents.values())
+        step = batch_size or len(ordered) or 1
+        for begin in range(0, len(ordered), step):
+            self.index.add(ordered[begin : begin + step])
+        return final
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+        """Remove documents, all of them if no ids are given; unknown ids are passed over."""
+        if ids is None:
+            self.index.clear()
+        else:
+            self.index.delete(ids)
+        return True
+
+    # -- reading
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[LCDocument]:
+        """Return documents in the order asked for; unknown ids are passed over."""
+        return [_given_back(document) for document in self.index.get(ids)]
+
+    def similarity_search(self, query: str, k: int = 4, filter: Filter = None, **options: Any) -> list[LCDocument]:
+        """Return the k documents most similar to a query; there are k whenever k pass the filter."""
+        return [_given_back(hit.document) for hit in self.hits(query, k, filter, **options)]
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, filter: Filter = None, **options: Any
+    ) -> list[tuple[LCDocument, float]]:
+        """Return the k most similar documents and their scores: cosines, unless another mode was asked for."""
+        return [(_given_back(hit.document), hit.score) for hit in self.hits(query, k, filter, **options)]
+
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: Any
+    ) -> list[LCDocument]:
+        """Return the k documents nearest to a query's vector."""
+        return [_given_back(hit.document) for hit in self._near(embedding, k, filter, **options)]
+
+    def similarity_search_with_score_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: Any
+    ) -> list[tuple[LCDocument, float]]:
+        """Return the k documents nearest to a query's vector and their cosines."""
+        return [(_given_back(hit.document), hit.score) for hit in self._near(embedding, k, filter, **options)]
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, filter: Filter = None, **options: Any
+    ) -> list[LCDocument]:
+        """Return k of the `fetch_k` best documents that are unlike each other; `lambda_mult` 1 is relevance alone."""
+        hits = self.hits(query, k, filter, mmr=lambda_mult, candidates=fetch_k, **options)
+        return [_given_back(hit.document) for hit in hits]
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter = None,
+        **options: Any,
+    ) -> list[LCDocument]:
+        """Return k of the `fetch_k` documents nearest to a query's vector that are unlike each other."""
+        hits = self._near(embedding, k, filter, mmr=lambda_mult, candidates=fetch_k, **options)
+        return [_given_back(hit.document) for hit in hits]
+
+    def hits(self, query: str, k: int = 4, filter: Filter = None, **options: Any) -> list[Hit]:
+        """Return what `Index.search` finds, by default by vectors alone."""
+        return self.index.search(query, k, **{"mode": "dense"} | self._restriction(filter) | options)
+
+    def _near(self, embedding: list[float], k: int, filter: Filter, **options: Any) -> list[Hit]:
+        vector = np.array(embedding, dtype=np.float32)
+        if self._maps_raw_vectors() and abs(float(np.linalg.norm(vector)) - 1) < _UNIT:
+            raise InputError(
+                "embedding: the index maps raw vectors, and this one is of unit length already; search by text, give "
+                "store.index.embedder.embed_queries([text])[0], or make the store with a fitted embedder"
+            )
+        return self.index.search_by_vector(vector, k, **self._restriction(filter), **options)
+
+    def _maps_raw_vectors(self) -> bool:
+        return isinstance(self._embedding, TPEmbeddings) and not self._embedding.embedder.fitted
+
+    def _restriction(self, filter: Filter) -> dict[str, Any]:
+        """Return a filter as options of `Index.search`; a function is asked about every document."""
+        if filter is None or isinstance(filter, dict):
+            return {"where": filter}
+        return {"ids": [document.id for document in self.index if filter(_given_back(document))]}
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return _relevance
+
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[LCDocument, float]]:
+        hits = self.hits(query, k, **options)
+        if any("dense" not in hit.parts for hit in hits):
+            raise InputError("mode: relevance is the cosine brought into 0 to 1, which a lexical search does not have")
+        return [(_given_back(hit.document), _relevance(hit.parts["dense"])) for hit in hits]
+
+    # -- the same on a thread of its own
+
+    async def aadd_texts(self, texts: Iterable[str], *args: Any, **kwargs: Any) -> list[str]:
+        """Add texts."""
+        return await self._worker.run(self.add_texts, texts, *args, **kwargs)
+
+    async def aadd_documents(self, documents: list[LCDocument], **kwargs: Any) -> list[str]:
+        """Add documents."""
+        return await self._worker.run(self.add_documents, documents, **kwargs)
+
+    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+        """Remove documents."""
+        return await self._worker.run(self.delete, ids, **kwargs)
+
+    async def aget_by_ids(self, ids: Sequence[str], /) -> list[LCDocument]:
+        """Return documents by id."""
+        return await self._worker.run(self.get_by_ids, ids)
+
+    async def asimilarity_search(self, query: str, *args: Any, **kwargs: Any) -> list[LCDocument]:
+        """Return the documents most similar to a query."""
+        return await self._worker.run(self.similarity_search, query, *args, **kwargs)
+
+    async def asimilarity_search_with_score(self, *args: Any, **kwargs: Any) -> list[tuple[LCDocument, float]]:
+        """Return the most similar documents and their scores."""
+        return await self._worker.run(self.similarity_search_with_score, *args, **kwargs)
+
+    async def asimilarity_search_by_vector(self, embedding: list[float], *args: Any, **kwargs: Any) -> list[LCDocument]:
+        """Return the documents nearest to a query's vector."""
+        return await self._worker.run(self.similarity_search_by_vector, embedding, *args, **kwargs)
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, *args: Any, **kwargs: Any
+    ) -> list[tuple[LCDocument, float]]:
+        return await self._worker.run(self._similarity_search_with_relevance_scores, query, *args, **kwargs)
+
+    async def amax_marginal_relevance_search(self, query: str, *args: Any, **kwargs: Any) -> list[LCDocument]:
+        """Return documents that are unlike each other."""
+        return await self._worker.run(self.max_marginal_relevance_search, query, *args, **kwargs)
+
+    async def amax_marginal_relevance_search_by_vector(
+        self, embedding: list[float], *args: Any, **kwargs: Any
+    ) -> list[LCDocument]:
+        """Return documents near a query's vector that are unlike each other."""
+        return await self._worker.run(self.max_marginal_relevance_search_by_vector, embedding, *args, **kwargs)
+
+    @classmethod
+    async def afrom_texts(
+        cls, texts: Iterable[str], embedding: Embeddings, metadatas: list[dict[str, Any]] | None = None, **kwargs: Any
+    ) -> TPVectorStore:
+        """Make a store of texts."""
+        return await Worker().run(cls.from_texts, texts, embedding, metadatas, **kwargs)
+
+
+def text_embedder(embedding: Embeddings) -> TextEmbedder:
+    """Return what an index needs of a LangChain embedding: our own embedder itself, another in a wrapper."""
+    return embedding.embedder if isinstance(embedding, TPEmbeddings) else LangChainEmbedder(embedding)
+
+
+def _given_back(document: Document) -> LCDocument:
+    return LCDocument(page_content=document.text, metadata=dict(document.metadata), id=document.id)
+
+
+def _relevance(cosine: float) -> float:
+    """Bring a cosine into 0 to 1; it grows with similarity."""
+    return min(max((1 + cosine) / 2, 0.0), 1.0)

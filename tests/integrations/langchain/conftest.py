@@ -1,0 +1,35 @@
+"""What the LangChain tests share."""
+
+import sys
+
+import pytest
+
+from tests import tiny
+from tp_retrieval import Embedder, Recipe
+from tp_retrieval.embedding.recipe import View
+
+RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")])
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, smol_folder):
+    path = tmp_path_factory.mktemp("langchain-llama")
+    tiny.save("llama", path, smol_folder)
+    return path
+
+
+@pytest.fixture(scope="session")
+def embedder(model_folder):
+    return Embedder.from_pretrained(model_folder, recipe=RECIPE, dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make a package look as if it were not installed."""
+
+    def hide(package, *ours):
+        for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith(ours)]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, package, None)
+
+    return hide
