@@ -50,7 +50,8 @@ class VectorView:
 class Provenance:
     """What made a raw vector, so that an index can say what differs when it is opened with something else.
 
-    `source` is what `Embedder.from_pretrained` takes to load the model again; None is the embedded default.
+    `source` is what `Embedder.from_pretrained` takes to load the model again; None is the embedded default. `unit` says
+    that each view was brought to unit length.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Provenance:
     dtype: str
     recipe: Mapping[str, Any]
     views: tuple[VectorView, ...]
+    unit: bool = False
 
 
 class TextEmbedder(Protocol):

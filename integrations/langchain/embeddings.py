@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from tp_retrieval.integrations.worker import Worker
 
 from tp_retrieval import Embedder, Recipe
-from tp_retrieval.types import Float32Array
+from tp_retrieval.embedding.unit import UnitEmbedder
 
 
 class TPEmbeddings(BaseModel, Embeddings):
@@ -41,15 +41,15 @@ class TPEmbeddings(BaseModel, Embeddings):
     def from_embedder(cls, embedder: Embedder, *, show_progress: bool = False) -> TPEmbeddings:
         """Wrap an embedder that is loaded already."""
         self = cls(model=embedder.backbone.origin, recipe=embedder.recipe.to_dict(), show_progress=show_progress)
-        self._embedder = embedder
+        self._embedder = UnitEmbedder.of(embedder)
         return self
 
     @property
     def embedder(self) -> Embedder:
-        """The embedder behind, loaded when it is first needed."""
+        """The embedder of unit vectors behind, loaded when it is first needed."""
         with self._loading:
             if self._embedder is None:
-                self._embedder = Embedder.from_pretrained(
+                embedder = Embedder.from_pretrained(
                     self.model_name,
                     recipe=Recipe.from_dict(self.recipe) if isinstance(self.recipe, dict) else self.recipe,
                     device=self.device,
@@ -59,15 +59,16 @@ class TPEmbeddings(BaseModel, Embeddings):
                     trust_remote_code=self.trust_remote_code,
                     model_kwargs=self.model_kwargs,
                 )
+                self._embedder = UnitEmbedder.of(embedder)
             return self._embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one unit vector a document."""
-        return self._unit(self.embedder.embed_documents(texts, show_progress=self.show_progress))
+        return self.embedder.embed_documents(texts, show_progress=self.show_progress).tolist()
 
     def embed_query(self, text: str) -> list[float]:
         """Return the unit vector of a query."""
-        return self._unit(self.embedder.embed_queries([text]))[0]
+        return self.embedder.embed_queries([text])[0].tolist()
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one unit vector a document."""
@@ -76,8 +77,3 @@ class TPEmbeddings(BaseModel, Embeddings):
     async def aembed_query(self, text: str) -> list[float]:
         """Return the unit vector of a query."""
         return await self._worker.run(self.embed_query, text)
-
-    def _unit(self, vectors: Float32Array) -> list[list[float]]:
-        unit = vectors if self.embedder.fitted else self.embedder.normalize(vectors)
-        listed: list[list[float]] = unit.tolist()
-        return listed

@@ -20,8 +20,6 @@ from tp_retrieval.integrations.worker import Worker
 from tp_retrieval import Document, Hit, Index, IndexNotFoundError, InputError
 from tp_retrieval.types import Float32Array, TextEmbedder
 
-_UNIT = 1e-3  # how far from 1 a unit vector's length may be
-
 Filter = dict[str, Any] | Callable[[LCDocument], bool] | None
 
 
@@ -188,15 +186,7 @@ class TPVectorStore(VectorStore):
 
     def _near(self, embedding: list[float], k: int, filter: Filter, **options: Any) -> list[Hit]:
         vector = np.array(embedding, dtype=np.float32)
-        if self._maps_raw_vectors() and abs(float(np.linalg.norm(vector)) - 1) < _UNIT:
-            raise InputError(
-                "embedding: the index maps raw vectors, and this one is of unit length already; search by text, give "
-                "store.index.embedder.embed_queries([text])[0], or make the store with a fitted embedder"
-            )
         return self.index.search_by_vector(vector, k, **self._restriction(filter), **options)
-
-    def _maps_raw_vectors(self) -> bool:
-        return isinstance(self._embedding, TPEmbeddings) and not self._embedding.embedder.fitted
 
     def _restriction(self, filter: Filter) -> dict[str, Any]:
         """Return a filter as options of `Index.search`; a function is asked about every document."""

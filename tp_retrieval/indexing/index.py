@@ -416,13 +416,15 @@ class Index:
                     raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
                 from tp_retrieval.embedding.embedder import Embedder
                 from tp_retrieval.embedding.recipe import Recipe
+                from tp_retrieval.embedding.unit import UnitEmbedder
 
-                embedder = Embedder.from_pretrained(
+                loaded = Embedder.from_pretrained(
                     stored["source"],
                     recipe=Recipe.from_dict(stored["recipe"]),
                     revision=stored["revision"],
                     dtype=stored["dtype"],
                 )
+                embedder = UnitEmbedder.of(loaded) if stored.get("unit") else loaded
                 self._check(embedder)
                 self._embedder = embedder
             return self._embedder

@@ -1,6 +1,7 @@
 """What LangChain's standard tests do not ask: roles, filters, thresholds, reranking, and the faults of other stores."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tp_retrieval.integrations.langchain import (
 )
 
 from tp_retrieval import Embedder, IncompatibleIndexError, Index, InputError, OptionalDependencyError, Reranker
+from tp_retrieval.embedding.recipe import View
 
 FAKE = DeterministicFakeEmbedding(size=6)
 TEXTS = ["red apple", "green apple", "red river", "stone bridge", "the cat sleeps", "an old bridge"]
@@ -60,8 +62,6 @@ def test_a_store_asks_with_queries_and_keeps_documents(embedder, tmp_path):
 
 def test_a_fitted_embedders_folder_gives_mapped_vectors(model_folder, tmp_path):
     embedder = Embedder.from_pretrained(model_folder, recipe="prompteol", dtype="float32", device="cpu")
-    from dataclasses import replace
-
     centred = embedder.with_recipe(
         replace(embedder.recipe, views=tuple(replace(view, postprocess="center") for view in embedder.recipe.views))
     )
@@ -75,14 +75,38 @@ def test_a_fitted_embedders_folder_gives_mapped_vectors(model_folder, tmp_path):
     store.close()
 
 
-def test_a_vector_that_the_index_would_map_wrongly_is_refused(embedder, tmp_path):
-    embeddings = TPEmbeddings.from_embedder(embedder)
-    store = TPVectorStore.from_texts(TEXTS, embeddings, path=tmp_path / "s")
-    with pytest.raises(InputError, match="of unit length already"):
-        store.similarity_search_by_vector(embeddings.embed_query("a bridge"))
-    raw = embedder.embed_queries(["a bridge"])[0]
-    assert store.similarity_search_by_vector(raw.tolist()) == store.similarity_search("a bridge")
+def test_searching_by_the_embeddings_own_vector_is_searching_by_text(embedder, tmp_path):
+    centred = embedder.with_recipe(
+        replace(embedder.recipe, views=(View(2, "mean", "center"), View(3, "last", "center", 2.0)))
+    )
+    embeddings = TPEmbeddings.from_embedder(centred)
+    texts = [f"{text} {i}" for i in range(12) for text in TEXTS]
+    store = TPVectorStore.from_texts(texts, embeddings, path=tmp_path / "s")
+    assert store.index.info().fitted == ("center", "center")
+    vector = embeddings.embed_query("a bridge")
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    assert store.similarity_search_by_vector(vector, 9) == store.similarity_search("a bridge", 9)
+
+    queries, documents = centred.embed_queries(["a bridge"]), centred.embed_documents(texts)
+    cosine = 0
+    for width, weight in ((slice(0, 32), 1 / 3), (slice(32, 64), 2 / 3)):
+        unit = [part[:, width] / np.linalg.norm(part[:, width], axis=1, keepdims=True) for part in (queries, documents)]
+        mapped = [part - unit[1].mean(axis=0) for part in unit]
+        query, rows = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in mapped)
+        cosine = cosine + weight * (rows @ query[0])
+    found = store.similarity_search_with_score("a bridge", 72)
+    assert np.allclose([score for _, score in found], np.sort(cosine)[::-1], atol=1e-4)
     store.close()
+
+
+def test_an_index_made_here_opens_anywhere(embedder, tmp_path):
+    store = TPVectorStore.from_texts(TEXTS, TPEmbeddings.from_embedder(embedder), path=tmp_path / "s")
+    found = [document.page_content for document in store.similarity_search("old stone", 3)]
+    store.close()
+    with Index.open(tmp_path / "s") as opened:
+        assert [hit.document.text for hit in opened.search("old stone", 3, mode="dense")] == found
+    with pytest.raises(IncompatibleIndexError, match=r"unit: stored true, given false"):
+        Index.open(tmp_path / "s", embedder)
 
 
 def test_settings_are_checked_and_shown():

@@ -1,0 +1,43 @@
+"""An embedder for other people's frameworks, whose vectors are of unit length."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.types import Float32Array, Provenance
+
+
+class UnitEmbedder(Embedder):
+    """Give unit vectors: every view of unit length, weighted. An index still fits its maps on them.
+
+    Whitening views of unit length was measured to be as good as whitening raw ones.
+    """
+
+    @classmethod
+    def of(cls, embedder: Embedder) -> Embedder:
+        """Return an embedder of unit vectors that shares the weights: itself, if its maps are fitted."""
+        if embedder.fitted or isinstance(embedder, UnitEmbedder):
+            return embedder
+        return cls(embedder.backbone, embedder.recipe)
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """The model and recipe behind the vectors, and that their views are of unit length."""
+        return replace(super().provenance, unit=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Another digest than the raw vectors have."""
+        return hashlib.sha256(f"unit {super().fingerprint}".encode()).hexdigest()[:32]
+
+    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one unit vector a text, `(n, dimension) float32`, through the recipe's query templates."""
+        return self.normalize(super().embed_queries(texts, show_progress=show_progress))
+
+    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one unit vector a text, `(n, dimension) float32`, through the recipe's document templates."""
+        return self.normalize(super().embed_documents(texts, show_progress=show_progress))
