@@ -26,7 +26,9 @@ ORDERED = st.one_of(st.integers(-2, 2), st.sampled_from([0.5, 2**53, 2**63, "", 
 LISTS = st.lists(SCALARS, max_size=3)
 OPERATORS = st.deferred(
     lambda: st.dictionaries(
-        st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$contains", "$exists", "$not"]),
+        st.sampled_from(
+            ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$contains", "$match", "$imatch", "$exists", "$not"]
+        ),
         st.none(),
         min_size=1,
         max_size=2,
@@ -39,6 +41,8 @@ def operand(name):
         return ORDERED
     if name in ("$in", "$nin"):
         return st.lists(SCALARS | LISTS, max_size=3)
+    if name in ("$match", "$imatch"):
+        return st.sampled_from(["", "a", "B", "Ü", "tr", "\0", "1"])
     return {"$exists": st.booleans(), "$not": OPERATORS, "$contains": SCALARS}.get(name, SCALARS | LISTS)
 
 
@@ -111,6 +115,9 @@ def fits(values, name, wanted):
         return any(order[name](number(v), number(wanted)) if kind(v) == "number" else order[name](v, wanted) for v in same)
     if name == "$contains":
         return any(equal(element, wanted) for v in values if isinstance(v, list) for element in v)
+    if name in ("$match", "$imatch"):
+        change = str.lower if name == "$imatch" else str
+        return any(change(wanted) in change(v) for v in values if isinstance(v, str))
     return {
         "$eq": lambda: any(equal(v, wanted) for v in values),
         "$ne": lambda: not fits(values, "$eq", wanted),
@@ -174,6 +181,7 @@ def test_where_keeps_what_a_python_evaluator_keeps(index, metadata, wheres):
         ({"a": {"$gte": float("nan")}}, r"where\.a\.\$gte: expected what JSON holds, got nan"),
         ({"a": {"$in": "abc"}}, r"where\.a\.\$in: expected a list of values, got 'abc'"),
         ({"a": {"$exists": 1}}, r"where\.a\.\$exists: expected true or false, got 1"),
+        ({"a": {"$match": 1}}, r"where\.a\.\$match: expected a string that the value has in it, got 1"),
         ({"a": {"$contains": [1]}}, r"where\.a\.\$contains: expected one plain value"),
         ({"a": {"$not": 3}}, r"where\.a\.\$not: expected operators"),
         ({"$and": []}, r"where\.\$and: expected a list of conditions, got \[\]"),

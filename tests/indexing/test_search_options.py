@@ -79,6 +79,31 @@ def test_ids_restrict_a_search_by_vector(index, toy):
     assert [hit.document.id for hit in index.search_by_vector(vector, 5, ids=["5", "2"])] == ["2", "5"]
 
 
+def test_a_vector_and_a_text_together_are_a_hybrid_search(index, toy):
+    vector = toy.embed_queries(["red river"])[0]
+    for options in ({}, {"dense_weight": 0.8, "where": {"n": {"$gt": 2}}}, {"fusion": "reciprocal-rank"}):
+        assert index.search_by_vector(vector, 5, text="red river", **options) == index.search("red river", 5, **options)
+    with pytest.raises(InputError, match="text"):
+        index.search_by_vector(vector, text=b"red")
+
+
+def test_documents_are_got_and_deleted_by_a_filter(index):
+    assert [d.id for d in index.get()] == list("0123456")
+    assert [d.id for d in index.get(where={"n": {"$gte": 4}})] == ["4", "5", "6"]
+    assert [d.id for d in index.get(["6", "1", "5"], where={"n": {"$gte": 4}})] == ["6", "5"]
+    assert index.get(where={"n": 99}) == []
+    assert index.delete(["0", "6"], where={"n": {"$gte": 4}}) == 1
+    assert index.delete(where={"n": {"$lt": 2}}) == 2
+    assert [d.id for d in index.get()] == list("2345")
+    assert index.delete(where={"n": 99}) == 0
+    for nothing in ({}, {"where": None}, {"where": {}}):
+        with pytest.raises(InputError, match="give ids or where"):
+            index.delete(**nothing)
+    with pytest.raises(InputError, match="unknown operator"):
+        index.delete(where={"n": {"$foo": 1}})
+    assert len(index) == 4
+
+
 def test_mmr_chooses_among_as_many_candidates_as_asked(index):
     assert [hit.document.id for hit in index.search("red apple", 2, mode="dense", mmr=0.0, candidates=3)] == ["0", "2"]
     assert index.search("red apple", 2, mode="dense", mmr=0.0)[1].document.id not in ("1", "2")

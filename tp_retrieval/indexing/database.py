@@ -26,6 +26,9 @@ from tp_retrieval.indexing.seal import Seal
 
 _BUSY_SECONDS = 30.0
 
+LOWER = "unicode_lower"
+"""The name in SQL of a function that makes text lower-case in any script; SQLite's own knows ASCII."""
+
 _DAMAGED = ("malformed", "no such", "decode to UTF-8", "unsupported file format")
 """Words in an OperationalError that tell of the file, not of its place."""
 
@@ -60,6 +63,7 @@ class Database:
             try:
                 for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
                     connection.execute(f"PRAGMA {pragma}")
+                connection.create_function(LOWER, 1, _lower, deterministic=True)
             except BaseException:
                 connection.close()
                 raise
@@ -213,6 +217,10 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def marks(values: Sequence[Any]) -> str:
     """Return a question mark for each value."""
     return ",".join("?" * len(values))
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 def objects_made_by(statements: Sequence[str]) -> set[tuple[Any, ...]]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tp_retrieval.errors import InputError
-from tp_retrieval.indexing.database import Database
+from tp_retrieval.indexing.database import LOWER, Database
 from tp_retrieval.types import check_text
 
 Seqs = NDArray[np.int64]
@@ -55,6 +55,8 @@ _SQL = {
     "$lt": f"{_OF_ONE_KIND} < ?",
     "$lte": f"{_OF_ONE_KIND} <= ?",
     "$exists": "SELECT seq FROM facts WHERE path = ?",
+    "$match": "SELECT seq FROM facts WHERE path = ? AND kind = ? AND instr(value, ?)",
+    "$imatch": f"SELECT seq FROM facts WHERE path = ? AND kind = ? AND instr({LOWER}(value), ?)",
 }
 
 

@@ -43,7 +43,7 @@ class Not:
 Condition = Comparison | Both | Either | Not
 
 _ORDER = ("$gt", "$gte", "$lt", "$lte")
-_FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$contains", "$exists", "$not")
+_FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$contains", "$match", "$imatch", "$exists", "$not")
 _JOINS = ("$and", "$or", "$not")
 
 
@@ -108,6 +108,8 @@ def _check_depth(place: str, depth: int) -> None:
 def _operator(path: str, name: str, value: object, place: str, depth: int) -> Condition:
     if name in _ORDER:
         return _ordered(name, path, value, place)
+    if name in ("$match", "$imatch"):
+        return _match(name, path, value, place)
     if name == "$not":
         if not isinstance(value, Mapping):
             raise InputError(f"{place}: expected operators such as {{'$gt': 1}}, got {value!r}")
@@ -144,6 +146,13 @@ def _contains(path: str, value: object, place: str) -> Condition:
     if kind >= Kind.LIST:
         raise InputError(f"{place}: expected one plain value that a list may hold, got {value!r}")
     return Comparison("$eq", (path, kind + 10, plain))
+
+
+def _match(name: str, path: str, value: object, place: str) -> Condition:
+    kind, plain = typed(value, place)
+    if kind != Kind.STRING:
+        raise InputError(f"{place}: expected a string that the value has in it, got {value!r}")
+    return Comparison(name, (path, kind, plain.lower() if name == "$imatch" else plain))
 
 
 def _exists(path: str, value: object, place: str) -> Condition:

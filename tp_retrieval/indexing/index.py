@@ -33,6 +33,7 @@ from tp_retrieval.types import (
     HitReranker,
     TextEmbedder,
     VectorView,
+    check_text,
     checked_texts,
 )
 
@@ -194,12 +195,19 @@ class Index:
             self._keep_image(build=True)
         return ids
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents and return how many there were; unknown ids are passed over."""
-        listed = checked_texts(ids, "ids")
+    def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> int:
+        """Remove documents by id, or those that fit `where`, or both at once, and return how many there were.
+
+        Unknown ids are passed over. Raises `InputError` if neither is given; `clear` removes everything.
+        """
+        if ids is None and not where:
+            raise InputError("ids: give ids or where; clear() removes every document")
+        listed = None if ids is None else checked_texts(ids, "ids")
         with self._lock:
+            if where:
+                listed = [str(document.id) for document in self.get(listed, where=where)]
             with self._store.transaction():
-                count = self._store.delete(listed)
+                count = self._store.delete(listed or [])
             self._follow()
         return count
 
@@ -276,11 +284,25 @@ class Index:
         with self._lock, self._store.snapshot():
             return iter(list(self._store.documents()))
 
-    def get(self, ids: Sequence[str]) -> list[Document]:
-        """Return documents in the order asked for; unknown ids are passed over."""
-        listed = checked_texts(ids, "ids")
-        with self._lock:
-            found = self._store.documents_by_id(listed)
+    def get(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> list[Document]:
+        """Return documents in the order asked for, or without ids in the order of adding; `where` keeps those that fit.
+
+        Unknown ids are passed over.
+        """
+        listed = None if ids is None else checked_texts(ids, "ids")
+        search = Search(0, where, listed)
+        with self._lock, self._store.snapshot():
+            if search.condition is None and listed is not None:
+                found = self._store.documents_by_id(listed)
+                return [found[id_] for id_ in listed if id_ in found]
+            self._image.refresh()
+            among = self._searcher.among(search)
+            seqs = (self._store.seqs() if among is None else among).tolist()
+            by_seq = self._store.documents_by_seq(seqs)
+        documents = [by_seq[seq] for seq in seqs]
+        if listed is None:
+            return documents
+        found = {str(document.id): document for document in documents}
         return [found[id_] for id_ in listed if id_ in found]
 
     @overload
@@ -335,17 +357,26 @@ class Index:
         *,
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        text: str | None = None,
         mmr: float | None = None,
         min_score: float | None = None,
+        dense_weight: float = DENSE_WEIGHT,
+        fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
     ) -> list[Hit]:
-        """Return the k documents nearest to a raw query vector `(dimension,)`, as the index's embedder gives it."""
-        search = Search(k, where, ids, "dense", mmr, min_score, candidates=candidates)
+        """Return the k documents nearest to a raw query vector `(dimension,)`, as the index's embedder gives it.
+
+        With the query's `text` the search is hybrid. The other arguments are those of `search`.
+        """
+        mode: Mode = "dense" if text is None else "hybrid"
+        search = Search(k, where, ids, mode, mmr, min_score, dense_weight, fusion, candidates)
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
+        if text is not None:
+            check_text(text, "text")
         with self._lock, self._store.snapshot():
             self._image.refresh()
             among = self._searcher.among(search)
-            return self._searcher.hits(search, "", self._image.mapped(raw)[0], among)
+            return self._searcher.hits(search, text or "", self._image.mapped(raw)[0], among)
 
     def info(self) -> IndexInfo:
         """Return what the index holds, what made it, and how its vectors are searched."""
