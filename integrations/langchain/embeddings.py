@@ -7,10 +7,11 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
-from tp_retrieval.integrations.worker import Worker
 
-from tp_retrieval import Embedder, Recipe
+from tp_retrieval import Embedder
 from tp_retrieval.embedding.unit import UnitEmbedder
+from tp_retrieval.integrations.loading import load
+from tp_retrieval.integrations.worker import Worker
 
 
 class TPEmbeddings(BaseModel, Embeddings):
@@ -49,17 +50,7 @@ class TPEmbeddings(BaseModel, Embeddings):
         """The embedder of unit vectors behind, loaded when it is first needed."""
         with self._loading:
             if self._embedder is None:
-                embedder = Embedder.from_pretrained(
-                    self.model_name,
-                    recipe=Recipe.from_dict(self.recipe) if isinstance(self.recipe, dict) else self.recipe,
-                    device=self.device,
-                    dtype=self.dtype,
-                    revision=self.revision,
-                    local_files_only=self.local_files_only,
-                    trust_remote_code=self.trust_remote_code,
-                    model_kwargs=self.model_kwargs,
-                )
-                self._embedder = UnitEmbedder.of(embedder)
+                self._embedder = load(self, self.model_name)
             return self._embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langchain_core.indexing import RecordManager
-from tp_retrieval.integrations.worker import Worker
 
 from tp_retrieval import InputError
+from tp_retrieval.integrations.worker import Worker
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (

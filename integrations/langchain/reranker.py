@@ -10,9 +10,9 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor
 from langchain_core.documents import Document as LCDocument
 from pydantic import ConfigDict, PrivateAttr
-from tp_retrieval.integrations.worker import Worker
 
 from tp_retrieval import Document, Hit, Reranker
+from tp_retrieval.integrations.worker import Worker
 
 
 class TPReranker(BaseDocumentCompressor, BaseCrossEncoder):

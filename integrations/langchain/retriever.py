@@ -8,8 +8,8 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document as LCDocument
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
-from tp_retrieval.integrations.langchain.vector_store import TPVectorStore
 
+from tp_retrieval.integrations.langchain.vector_store import TPVectorStore
 from tp_retrieval.types import HitReranker
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from langchain_core.documents import Document as LCDocument
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
-from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
-from tp_retrieval.integrations.worker import Worker
 
 from tp_retrieval import Document, Hit, Index, IndexNotFoundError, InputError
+from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
+from tp_retrieval.integrations.worker import Worker
 from tp_retrieval.types import Float32Array, TextEmbedder
 
 Filter = dict[str, Any] | Callable[[LCDocument], bool] | None

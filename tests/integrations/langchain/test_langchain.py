@@ -10,6 +10,9 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import aindex, index
 from langchain_core.structured_query import Comparator, Comparison, Operation, Operator, StructuredQuery
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from tp_retrieval import Embedder, IncompatibleIndexError, Index, InputError, OptionalDependencyError, Reranker
+from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.langchain import (
     TPEmbeddings,
     TPRecordManager,
@@ -18,9 +21,6 @@ from tp_retrieval.integrations.langchain import (
     TPTranslator,
     TPVectorStore,
 )
-
-from tp_retrieval import Embedder, IncompatibleIndexError, Index, InputError, OptionalDependencyError, Reranker
-from tp_retrieval.embedding.recipe import View
 
 FAKE = DeterministicFakeEmbedding(size=6)
 TEXTS = ["red apple", "green apple", "red river", "stone bridge", "the cat sleeps", "an old bridge"]

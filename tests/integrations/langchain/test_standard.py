@@ -9,9 +9,9 @@ from langchain_tests.integration_tests import (
     VectorStoreIntegrationTests,
 )
 from langchain_tests.unit_tests import EmbeddingsUnitTests
-from tp_retrieval.integrations.langchain import TPEmbeddings, TPRetriever, TPVectorStore
 
 from tp_retrieval.indexing import kinds
+from tp_retrieval.integrations.langchain import TPEmbeddings, TPRetriever, TPVectorStore
 
 
 class TestEmbeddingsUnit(EmbeddingsUnitTests):

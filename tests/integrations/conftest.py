@@ -1,4 +1,4 @@
-"""What the LangChain tests share."""
+"""What the tests of adapters share."""
 
 import sys
 
@@ -13,7 +13,7 @@ RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")])
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory, smol_folder):
-    path = tmp_path_factory.mktemp("langchain-llama")
+    path = tmp_path_factory.mktemp("adapted-llama")
     tiny.save("llama", path, smol_folder)
     return path
 
@@ -27,9 +27,10 @@ def embedder(model_folder):
 def without(monkeypatch):
     """Make a package look as if it were not installed."""
 
-    def hide(package, *ours):
-        for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith(ours)]:
-            monkeypatch.delitem(sys.modules, name)
+    def hide(package, ours):
+        for name in list(sys.modules):
+            if name in (package, ours) or name.startswith((f"{package}.", f"{ours}.")):
+                monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
 
     return hide

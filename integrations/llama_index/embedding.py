@@ -1,0 +1,93 @@
+"""A frozen language model as LlamaIndex embedding."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+
+from tp_retrieval import Embedder
+from tp_retrieval.embedding.unit import UnitEmbedder
+from tp_retrieval.integrations.loading import load
+from tp_retrieval.integrations.worker import Worker
+
+
+class TPEmbedding(BaseEmbedding):
+    """Embed queries and documents, each through the recipe's own template.
+
+    `model_name` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted
+    embedder; "" is the embedded default. It is loaded when first needed, also in a process that this was pickled to.
+    Vectors are of unit length. Asynchronous calls run on a thread of their own.
+    """
+
+    model_name: str = Field(default="", description="Hub id, folder, GGUF file or fitted embedder's folder.")
+    recipe: str | dict[str, Any] | None = Field(default=None, description="Name, file or JSON of a recipe.")
+    device: str | None = Field(default=None, description="Where to run; by default the best there is.")
+    dtype: str = Field(default="auto", description="Type to compute in.")
+    revision: str | None = Field(default=None, description="Revision on the hub.")
+    local_files_only: bool = Field(default=False, description="Never ask the hub.")
+    trust_remote_code: bool = Field(default=False, description="Run code that comes with a model.")
+    model_kwargs: dict[str, Any] = Field(default_factory=dict, description="Given to transformers as they are.")
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    _embedder: Embedder | None = PrivateAttr(default=None)
+    _loading: Any = PrivateAttr(default_factory=Lock)
+    _worker: Any = PrivateAttr(default_factory=Worker)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which pipelines know this."""
+        return "TPEmbedding"
+
+    @classmethod
+    def from_embedder(cls, embedder: Embedder, **fields: Any) -> TPEmbedding:
+        """Wrap an embedder that is loaded already."""
+        self = cls(model_name=embedder.backbone.origin or "", recipe=embedder.recipe.to_dict(), **fields)
+        self._embedder = UnitEmbedder.of(embedder)
+        return self
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder of unit vectors behind, loaded when it is first needed."""
+        with self._loading:
+            if self._embedder is None:
+                self._embedder = load(self, self.model_name or None)
+            return self._embedder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings alone: another process loads the model itself."""
+        return {
+            "__dict__": {name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_PICKLED},
+            "__pydantic_extra__": None,
+            "__pydantic_fields_set__": set(self.model_fields_set) - _NOT_PICKLED,
+            "__pydantic_private__": None,
+        }
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_query_embeddings([query])[0]
+
+    def _get_query_embeddings(self, queries: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self.embedder.embed_queries(queries).tolist()
+        return vectors
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self.embedder.embed_documents(texts).tolist()
+        return vectors
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await self._worker.run(self._get_query_embedding, query)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await self._worker.run(self._get_text_embedding, text)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._worker.run(self._get_text_embeddings, texts)
+
+
+_NOT_PICKLED = {"callback_manager", "rate_limiter"}

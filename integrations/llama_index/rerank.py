@@ -1,0 +1,53 @@
+"""A `Reranker` as LlamaIndex node postprocessor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+
+from tp_retrieval import Document, Hit, InputError, Reranker
+
+dispatcher = get_dispatcher(__name__)
+
+
+class TPRerank(BaseNodePostprocessor):
+    """Order nodes by a second look at query and node together, and keep the first `top_n`.
+
+    A node's new score is the fused one; `keep_retrieval_score` puts the old one into its metadata.
+    """
+
+    reranker: Reranker = Field(exclude=True)
+    top_n: int = Field(default=2, gt=0, description="Number of nodes to return.")
+    keep_retrieval_score: bool = Field(default=False, description="Put the old score into a node's metadata.")
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which LlamaIndex knows this."""
+        return "TPRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError("query_bundle: reranking needs the query")
+        dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.class_name()))
+        texts = [found.node.get_content(metadata_mode=MetadataMode.EMBED) for found in nodes]
+        hits = [
+            Hit(Document(text, {}, str(i)), -float(i) if found.score is None else float(found.score), i + 1)
+            for i, (text, found) in enumerate(zip(texts, nodes, strict=True))
+        ]
+        ranked = self.reranker.rerank(query_bundle.query_str, hits, self.top_n)
+        kept = [self._scored(nodes[int(hit.document.id or 0)], hit) for hit in ranked]
+        dispatcher.event(ReRankEndEvent(nodes=kept))
+        return kept
+
+    def _scored(self, found: NodeWithScore, hit: Hit) -> NodeWithScore:
+        node: Any = found.node
+        if self.keep_retrieval_score:
+            node = node.model_copy(update={"metadata": {**node.metadata, "retrieval_score": found.score}})
+        return NodeWithScore(node=node, score=hit.score)
