@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
-from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.schema import BaseNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
@@ -21,7 +21,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from tp_retrieval import Document, Hit, IncompatibleIndexError, Index, IndexNotFoundError, InputError
-from tp_retrieval.indexing.index import IndexInfo
+from tp_retrieval.indexing.info import IndexInfo
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
 from tp_retrieval.integrations.worker import Worker
@@ -226,4 +226,7 @@ def _document(node: BaseNode) -> Document:
 
 
 def _node(document: Document) -> BaseNode:
-    return metadata_dict_to_node(dict(document.metadata), text=document.text)
+    metadata = dict(document.metadata)
+    if "_node_content" not in metadata:  # added by other means than LlamaIndex
+        return TextNode(text=document.text, metadata=metadata, id_=str(document.id))
+    return metadata_dict_to_node(metadata, text=document.text)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from tp_retrieval.errors import IncompatibleIndexError, InputError
-from tp_retrieval.types import Document, Float32Array, HasProvenance, Provenance, TextEmbedder, check_text
+from tp_retrieval.errors import InputError
+from tp_retrieval.types import Document, Float32Array, check_text
 
 
 def prepared(documents: Sequence[Document | str]) -> list[tuple[str, str, str]]:
@@ -46,32 +45,6 @@ def checked_vectors(raw: Float32Array, count: int, dimension: int) -> Float32Arr
     if len(bad):
         raise InputError(f"vectors[{bad[0]}]: holds NaN or infinity")
     return array
-
-
-def check_embedder(
-    embedder: TextEmbedder, *, path: object, dimension: int, fingerprint: str, provenance: Mapping[str, Any] | None
-) -> None:
-    """Raise `IncompatibleIndexError` naming each field in which an embedder differs from the one that made an index."""
-    if embedder.fingerprint == fingerprint and embedder.dimension == dimension:
-        return
-    stored: dict[str, Any] = {"dimension": dimension}
-    given: dict[str, Any] = {"dimension": embedder.dimension}
-    if provenance is not None and isinstance(embedder, HasProvenance):
-        stored |= _comparable(Provenance(**provenance))
-        given |= _comparable(embedder.provenance)
-    differ = [key for key in sorted(stored.keys() | given.keys()) if stored.get(key) != given.get(key)]
-    if not differ:
-        differ, stored, given = ["fingerprint"], {"fingerprint": fingerprint}, {"fingerprint": embedder.fingerprint}
-    named = "; ".join(f"{k}: stored {json.dumps(stored.get(k))}, given {json.dumps(given.get(k))}" for k in differ)
-    raise IncompatibleIndexError(f"{path} was made by another embedder ({named}); open it with the one that made it")
-
-
-def _comparable(provenance: Provenance) -> dict[str, Any]:
-    """Return what decides a raw vector, one level deep. Maps and weights do not: the index has its own."""
-    recipe = dict(provenance.recipe)
-    views = [{"exit": view["exit"], "readout": view["readout"]} for view in recipe.pop("views")]
-    named = {name: getattr(provenance, name) for name in ("model", "revision", "weights", "unit")}
-    return {**named, "recipe.views": views, **{f"recipe.{key}": value for key, value in recipe.items()}}
 
 
 def _metadata_json(metadata: object, name: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +16,14 @@ import numpy as np
 
 from tp_retrieval.embedding.postprocess import rows_needed
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError, TPRetrievalError
-from tp_retrieval.indexing.checks import check_embedder, checked_vectors, prepared
+from tp_retrieval.indexing.checks import checked_vectors, prepared
 from tp_retrieval.indexing.fitting import fit, fit_if_due, views_of, with_maps
 from tp_retrieval.indexing.forking import guard
 from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.image import VectorImage
-from tp_retrieval.indexing.kinds import Tuning, check_kind
+from tp_retrieval.indexing.info import IndexInfo, describe
+from tp_retrieval.indexing.kinds import check_kind
+from tp_retrieval.indexing.provenance import check_embedder, load_embedder
 from tp_retrieval.indexing.searching import CANDIDATES, DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.verify import Verification, verify
@@ -38,32 +40,6 @@ from tp_retrieval.types import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class IndexInfo:
-    """What an index holds, what made it, and how its vectors are searched.
-
-    `growth` is how many times as many documents there are as the maps were fitted on. `tuning` is None for exact search.
-    """
-
-    path: str
-    documents: int
-    dimension: int
-    kind: str
-    tuning: Tuning | None
-    tokenizer: str
-    model: str | None
-    source: str | None
-    revision: str | None
-    fingerprint: str
-    recipe: Mapping[str, Any] | None
-    postprocess: tuple[str, ...]
-    fitted: tuple[str, ...]
-    fitted_on: int
-    growth: float | None
-    libraries: Mapping[str, str]
-    bytes_on_disk: int
 
 
 class Index:
@@ -382,29 +358,7 @@ class Index:
         """Return what the index holds, what made it, and how its vectors are searched."""
         with self._lock, self._store.snapshot():
             self._image.refresh()
-            provenance = self._store.meta("provenance") or {}
-            maps = self._store.maps()
-            count = len(self._store)
-            fitted_on = min((fitted.fitted_on for fitted in maps), default=0)
-            return IndexInfo(
-                path=str(self._folder),
-                documents=count,
-                dimension=self._dimension,
-                kind=self._store.meta("vectors")["kind"],
-                tuning=self._image.tuning,
-                tokenizer=self._store.meta("tokenizer"),
-                model=provenance.get("model"),
-                source=provenance.get("source"),
-                revision=provenance.get("revision"),
-                fingerprint=self._store.meta("fingerprint"),
-                recipe=provenance.get("recipe"),
-                postprocess=tuple(view.postprocess for view in views_of(self._store)),
-                fitted=tuple(fitted.postprocess for fitted in maps),
-                fitted_on=fitted_on,
-                growth=round(count / fitted_on, 2) if fitted_on else None,
-                libraries=self._store.meta("libraries"),
-                bytes_on_disk=self._store.database.size() + self._image.size(),
-            )
+            return describe(self._folder, self._store, self._image)
 
     # -- the image of the vectors, under the lock
 
@@ -445,17 +399,7 @@ class Index:
                 stored = self._store.meta("provenance")
                 if stored is None:
                     raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
-                from tp_retrieval.embedding.embedder import Embedder
-                from tp_retrieval.embedding.recipe import Recipe
-                from tp_retrieval.embedding.unit import UnitEmbedder
-
-                loaded = Embedder.from_pretrained(
-                    stored["source"],
-                    recipe=Recipe.from_dict(stored["recipe"]),
-                    revision=stored["revision"],
-                    dtype=stored["dtype"],
-                )
-                embedder = UnitEmbedder.of(loaded) if stored.get("unit") else loaded
+                embedder = load_embedder(stored)
                 self._check(embedder)
                 self._embedder = embedder
             return self._embedder

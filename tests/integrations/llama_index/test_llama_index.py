@@ -28,6 +28,7 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
+from tp_retrieval import Document as OurDocument
 from tp_retrieval import IncompatibleIndexError, Index, InputError, OptionalDependencyError, Reranker
 from tp_retrieval.integrations.llama_index import TPEmbedding, TPRerank, TPVectorStore
 
@@ -337,6 +338,11 @@ def test_a_vector_store_index_retrieves_and_answers(embedder, tmp_path):
     store.close()
     with Index.open(tmp_path / "s") as opened:
         assert opened.search("an old stone", 1, mode="dense")[0].document.text == found[0].text
+        opened.add([OurDocument("a text of its own", {"n": 7}, "own")])
+    again = TPVectorStore(tmp_path / "s", embedding)
+    (node,) = again.get_nodes(["own"])
+    assert (node.text, node.metadata, node.node_id) == ("a text of its own", {"n": 7}, "own")
+    again.close()
 
 
 class Counting(BaseEmbedding):

@@ -1,0 +1,66 @@
+"""What an index tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tp_retrieval.indexing.fitting import views_of
+from tp_retrieval.indexing.image import VectorImage
+from tp_retrieval.indexing.kinds import Tuning
+from tp_retrieval.indexing.store import Store
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index holds, what made it, and how its vectors are searched.
+
+    `growth` is how many times as many documents there are as the maps were fitted on. `tuning` is None for exact search.
+    """
+
+    path: str
+    documents: int
+    dimension: int
+    kind: str
+    tuning: Tuning | None
+    tokenizer: str
+    model: str | None
+    source: str | None
+    revision: str | None
+    fingerprint: str
+    recipe: Mapping[str, Any] | None
+    postprocess: tuple[str, ...]
+    fitted: tuple[str, ...]
+    fitted_on: int
+    growth: float | None
+    libraries: Mapping[str, str]
+    bytes_on_disk: int
+
+
+def describe(folder: Path, store: Store, image: VectorImage) -> IndexInfo:
+    """Return what an index holds, what made it, and how its vectors are searched."""
+    provenance = store.meta("provenance") or {}
+    maps = store.maps()
+    count = len(store)
+    fitted_on = min((fitted.fitted_on for fitted in maps), default=0)
+    return IndexInfo(
+        path=str(folder),
+        documents=count,
+        dimension=int(store.meta("dimension")),
+        kind=store.meta("vectors")["kind"],
+        tuning=image.tuning,
+        tokenizer=store.meta("tokenizer"),
+        model=provenance.get("model"),
+        source=provenance.get("source"),
+        revision=provenance.get("revision"),
+        fingerprint=store.meta("fingerprint"),
+        recipe=provenance.get("recipe"),
+        postprocess=tuple(view.postprocess for view in views_of(store)),
+        fitted=tuple(fitted.postprocess for fitted in maps),
+        fitted_on=fitted_on,
+        growth=round(count / fitted_on, 2) if fitted_on else None,
+        libraries=store.meta("libraries"),
+        bytes_on_disk=store.database.size() + image.size(),
+    )
