@@ -35,7 +35,7 @@ DEFAULT_METHOD = "query-likelihood"
 SECOND_LOOK = "sts"
 """The recipe of the method "embedding", where none is named."""
 
-WEIGHT = 0.7
+WEIGHT = 0.5
 """Share of the rerank score in the fused one; `benchmarks/reranking.py` measures it."""
 DEPTH = 20
 """Hits that a search brings to a reranker; the same benchmark measures it."""
