@@ -251,6 +251,13 @@ def test_what_is_no_text_is_refused_by_position(embedder, bad):
         reranker.score(QUERY, ["a dog", bad])
     with pytest.raises(InputError, match="query"):
         reranker.score(bad, ["a dog"])
+    for pair in ((QUERY, bad), (bad, QUERY), (QUERY,), "ab", None):
+        with pytest.raises(InputError, match=r"pairs\[1\]"):
+            reranker.score_pairs([(QUERY, "a dog"), pair])
+    with pytest.raises(InputError, match=r"hits\[0\]: expected Hit, got str"):
+        reranker.rerank(QUERY, ["a dog"])
+    with pytest.raises(InputError, match=r"hits\[1\]\[0\]: expected Hit"):
+        reranker.rerank([QUERY, QUERY], [[], [bad]])
 
 
 @pytest.mark.parametrize(
@@ -270,8 +277,9 @@ def test_arguments_without_meaning_are_refused(embedder, arguments, message):
 
 
 def test_a_method_without_a_model_and_a_model_without_a_head_are_refused(folder):
-    with pytest.raises(InputError, match="needs the model of an embedder"):
-        Reranker(method="yes-no")
+    for given_instead in (None, ToyEmbedder()):
+        with pytest.raises(InputError, match="needs the model of an Embedder"):
+            Reranker(given_instead, method="yes-no")
     causal = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     headless = Embedder(Backbone.wrap(causal.model, tokenizer), RECIPE)
@@ -310,7 +318,7 @@ def test_prompts_and_answers_are_yours(embedder, folder):
         Reranker(embedder, prompt="{query} {document}")
 
 
-def test_the_embedding_method_scores_by_cosine(embedder):
+def test_the_embedding_method_scores_by_cosine(embedder, tmp_path):
     other = embedder.with_recipe(Recipe("{text}", "{text}", [View(3, "mean")]))
     query, documents = other.embed_queries([QUERY])[0], other.embed_documents(TEXTS)
     want = documents @ query / np.linalg.norm(documents, axis=1) / np.linalg.norm(query)
@@ -318,6 +326,9 @@ def test_the_embedding_method_scores_by_cosine(embedder):
     fitted = other.with_recipe(Recipe("{text}", "{text}", [View(3, "mean", "center")])).fit(TEXTS)
     want = fitted.embed_documents(TEXTS) @ fitted.embed_queries([QUERY])[0]
     assert np.abs(Reranker(fitted, method="embedding").score(QUERY, TEXTS) - want).max() < 1e-6
+    fitted.save(tmp_path / "fitted")
+    loaded = Reranker.from_pretrained(tmp_path / "fitted", method="embedding", dtype="float32", device="cpu")
+    assert np.abs(loaded.score(QUERY, TEXTS) - want).max() < 1e-6
 
 
 class Scripted:

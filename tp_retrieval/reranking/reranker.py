@@ -105,13 +105,14 @@ class Reranker:
     ) -> Reranker:
         """Load a model to rerank with; `model` and its options are what `Embedder.from_pretrained` takes.
 
-        Method "embedding" follows the recipe `sts` if none is given. To share the weights with an embedder, give that to
-        `Reranker` instead.
+        Method "embedding" follows the recipe `sts`, if none is given and the embedder is not a fitted one. To share the
+        weights with an embedder, give that to `Reranker` instead.
         """
-        given: dict[str, Any] = {"recipe": SECOND_LOOK} if method == "embedding" else {}
-        given |= options
+        given: dict[str, Any] = dict(options)
         asked = {name: given.pop(name) for name in PromptOptions.__annotations__ if name in given}
         embedder = Embedder.from_pretrained(model, whole=method != "embedding", **given)
+        if method == "embedding" and given.get("recipe") is None and not embedder.fitted:
+            embedder = embedder.with_recipe(SECOND_LOOK)
         return cls(embedder, method=method, weight=weight, depth=depth, **asked)
 
     @classmethod
@@ -134,11 +135,10 @@ class Reranker:
 
         Pairs that share a document, or a query, share its forward pass.
         """
-        queries = checked_texts([query for query, _ in pairs], "queries")
-        documents = checked_texts([document for _, document in pairs], "documents")
-        scores = self._scorer.score_pairs(list(zip(queries, documents, strict=True)), show_progress=show_progress)
-        if np.shape(scores) != (len(pairs),):
-            raise InputError(f"method: the scorer gave {np.shape(scores)} scores for {len(pairs)} pairs")
+        listed = [_checked_pair(pair, f"pairs[{i}]") for i, pair in enumerate(pairs)]
+        scores = self._scorer.score_pairs(listed, show_progress=show_progress)
+        if np.shape(scores) != (len(listed),):
+            raise InputError(f"method: the scorer gave {np.shape(scores)} scores for {len(listed)} pairs")
         return scores
 
     @overload
@@ -176,6 +176,8 @@ class Reranker:
         lists = cast("list[Sequence[Hit]]", [hits] if isinstance(query, str) else list(hits))
         if len(queries) != len(lists):
             raise InputError(f"hits: {len(lists)} lists for {len(queries)} queries")
+        for i, found in enumerate(lists):
+            _check_hits(found, "hits" if isinstance(query, str) else f"hits[{i}]")
         pairs = [(text, hit.document.text) for text, found in zip(queries, lists, strict=True) for hit in found]
         scores = self._scores(pairs, show_progress)
         ordered, begin = [], 0
@@ -221,18 +223,33 @@ def _scorer(
             raise InputError(f"{next(iter(options))}: only methods on a language model's logits have a prompt")
         if isinstance(method, PairScorer):
             return method
-    if embedder is None:
-        raise InputError("embedder: a method needs the model of an embedder; give one, or use Reranker.from_pretrained")
+    if not isinstance(embedder, Embedder):
+        kind = type(embedder).__name__
+        raise InputError(f"embedder: a method needs the model of an Embedder, got {kind}; or use Reranker.from_pretrained")
     if method == "embedding":
         return EmbeddingScorer(embedder)
     chosen: Any = PROMPTED[method]() if isinstance(method, str) else method
     changed = {name: options[name] for name in ("prompt", "chat") if name in options}
     return PromptScorer(
         embedder.backbone.language_model(),
-        replace(chosen, **changed),
+        replace(chosen, **changed) if changed else chosen,
         calibrate=options.get("calibrate", False),
         max_tokens=options.get("max_tokens", 1024),
     )
+
+
+def _checked_pair(pair: object, name: str) -> tuple[str, str]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise InputError(f"{name}: expected a query and a document, got {type(pair).__name__}")
+    for text in pair:
+        check_text(text, name)
+    return pair[0], pair[1]
+
+
+def _check_hits(hits: Sequence[object], name: str) -> None:
+    for i, hit in enumerate(hits):
+        if not isinstance(hit, Hit):
+            raise InputError(f"{name}[{i}]: expected Hit, got {type(hit).__name__}; score(query, texts) takes texts")
 
 
 def _finite(scores: NDArray[np.float64]) -> NDArray[np.float64]:
