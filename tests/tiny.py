@@ -1,5 +1,6 @@
 """Tiny random models of every architecture the package promises, with the embedded model's tokenizer and a BOS token."""
 
+import pytest
 import torch
 import transformers
 from tokenizers.processors import TemplateProcessing
@@ -48,6 +49,10 @@ CONFIGS = {
         pad_token_id=0,
     ),
 }
+
+
+KINDS = [pytest.param(kind, marks=[pytest.mark.slow] if kind in ("olmo2", "phi3") else []) for kind in CONFIGS]
+"""The architectures as test parameters; two that are Llama's near relatives are slow tests."""
 
 
 def save(kind, folder, tokenizer_folder):

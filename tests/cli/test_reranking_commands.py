@@ -1,12 +1,14 @@
 """`rerank`, and `search --rerank`."""
 
 import json
+from functools import partial
 
 import pytest
 
 from tests.toy import ToyEmbedder
 from tp_retrieval import Index, Reranker
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
 QUERY = "Which sea animal breathes air?"
 TEXTS = ["Bread dough rises.", "Whales live in the sea and breathe air.", "Bread dough rises.", "[bold]An octopus[/bold]"]
 
@@ -18,7 +20,7 @@ def file(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("method", ["query-likelihood", "yes-no", "choice", "embedding"])
+@pytest.mark.parametrize("method", ["query-likelihood", slow("yes-no"), slow("choice"), "embedding"])
 def test_rerank_prints_the_lines_of_a_file_best_first(run, file, method):
     code, out, err = run("rerank", QUERY, file, "--method", method, "--json")
     assert code == 0, err
@@ -46,7 +48,7 @@ def test_rerank_of_an_empty_file_is_empty(run, tmp_path):
     assert json.loads(run("rerank", QUERY, tmp_path / "none.txt", "--json")[1])["texts"] == []
 
 
-@pytest.mark.parametrize("method", ["query-likelihood", "embedding"])
+@pytest.mark.parametrize("method", ["query-likelihood", slow("embedding")])
 def test_search_reranks_with_the_indexs_own_model(run, docs, tmp_path, recipe, method):
     run("index", docs, "--into", tmp_path / "i", "--recipe", recipe, "--chunk-tokens", 64)
     code, out, err = run("search", tmp_path / "i", "whales", "-k", 3, "--rerank", method, "--json")

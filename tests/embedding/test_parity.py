@@ -37,7 +37,7 @@ def expected(model, tokenizer, template, text, views, **scope):
     return np.concatenate([reference.read(states, normed, inside, v.exit, v.readout).numpy() for v in views])
 
 
-@pytest.fixture(scope="module", params=sorted(tiny.CONFIGS))
+@pytest.fixture(scope="module", params=tiny.KINDS)
 def folder(request, tmp_path_factory, smol_folder):
     path = tmp_path_factory.mktemp(request.param)
     tiny.save(request.param, path, smol_folder)

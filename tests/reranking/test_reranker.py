@@ -44,7 +44,7 @@ TEXTS = [
 METHODS = {"query-likelihood": QueryLikelihood(), "yes-no": YesNo(), "choice": Choice()}
 
 
-@pytest.fixture(scope="module", params=[*tiny.CONFIGS, "smol"])
+@pytest.fixture(scope="module", params=[*tiny.KINDS, pytest.param("smol", marks=pytest.mark.slow)])
 def model(request, tmp_path_factory, smol_folder):
     """An embedder that was loaded half-deep, and the same model and its tokenizer as transformers loads them."""
     folder = smol_folder
@@ -99,6 +99,12 @@ def test_scores_equal_one_document_at_a_time(model, name, chat):
     want = [referred(causal, tokenizer, METHODS[name], QUERY, text, chat=chat) for text in TEXTS]
     assert np.abs(got - want).max() < 1e-4
     assert np.ptp(got) > 1e-3
+
+
+def test_the_embedded_models_likelihood_is_that_of_transformers(smol, smol_folder):
+    causal, tokenizer = AutoModelForCausalLM.from_pretrained(smol_folder).eval(), AutoTokenizer.from_pretrained(smol_folder)
+    want = [referred(causal, tokenizer, QueryLikelihood(), QUERY, text) for text in TEXTS]
+    assert np.abs(Reranker(smol).score(QUERY, TEXTS) - want).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", METHODS)
