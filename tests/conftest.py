@@ -1,5 +1,6 @@
 import pytest
 
+from tests import tiny
 from tests.toy import ToyEmbedder
 from tp_retrieval import Embedder
 
@@ -31,3 +32,17 @@ def smol_folder():
     from tp_retrieval.embedding import gguf
 
     return gguf.unpacked(gguf.embedded_model())
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, smol_folder):
+    """Return the folder of a tiny random model of a kind, made once."""
+    made = {}
+
+    def folder(kind):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            tiny.save(kind, made[kind], smol_folder)
+        return made[kind]
+
+    return folder

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests import tiny
 from tp_retrieval import Embedder, Index, InputError, OutOfMemoryError, Recipe, TruncationWarning
 from tp_retrieval.embedding.recipe import Prepend, View
 
@@ -17,10 +16,8 @@ WORDS = "the a dog cat runs sleeps under over house river green slowly because y
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, smol_folder):
-    path = tmp_path_factory.mktemp("llama")
-    tiny.save("llama", path, smol_folder)
-    return path
+def folder(tiny_folder):
+    return tiny_folder("llama")
 
 
 @pytest.fixture

@@ -38,10 +38,16 @@ def expected(model, tokenizer, template, text, views, **scope):
 
 
 @pytest.fixture(scope="module", params=tiny.KINDS)
-def folder(request, tmp_path_factory, smol_folder):
-    path = tmp_path_factory.mktemp(request.param)
-    tiny.save(request.param, path, smol_folder)
-    return path
+def folder(request, tiny_folder):
+    return tiny_folder(request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """The reference's model and tokenizer, and an embedder of every block."""
+    model, tokenizer = AutoModel.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+    whole = Recipe("{text}", "{text}", [View(None)])
+    return model, tokenizer, Embedder.from_pretrained(folder, recipe=whole, dtype="float32", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -56,12 +62,9 @@ def folder(request, tmp_path_factory, smol_folder):
     ],
     ids=["plain", "bare", "tp-1-2", "tp-0-4", "tp-empty-head", "tp-mean"],
 )
-def test_every_architecture_equals_the_reference(folder, template, prepend):
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    embedder = Embedder.from_pretrained(
-        folder, recipe=Recipe(template, template, VIEWS, prepend), dtype="float32", device="cpu"
-    )
+def test_every_architecture_equals_the_reference(loaded, template, prepend):
+    model, tokenizer, whole = loaded
+    embedder = whole.with_recipe(Recipe(template, template, VIEWS, prepend))
     scope = {} if prepend is None else {"start": prepend.start, "stop": prepend.stop, "kind": prepend.kind}
     got = embedder.embed_documents(TEXTS)
     for text, vector in zip(TEXTS, got, strict=True):

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from tests import tiny
 from tp_retrieval import Embedder, Recipe
 from tp_retrieval.embedding.recipe import View
 
@@ -12,10 +11,8 @@ RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")])
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory, smol_folder):
-    path = tmp_path_factory.mktemp("adapted-llama")
-    tiny.save("llama", path, smol_folder)
-    return path
+def model_folder(tiny_folder):
+    return tiny_folder("llama")
 
 
 @pytest.fixture(scope="session")

@@ -45,21 +45,16 @@ METHODS = {"query-likelihood": QueryLikelihood(), "yes-no": YesNo(), "choice": C
 
 
 @pytest.fixture(scope="module", params=[*tiny.KINDS, pytest.param("smol", marks=pytest.mark.slow)])
-def model(request, tmp_path_factory, smol_folder):
+def model(request, tiny_folder, smol_folder):
     """An embedder that was loaded half-deep, and the same model and its tokenizer as transformers loads them."""
-    folder = smol_folder
-    if request.param != "smol":
-        folder = tmp_path_factory.mktemp(request.param)
-        tiny.save(request.param, folder, smol_folder)
+    folder = smol_folder if request.param == "smol" else tiny_folder(request.param)
     embedder = Embedder.from_pretrained(folder, recipe=RECIPE, dtype="float32", device="cpu")
     return embedder, AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, smol_folder):
-    path = tmp_path_factory.mktemp("llama")
-    tiny.save("llama", path, smol_folder)
-    return path
+def folder(tiny_folder):
+    return tiny_folder("llama")
 
 
 @pytest.fixture(scope="module")
