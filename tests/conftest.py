@@ -46,3 +46,9 @@ def tiny_folder(tmp_path_factory, smol_folder):
         return made[kind]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def embedder(tiny_folder):
+    """A tiny Llama of which half is loaded."""
+    return Embedder.from_pretrained(tiny_folder("llama"), recipe=tiny.RECIPE, dtype="float32", device="cpu")

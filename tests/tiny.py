@@ -5,6 +5,9 @@ import torch
 import transformers
 from tokenizers.processors import TemplateProcessing
 
+from tp_retrieval import Recipe
+from tp_retrieval.embedding.recipe import View
+
 _SIZES = {
     "vocab_size": 49152,
     "hidden_size": 32,
@@ -53,6 +56,10 @@ CONFIGS = {
 
 KINDS = [pytest.param(kind, marks=[pytest.mark.slow] if kind in ("olmo2", "phi3") else []) for kind in CONFIGS]
 """The architectures as test parameters; two that are Llama's near relatives are slow tests."""
+
+
+RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")])
+"""Reads half of a tiny model's blocks; queries and documents differ."""
 
 
 def save(kind, folder, tokenizer_folder):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import Embedder
-from tp_retrieval.embedding.unit import UnitEmbedder
-from tp_retrieval.integrations.loading import load
+from tp_retrieval.integrations.loading import LazyEmbedder
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -34,24 +32,20 @@ class TPEmbeddings(BaseModel, Embeddings):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
-    _embedder: Embedder | None = PrivateAttr(default=None)
-    _loading: Lock = PrivateAttr(default_factory=Lock)
+    _lazy: LazyEmbedder = PrivateAttr(default_factory=LazyEmbedder)
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     @classmethod
     def from_embedder(cls, embedder: Embedder, *, show_progress: bool = False) -> TPEmbeddings:
         """Wrap an embedder that is loaded already."""
         self = cls(model=embedder.backbone.origin, recipe=embedder.recipe.to_dict(), show_progress=show_progress)
-        self._embedder = UnitEmbedder.of(embedder)
+        self._lazy = LazyEmbedder(embedder)
         return self
 
     @property
     def embedder(self) -> Embedder:
         """The embedder of unit vectors behind, loaded when it is first needed."""
-        with self._loading:
-            if self._embedder is None:
-                self._embedder = load(self, self.model_name)
-            return self._embedder
+        return self._lazy.get(self, self.model_name)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one unit vector a document."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from langchain_core.indexing import RecordManager
 
@@ -58,14 +59,9 @@ class TPRecordManager(RecordManager):
         if time_at_least is not None and time_at_least > now:
             raise InputError(f"time_at_least: {time_at_least} lies after this machine's time, {now}")
         rows = [(self.namespace, key, group, now) for key, group in zip(keys, groups, strict=True)]
-        with self._lock:
+        with self._lock, self._connection:  # which commits, or rolls back what failed
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+            self._connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
 
     def exists(self, keys: Sequence[str]) -> list[bool]:
         """Tell for each key whether it is known."""
@@ -96,12 +92,11 @@ class TPRecordManager(RecordManager):
 
     def delete_keys(self, keys: Sequence[str]) -> None:
         """Forget keys; unknown ones are passed over."""
-        with self._lock:
+        with self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            for part in _parts(keys):
-                condition = f"namespace = ? AND key IN ({_marks(part)})"
-                self._connection.execute(f"DELETE FROM records WHERE {condition}", [self.namespace, *part])
-            self._connection.execute("COMMIT")
+            self._connection.executemany(
+                "DELETE FROM records WHERE namespace = ? AND key = ?", [(self.namespace, key) for key in keys]
+            )
 
     def _select(self, condition: str, values: Sequence[object]) -> list[tuple[str]]:
         with self._lock:
@@ -127,16 +122,9 @@ class TPRecordManager(RecordManager):
         """Tell for each key whether it is known."""
         return await self._worker.run(self.exists, keys)
 
-    async def alist_keys(
-        self,
-        *,
-        before: float | None = None,
-        after: float | None = None,
-        group_ids: Sequence[str] | None = None,
-        limit: int | None = None,
-    ) -> list[str]:
-        """Return the keys that were updated before and after some times, and belong to some groups."""
-        return await self._worker.run(self.list_keys, before=before, after=after, group_ids=group_ids, limit=limit)
+    async def alist_keys(self, **asked: Any) -> list[str]:
+        """Return the keys that `list_keys` does."""
+        return await self._worker.run(self.list_keys, **asked)
 
     async def adelete_keys(self, keys: Sequence[str]) -> None:
         """Forget keys."""

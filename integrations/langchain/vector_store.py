@@ -33,7 +33,8 @@ class LangChainEmbedder:
         self._embeddings = embeddings
         self.dimension = len(embeddings.embed_query("dimension"))
         kind = type(embeddings)
-        model = getattr(embeddings, "model", None) or getattr(embeddings, "model_name", None) or ""
+        names = (getattr(embeddings, name, None) for name in ("model", "model_name"))
+        model = next((name for name in names if isinstance(name, str)), "")  # some keep the model itself there
         self.fingerprint = f"{kind.__module__}.{kind.__qualname__}:{model}:{self.dimension}"
 
     def embed_queries(self, texts: Sequence[str]) -> Float32Array:

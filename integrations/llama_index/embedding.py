@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import Embedder
-from tp_retrieval.embedding.unit import UnitEmbedder
-from tp_retrieval.integrations.loading import load
+from tp_retrieval.integrations.loading import LazyEmbedder
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -33,8 +31,7 @@ class TPEmbedding(BaseEmbedding):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    _embedder: Embedder | None = PrivateAttr(default=None)
-    _loading: Any = PrivateAttr(default_factory=Lock)
+    _lazy: Any = PrivateAttr(default_factory=LazyEmbedder)
     _worker: Any = PrivateAttr(default_factory=Worker)
 
     @classmethod
@@ -46,16 +43,13 @@ class TPEmbedding(BaseEmbedding):
     def from_embedder(cls, embedder: Embedder, **fields: Any) -> TPEmbedding:
         """Wrap an embedder that is loaded already."""
         self = cls(model_name=embedder.backbone.origin or "", recipe=embedder.recipe.to_dict(), **fields)
-        self._embedder = UnitEmbedder.of(embedder)
+        self._lazy = LazyEmbedder(embedder)
         return self
 
     @property
     def embedder(self) -> Embedder:
         """The embedder of unit vectors behind, loaded when it is first needed."""
-        with self._loading:
-            if self._embedder is None:
-                self._embedder = load(self, self.model_name or None)
-            return self._embedder
+        return self._lazy.get(self, self.model_name or None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the settings alone: another process loads the model itself."""

@@ -36,11 +36,11 @@ class TPRerank(BaseNodePostprocessor):
         if query_bundle is None:
             raise InputError("query_bundle: reranking needs the query")
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.class_name()))
+        scores = [-float(i) if found.score is None else float(found.score) for i, found in enumerate(nodes)]
+        if any(found.score is None for found in nodes):  # the order is all that is known of them together
+            scores = [-float(i) for i in range(len(nodes))]
         texts = [found.node.get_content(metadata_mode=MetadataMode.EMBED) for found in nodes]
-        hits = [
-            Hit(Document(text, {}, str(i)), -float(i) if found.score is None else float(found.score), i + 1)
-            for i, (text, found) in enumerate(zip(texts, nodes, strict=True))
-        ]
+        hits = [Hit(Document(text, {}, str(i)), scores[i], i + 1) for i, text in enumerate(texts)]
         ranked = self.reranker.rerank(query_bundle.query_str, hits, self.top_n)
         kept = [self._scored(nodes[int(hit.document.id or 0)], hit) for hit in ranked]
         dispatcher.event(ReRankEndEvent(nodes=kept))

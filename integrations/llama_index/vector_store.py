@@ -21,7 +21,6 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from tp_retrieval import Document, Hit, IncompatibleIndexError, Index, IndexNotFoundError, InputError
-from tp_retrieval.indexing.info import IndexInfo
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
 from tp_retrieval.integrations.worker import Worker
@@ -66,7 +65,7 @@ class TPVectorStore(BasePydanticVectorStore):
     _worker: Any = PrivateAttr(default_factory=Worker)
 
     def __init__(self, path: str | Path, embed_model: BaseEmbedding | None = None, **options: Any) -> None:
-        options = options.pop("options", options)
+        options = options.pop("options", options)  # as they come back from pickling
         super().__init__(path=str(path), embed_model=embed_model, options=options)
 
     @classmethod
@@ -170,11 +169,12 @@ class TPVectorStore(BasePydanticVectorStore):
             with suppress(IndexNotFoundError):
                 self._index = Index.open(self.path, self.embed_model.embedder if ours else None)
                 if self.embed_model is not None and not ours:
-                    self._check(self._index.info())
+                    self._check(self._index)
         return self._index
 
-    def _check(self, info: IndexInfo) -> None:
+    def _check(self, opened: Index) -> None:
         """Refuse an index of another model; LlamaIndex brings the vectors, so its name is all that tells."""
+        info = opened.info()
         given = self._embedder(info.dimension).fingerprint
         if given != info.fingerprint:
             self.close()

@@ -7,6 +7,8 @@ import pytest
 
 from tests.toy import ToyEmbedder
 from tp_retrieval import Index, Reranker
+from tp_retrieval.cli.rerank import MethodName
+from tp_retrieval.reranking.reranker import METHODS
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 QUERY = "Which sea animal breathes air?"
@@ -41,6 +43,10 @@ def test_rerank_shows_the_first_ones_as_text(run, file):
     assert "Whales live in the sea" in out
     assert "2. " not in out
     assert "[bold]An octopus[/bold]" in run("rerank", "octopus", file)[1]
+
+
+def test_the_methods_offered_are_those_there_are():
+    assert [method.value for method in MethodName] == list(METHODS)
 
 
 def test_rerank_of_an_empty_file_is_empty(run, tmp_path):

@@ -72,6 +72,7 @@ def test_ids_restrict_a_search_beside_a_filter(index, mode):
     only = index.search("red river", 10, mode=mode, ids=names, where={"n": {"$lt": 4}})
     assert {hit.document.id for hit in only} == {"1", "3"}
     assert index.search("red river", 10, mode=mode, ids=[]) == []
+    assert index.search("red river", 10, mode=mode, ids=(name for name in names)) == found
 
 
 def test_ids_restrict_a_search_by_vector(index, toy):
@@ -102,6 +103,14 @@ def test_documents_are_got_and_deleted_by_a_filter(index):
     with pytest.raises(InputError, match="unknown operator"):
         index.delete(where={"n": {"$foo": 1}})
     assert len(index) == 4
+
+
+def test_a_filter_finds_what_another_opener_added_just_now(index, toy, tmp_path):
+    with Index.open(tmp_path / "i", toy) as other:
+        other.add([Document("blue", {"n": 50}, "new"), Document("pink", {"n": 51}, "newer")])
+    assert [d.id for d in index.get(where={"n": {"$gte": 50}})] == ["new", "newer"]
+    assert index.delete(where={"n": {"$gt": 50}}) == 1
+    assert [d.id for d in index.get(["newer", "new"])] == ["new"]
 
 
 def test_mmr_chooses_among_as_many_candidates_as_asked(index):

@@ -4,20 +4,10 @@ import sys
 
 import pytest
 
-from tp_retrieval import Embedder, Recipe
-from tp_retrieval.embedding.recipe import View
-
-RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")])
-
 
 @pytest.fixture(scope="session")
 def model_folder(tiny_folder):
     return tiny_folder("llama")
-
-
-@pytest.fixture(scope="session")
-def embedder(model_folder):
-    return Embedder.from_pretrained(model_folder, recipe=RECIPE, dtype="float32", device="cpu")
 
 
 @pytest.fixture

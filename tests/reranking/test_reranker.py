@@ -31,7 +31,6 @@ from tp_retrieval.reranking.choice import Choice
 from tp_retrieval.reranking.query_likelihood import QueryLikelihood
 from tp_retrieval.reranking.yes_no import YesNo
 
-RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")])
 QUERY = "Which sea animal breathes air?"
 TEXTS = [
     "Whales are mammals that live in the sea and breathe air.",
@@ -48,18 +47,13 @@ METHODS = {"query-likelihood": QueryLikelihood(), "yes-no": YesNo(), "choice": C
 def model(request, tiny_folder, smol_folder):
     """An embedder that was loaded half-deep, and the same model and its tokenizer as transformers loads them."""
     folder = smol_folder if request.param == "smol" else tiny_folder(request.param)
-    embedder = Embedder.from_pretrained(folder, recipe=RECIPE, dtype="float32", device="cpu")
+    embedder = Embedder.from_pretrained(folder, recipe=tiny.RECIPE, dtype="float32", device="cpu")
     return embedder, AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder):
     return tiny_folder("llama")
-
-
-@pytest.fixture(scope="module")
-def embedder(folder):
-    return Embedder.from_pretrained(folder, recipe=RECIPE, dtype="float32", device="cpu")
 
 
 def referred(model, tokenizer, method, query, document, *, chat=False):
@@ -174,7 +168,7 @@ def test_the_rest_of_the_model_is_loaded_once_and_shared_and_embedding_does_not_
         return weights(self, config, dtype, **options)
 
     monkeypatch.setattr(ModelSource, "weights", counted)
-    embedder = Embedder.from_pretrained(folder, recipe=RECIPE, dtype="float32", device="cpu")
+    embedder = Embedder.from_pretrained(folder, recipe=tiny.RECIPE, dtype="float32", device="cpu")
     assert len(embedder.backbone.blocks) == 2
     queries, documents = embedder.embed_queries(TEXTS), embedder.embed_documents(TEXTS)
     rerankers = [Reranker(embedder, method=method) for method in METHODS]
@@ -191,7 +185,7 @@ def test_the_rest_of_the_model_is_loaded_once_and_shared_and_embedding_does_not_
     assert len(loads) == 2
 
     loads.clear()
-    reranker = Reranker.from_pretrained(folder, recipe=RECIPE, dtype="float32", device="cpu")
+    reranker = Reranker.from_pretrained(folder, recipe=tiny.RECIPE, dtype="float32", device="cpu")
     assert np.abs(reranker.score(QUERY, TEXTS) - rerankers[0].score(QUERY, TEXTS)).max() < 1e-6
     assert len(loads) == 1
 
@@ -268,6 +262,10 @@ def test_what_is_no_text_is_refused_by_position(embedder, bad):
         ({"weight": 1.5}, "weight: 1.5"),
         ({"weight": True}, "weight: True"),
         ({"depth": 0}, "depth: 0"),
+        ({"promt": "{query}{document}"}, "promt: unknown option; there are prompt, chat, calibrate, max_tokens"),
+        ({"chat": "yes"}, "chat: 'yes' must be true or false"),
+        ({"calibrate": 1}, "calibrate: 1 must be true or false"),
+        ({"max_tokens": 0}, "max_tokens: 0 must be a whole number from 1"),
         ({"method": YesNo(answers=(("yes",), ("yes",)))}, "begin with the same token"),
         ({"method": "embedding", "prompt": "{query}{document}"}, "prompt: only methods"),
     ],
@@ -283,10 +281,10 @@ def test_a_method_without_a_model_and_a_model_without_a_head_are_refused(folder)
             Reranker(given_instead, method="yes-no")
     causal = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    headless = Embedder(Backbone.wrap(causal.model, tokenizer), RECIPE)
+    headless = Embedder(Backbone.wrap(causal.model, tokenizer), tiny.RECIPE)
     with pytest.raises(UnsupportedModelError, match="without its LM head"):
         Reranker(headless)
-    whole = Embedder(Backbone.wrap(causal, tokenizer), RECIPE)
+    whole = Embedder(Backbone.wrap(causal, tokenizer), tiny.RECIPE)
     want = referred(causal, tokenizer, QueryLikelihood(), QUERY, TEXTS[0])
     assert abs(Reranker(whole).score(QUERY, TEXTS[:1])[0] - want) < 1e-4
 

@@ -41,20 +41,17 @@ def rerank(
 
     from tp_retrieval import Reranker
 
-    if recipe is None:
-        reranker = Reranker.from_pretrained(model, method=method.value)
-    elif method is MethodName.embedding:
-        reranker = Reranker.from_pretrained(model, method=method.value, recipe=recipe)
-    else:
+    if recipe is not None and method is not MethodName.embedding:
         raise InputError("--recipe: only the method embedding follows one")
+    reranker = Reranker.from_pretrained(model, method=method.value, recipe=recipe)
     scores = reranker.score(query, texts, show_progress=sys.stderr.isatty())
     order = [int(i) for i in np.argsort(-scores, kind="stable")][:top]
-    ranked = [{"rank": rank, "score": float(scores[i]), "line": i + 1, "text": texts[i]} for rank, i in enumerate(order, 1)]
     if as_json:
+        ranked = [{"rank": n, "score": float(scores[i]), "line": i + 1, "text": texts[i]} for n, i in enumerate(order, 1)]
         print_json({"query": query, "method": method.value, "texts": ranked})
         return
     console = Console()
     console.print(Text(query, style="bold"))
-    for i, rank in zip(order, range(1, len(order) + 1), strict=True):
+    for rank, i in enumerate(order, 1):
         console.print(Text(f"{rank}. ", style="bold"), Text(f"text {i + 1}, score {scores[i]:.2f}", style="dim"), sep="")
         console.print(Padding(Text(excerpt(texts[i])), (0, 0, 0, 3)))

@@ -23,7 +23,6 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.indexing import kinds
 from tp_retrieval.indexing.disk import sha256
 from tp_retrieval.indexing.facts import Seqs
-from tp_retrieval.indexing.filters import Condition, answer
 from tp_retrieval.indexing.fitting import views_of
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.vectors import Vectors
@@ -189,11 +188,10 @@ class VectorImage:
         """Return the unit vectors of rows."""
         return self._vectors.rows(seqs)
 
-    def matching(self, condition: Condition | None) -> Seqs | None:
-        """Return the rows that a condition holds for, None for all of them."""
-        if condition is None:
-            return None
-        return answer(condition, self._store.facts.matching, self._vectors.seqs)
+    @property
+    def seqs(self) -> Seqs:
+        """The rows that the image holds, ascending."""
+        return self._vectors.seqs
 
     def _exact(self, seqs: Seqs) -> Float32Array:
         return self.mapped(self._store.vectors_of(seqs))

@@ -178,12 +178,11 @@ class Index:
         """
         if ids is None and not where:
             raise InputError("ids: give ids or where; clear() removes every document")
-        listed = None if ids is None else checked_texts(ids, "ids")
+        asked = Search(0, where, ids)
         with self._lock:
-            if where:
-                listed = [str(document.id) for document in self.get(listed, where=where)]
             with self._store.transaction():
-                count = self._store.delete(listed or [])
+                found = self._store.select(asked.condition, asked.ids)
+                count = 0 if found is None else self._store.delete(self._store.ids_of(found))
             self._follow()
         return count
 
@@ -265,21 +264,15 @@ class Index:
 
         Unknown ids are passed over.
         """
-        listed = None if ids is None else checked_texts(ids, "ids")
-        search = Search(0, where, listed)
+        asked = Search(0, where, ids)
         with self._lock, self._store.snapshot():
-            if search.condition is None and listed is not None:
-                found = self._store.documents_by_id(listed)
-                return [found[id_] for id_ in listed if id_ in found]
-            self._image.refresh()
-            among = self._searcher.among(search)
-            seqs = (self._store.seqs() if among is None else among).tolist()
+            found = self._store.select(asked.condition, asked.ids)
+            seqs = (self._store.seqs() if found is None else found).tolist()
             by_seq = self._store.documents_by_seq(seqs)
-        documents = [by_seq[seq] for seq in seqs]
-        if listed is None:
-            return documents
-        found = {str(document.id): document for document in documents}
-        return [found[id_] for id_ in listed if id_ in found]
+        if asked.ids is None:
+            return [by_seq[seq] for seq in seqs]
+        by_id = {document.id: document for document in by_seq.values()}
+        return [by_id[id_] for id_ in asked.ids if id_ in by_id]
 
     @overload
     def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]: ...

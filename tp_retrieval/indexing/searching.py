@@ -69,7 +69,7 @@ class Search:
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise InputError(f"{name}: {value!r} must be from 0 to 1")
         if self.ids is not None:
-            checked_texts(self.ids, "ids")
+            object.__setattr__(self, "ids", checked_texts(self.ids, "ids"))
         _ = self.condition  # what is wrong in it is told before anything is embedded
         if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
             raise InputError(f"min_score: {self.min_score!r} must be a number")
@@ -107,11 +107,7 @@ class Searcher:
 
     def among(self, search: Search) -> Seqs | None:
         """Return the rows that a search is restricted to, None for all of them."""
-        matching = self._image.matching(search.condition)
-        if search.ids is None:
-            return matching
-        named = self._store.seqs_of(search.ids)
-        return named if matching is None else np.intersect1d(named, matching, assume_unique=True)
+        return self._store.select(search.condition, search.ids, self._image.seqs)
 
     def hits(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
         """Return the hits for a query: its text, its mapped unit vector `(dimension,)`, and the rows a filter keeps."""

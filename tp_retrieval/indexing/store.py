@@ -25,6 +25,7 @@ from tp_retrieval.errors import (
 )
 from tp_retrieval.indexing.database import Database, chunks, marks, objects_made_by
 from tp_retrieval.indexing.facts import Facts, Seqs
+from tp_retrieval.indexing.filters import Condition, answer
 from tp_retrieval.indexing.fulltext import TOKENIZERS, FullText
 from tp_retrieval.indexing.schema import FORMAT, MIGRATIONS, statements
 from tp_retrieval.types import Document, Float32Array
@@ -224,21 +225,31 @@ class Store:
         self.set_meta("vectors", self.meta("vectors") | {"tuning": None})
         return count
 
-    def documents_by_id(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Return the documents that exist, by id."""
-        found: dict[str, Document] = {}
-        for part in chunks(ids):
-            found |= {str(document.id): document for _, document in self._documents(f"id IN ({marks(part)})", part)}
-        return found
+    def select(self, condition: Condition | None, ids: Sequence[str] | None, everything: Seqs | None = None) -> Seqs | None:
+        """Return the rows that a condition holds for and that are named, ascending; None if neither restricts them.
 
-    def seqs_of(self, ids: Sequence[str]) -> Seqs:
-        """Return the rows of the ids that exist, ascending."""
+        `everything` are all rows, where they are known already.
+        """
+        named = None if ids is None else self._seqs_of(ids)
+        if condition is None:
+            return named
+        matching = answer(condition, self.facts.matching, self.seqs() if everything is None else everything)
+        return matching if named is None else np.intersect1d(named, matching, assume_unique=True)
+
+    def _seqs_of(self, ids: Sequence[str]) -> Seqs:
         found: list[int] = []
         for part in chunks(list(dict.fromkeys(ids))):
-            found += [
-                row[0] for row in self.database.execute(f"SELECT seq FROM documents WHERE id IN ({marks(part)})", part)
-            ]
+            rows = self.database.execute(f"SELECT seq FROM documents WHERE id IN ({marks(part)})", part)
+            found += [row[0] for row in rows]
         return np.array(sorted(found), dtype=np.int64)
+
+    def ids_of(self, seqs: Seqs) -> list[str]:
+        """Return the ids of rows."""
+        found: list[str] = []
+        for part in chunks(seqs.tolist()):
+            rows = self.database.execute(f"SELECT id FROM documents WHERE seq IN ({marks(part)})", part)
+            found += [row[0] for row in rows]
+        return found
 
     def documents_by_seq(self, seqs: Sequence[int]) -> dict[int, Document]:
         """Return the documents of rows."""

@@ -89,6 +89,7 @@ class Reranker:
             raise InputError(f"weight: {weight!r} must be from 0 to 1")
         if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
             raise InputError(f"depth: {depth!r} must be a whole number from 1")
+        _check_options(options)
         self._scorer = _scorer(embedder, method, options)
         self._weight = weight
         self._depth = depth
@@ -236,6 +237,18 @@ def _scorer(
         calibrate=options.get("calibrate", False),
         max_tokens=options.get("max_tokens", 1024),
     )
+
+
+def _check_options(options: PromptOptions) -> None:
+    unknown = sorted(options.keys() - PromptOptions.__annotations__.keys())
+    if unknown:
+        raise InputError(f"{unknown[0]}: unknown option; there are {', '.join(PromptOptions.__annotations__)}")
+    for name in ("chat", "calibrate"):
+        if not isinstance(options.get(name, False), bool):
+            raise InputError(f"{name}: {options.get(name)!r} must be true or false")
+    most = options.get("max_tokens", 1)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise InputError(f"max_tokens: {most!r} must be a whole number from 1")
 
 
 def _checked_pair(pair: object, name: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """What LangChain's standard tests do not ask: roles, filters, thresholds, reranking, and the faults of other stores."""
 
 import asyncio
+import sqlite3
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from tp_retrieval.integrations.langchain import (
     TPTranslator,
     TPVectorStore,
 )
+from tp_retrieval.integrations.langchain.vector_store import LangChainEmbedder
 
 FAKE = DeterministicFakeEmbedding(size=6)
 TEXTS = ["red apple", "green apple", "red river", "stone bridge", "the cat sleeps", "an old bridge"]
@@ -280,6 +282,15 @@ def test_a_store_survives_closing_and_refuses_other_embeddings(store, tmp_path):
         TPVectorStore.open(tmp_path / "store", DeterministicFakeEmbedding(size=7))
 
 
+def test_a_fingerprint_is_made_of_names_that_another_process_has_too():
+    class Named(DeterministicFakeEmbedding):
+        model: object = None
+        model_name: str = ""
+
+    first, again, other = (LangChainEmbedder(Named(size=6, model=object(), model_name=name)) for name in ("a", "a", "b"))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
 def test_a_store_without_a_path_lives_as_long_as_the_object():
     store = TPVectorStore.from_texts(TEXTS, FAKE)
     place = store.index.info().path
@@ -379,7 +390,11 @@ async def test_a_record_manager_remembers_keys_groups_and_times(tmp_path):
         records.update(["x"], time_at_least=records.get_time() + 100)
     with pytest.raises(ValueError, match="1 for 2 keys"):
         records.update(["x", "y"], group_ids=["g"])
-    assert records.exists(["x"]) == [False]
+    with pytest.raises(sqlite3.Error):
+        records.update(["x", object()])
+    with pytest.raises(sqlite3.Error):
+        records.delete_keys(["key 1100", object()])
+    assert records.exists(["x", "key 1100"]) == [False, True]
     await records.acreate_schema()
     await records.aupdate(["z"], group_ids=[None])
     assert await records.aexists(["z"]) == [True]

@@ -432,6 +432,13 @@ def test_reranking_changes_nothing_it_was_given(embedder):
         TPRerank(reranker=Reranker(embedder)).postprocess_nodes(nodes)
 
 
+def test_where_a_score_is_missing_the_order_counts(embedder):
+    nodes = scored()
+    nodes[2].score = None
+    kept = TPRerank(reranker=Reranker(embedder, weight=0.0), top_n=6).postprocess_nodes(nodes, query_str="bridge")
+    assert [node.node_id for node in kept] == [str(i) for i in range(6)]
+
+
 def test_without_llama_index_the_pip_line_is_shown(without):
     without("llama_index.core", "tp_retrieval.integrations.llama_index")
     with pytest.raises(OptionalDependencyError, match=r"pip install 'tp-retrieval\[llama-index\]'"):
