@@ -53,7 +53,7 @@ def test_imports_point_one_way(path, layer):
 
 def test_the_public_names():
     assert sorted(tp_retrieval.__all__) == sorted(
-        {"Document", "Embedder", "Hit", "Index", "Recipe", "Reranker", "Template"}
+        {"CachedEmbedder", "Document", "Embedder", "Hit", "Index", "Recipe", "Reranker", "Template"}
         | {name for name, value in vars(errors).items() if isinstance(value, type)}
     )
     for name in tp_retrieval.__all__:

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from tp_retrieval.errors import TPRetrievalError as TPRetrievalError
     from tp_retrieval.errors import TruncationWarning as TruncationWarning
     from tp_retrieval.errors import UnsupportedModelError as UnsupportedModelError
+    from tp_retrieval.indexing.cached_embedder import CachedEmbedder as CachedEmbedder
     from tp_retrieval.indexing.index import Index as Index
     from tp_retrieval.reranking.reranker import Reranker as Reranker
     from tp_retrieval.types import Document as Document
     from tp_retrieval.types import Hit as Hit
 
 _HOME = {
+    "CachedEmbedder": "indexing.cached_embedder",
     "CorruptIndexError": "errors",
     "Document": "types",
     "Embedder": "embedding.embedder",
@@ -53,6 +55,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CachedEmbedder",
     "CorruptIndexError",
     "Document",
     "Embedder",
