@@ -7,8 +7,8 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from tp_retrieval import Embedder
-from tp_retrieval.integrations.loading import LazyEmbedder
+from tp_retrieval import CachedEmbedder, Embedder
+from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -16,8 +16,8 @@ class TPEmbeddings(BaseModel, Embeddings):
     """Embed queries and documents, each through the recipe's own template.
 
     `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted embedder,
-    whose vectors are mapped; None is the embedded default. It is loaded when first needed. Vectors are of unit length.
-    Asynchronous calls run on a thread of their own.
+    whose vectors are mapped; None is the embedded default. It is loaded when first needed. `cache` is a file that keeps
+    every vector, see `CachedEmbedder`. Vectors are of unit length. Asynchronous calls run on a thread of their own.
     """
 
     model_name: str | None = Field(default=None, alias="model")
@@ -28,6 +28,7 @@ class TPEmbeddings(BaseModel, Embeddings):
     local_files_only: bool = False
     trust_remote_code: bool = False
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    cache: str | None = None
     show_progress: bool = False
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
@@ -36,14 +37,14 @@ class TPEmbeddings(BaseModel, Embeddings):
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     @classmethod
-    def from_embedder(cls, embedder: Embedder, *, show_progress: bool = False) -> TPEmbeddings:
+    def from_embedder(cls, embedder: Embedder, *, cache: str | None = None, show_progress: bool = False) -> TPEmbeddings:
         """Wrap an embedder that is loaded already."""
-        self = cls(model=embedder.backbone.origin, recipe=embedder.recipe.to_dict(), show_progress=show_progress)
+        self = cls(**settings_of(embedder), cache=cache, show_progress=show_progress)
         self._lazy = LazyEmbedder(embedder)
         return self
 
     @property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> Embedder | CachedEmbedder:
         """The embedder of unit vectors behind, loaded when it is first needed."""
         return self._lazy.get(self, self.model_name)
 

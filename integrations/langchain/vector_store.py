@@ -16,6 +16,8 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from tp_retrieval import Document, Hit, Index, IndexNotFoundError, InputError
+from tp_retrieval.indexing.checks import checked_vectors
+from tp_retrieval.indexing.langchain_faiss import read_store
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
 from tp_retrieval.integrations.worker import Worker
 from tp_retrieval.types import Float32Array, TextEmbedder
@@ -90,6 +92,22 @@ class TPVectorStore(VectorStore):
             weakref.finalize(store, shutil.rmtree, place, ignore_errors=True)
         store.add_texts(texts, metadatas, ids=ids)
         return store
+
+    @classmethod
+    def from_faiss(
+        cls, folder: str | Path, embedding: Embeddings, *, path: str | Path, trust_pickle: bool = False, **options: Any
+    ) -> TPVectorStore:
+        """Make a store at `path` of what LangChain-community's `FAISS.save_local` wrote, with its vectors, texts and ids.
+
+        `embedding` is the one that made the vectors. `trust_pickle` reads `index.pkl`, admitting document classes only.
+        Raises `InputError` if the folder holds no such store or the vectors have another length.
+        """
+        documents, vectors = read_store(Path(folder), trust_pickle=trust_pickle)
+        embedder = text_embedder(embedding)
+        checked_vectors(vectors, len(documents), embedder.dimension)
+        index = Index.create(path, embedder, **options)
+        index.add(documents, vectors=vectors)
+        return cls(index, embedding)
 
     @property
     def embeddings(self) -> Embeddings | None:

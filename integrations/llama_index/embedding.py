@@ -7,8 +7,8 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
-from tp_retrieval import Embedder
-from tp_retrieval.integrations.loading import LazyEmbedder
+from tp_retrieval import CachedEmbedder, Embedder
+from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -17,6 +17,7 @@ class TPEmbedding(BaseEmbedding):
 
     `model_name` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted
     embedder; "" is the embedded default. It is loaded when first needed, also in a process that this was pickled to.
+    `cache` is a file that keeps every vector, see `CachedEmbedder`; LlamaIndex's own caches mix up the roles.
     Vectors are of unit length. Asynchronous calls run on a thread of their own.
     """
 
@@ -28,6 +29,8 @@ class TPEmbedding(BaseEmbedding):
     local_files_only: bool = Field(default=False, description="Never ask the hub.")
     trust_remote_code: bool = Field(default=False, description="Run code that comes with a model.")
     model_kwargs: dict[str, Any] = Field(default_factory=dict, description="Given to transformers as they are.")
+    cache: str | None = Field(default=None, description="File that keeps every vector.")
+    embed_batch_size: int = Field(default=512, gt=0, le=2048, description="Texts at once; they are batched by length.")
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -42,17 +45,19 @@ class TPEmbedding(BaseEmbedding):
     @classmethod
     def from_embedder(cls, embedder: Embedder, **fields: Any) -> TPEmbedding:
         """Wrap an embedder that is loaded already."""
-        self = cls(model_name=embedder.backbone.origin or "", recipe=embedder.recipe.to_dict(), **fields)
+        settings = settings_of(embedder)
+        self = cls(model_name=settings.pop("model") or "", **settings, **fields)
         self._lazy = LazyEmbedder(embedder)
         return self
 
     @property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> Embedder | CachedEmbedder:
         """The embedder of unit vectors behind, loaded when it is first needed."""
         return self._lazy.get(self, self.model_name or None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the settings alone: another process loads the model itself."""
+        self._lazy.check_portable()
         return {
             "__dict__": {name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_PICKLED},
             "__pydantic_extra__": None,

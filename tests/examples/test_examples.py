@@ -1,18 +1,29 @@
 import runpy
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
+
+from tests.langchain_faiss import save_local
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 EXPECTED = {
     "langchain_rag.py": ["found:  Bread dough rises because yeast", "answer: ", "carbon dioxide"],
     "llama_index_rag.py": ["  Whales are mammals", "from: Bread dough rises"],
+    "migrate_from_langchain_faiss.py": ["kept: 2 documents", "of 16 numbers", "new: 2 documents", "-> id0: An octopus"],
+    "sentence_transformers_similarity.py": ["found: Bread dough rises", "read again: 1.0000", "binary: 144 bytes"],
     "quickstart.py": ["1. whales", "bread: Bread dough rises"],
 }
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs_prints_what_it_promises_and_is_short(path, capsys):
+def test_an_example_runs_prints_what_it_promises_and_is_short(path, capsys, tmp_path, monkeypatch):
+    texts = ["An octopus has three hearts. Two of them serve its gills.", "Bread dough rises because of yeast."]
+    vectors = DeterministicFakeEmbedding(size=16).embed_documents(texts)
+    save_local(tmp_path / "store", texts, np.array(vectors, dtype=np.float32), monkeypatch)
+    monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path / "store")])  # where an example takes a folder
     assert len(path.read_text().splitlines()) < 60
     runpy.run_path(str(path), run_name="__main__")
     printed = capsys.readouterr().out

@@ -3,13 +3,13 @@
 import os
 import pickle
 import sys
-import types
 
 import faiss
 import numpy as np
 import pytest
 from langchain_core.documents import Document as LangChainDocument
 
+from tests.langchain_faiss import InMemoryDocstore, save_local
 from tests.toy import ToyEmbedder
 from tp_retrieval import Index, InputError
 from tp_retrieval.cli import main as command
@@ -18,29 +18,10 @@ from tp_retrieval.indexing.langchain_faiss import read_documents, read_vectors
 TEXTS = ["red apple", "green river", "stone bridge"]
 
 
-class InMemoryDocstore:
-    """The class of this name in langchain-community, whose pickles name it by module and name."""
-
-    def __init__(self, documents):
-        self._dict = documents
-
-
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """Write a folder as `FAISS.save_local` does, with LangChain's own Document."""
-    module = types.ModuleType("langchain_community.docstore.in_memory")
-    module.InMemoryDocstore = InMemoryDocstore
-    monkeypatch.setitem(sys.modules, "langchain_community", types.ModuleType("langchain_community"))
-    monkeypatch.setitem(sys.modules, "langchain_community.docstore", types.ModuleType("langchain_community.docstore"))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(InMemoryDocstore, "__module__", module.__name__)
     folder = tmp_path / "store"
-    folder.mkdir()
-    index = faiss.IndexFlatL2(16)
-    index.add(ToyEmbedder().embed_documents(TEXTS))
-    faiss.write_index(index, str(folder / "index.faiss"))
-    documents = {f"id{i}": LangChainDocument(text, metadata={"n": i}) for i, text in enumerate(TEXTS)}
-    write_pickle(folder, (InMemoryDocstore(dict(reversed(documents.items()))), {i: f"id{i}" for i in range(3)}))
+    save_local(folder, TEXTS, ToyEmbedder().embed_documents(TEXTS), monkeypatch)
     return folder
 
 

@@ -111,6 +111,11 @@ class Embedder:
         return self._backbone
 
     @property
+    def folder(self) -> Path | None:
+        """Where its fitted maps were read from, None if they were not."""
+        return self._folder
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe this embedder follows."""
         return self._recipe

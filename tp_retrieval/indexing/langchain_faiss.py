@@ -2,6 +2,7 @@
 
 vectors = read_vectors(folder)                # (n, dim) float32
 documents = read_documents(folder)            # the pickle, by an unpickler that makes nothing but records
+documents, vectors = read_store(folder, trust_pickle=True)   # both, fit for `Index.add`
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.checks import checked_vectors, prepared
 from tp_retrieval.indexing.vectors import read_all
 from tp_retrieval.types import Document, Float32Array
 
@@ -50,6 +52,22 @@ def read_documents(folder: Path) -> list[Document]:
         raise InputError(f"{file}: can't be read ({error})") from error
     except _BROKEN as error:
         raise InputError(f"{file}: no documents that LangChain's FAISS store saved ({error})") from error
+
+
+def read_store(folder: Path, *, trust_pickle: bool) -> tuple[list[Document], Float32Array]:
+    """Return documents and vectors that an index accepts; raise `InputError` if it would not, or without trust."""
+    vectors = read_vectors(folder)
+    if not trust_pickle:
+        raise InputError(
+            f"{folder}: index.faiss holds {len(vectors)} vectors of {vectors.shape[1]} numbers; texts are in index.pkl. "
+            "If you trust who wrote it, say so (--trust-pickle, trust_pickle=True): it is read with document classes only"
+        )
+    documents = read_documents(folder)
+    if len(documents) != len(vectors):
+        raise InputError(f"{folder}: index.faiss holds {len(vectors)} vectors, index.pkl {len(documents)} documents")
+    prepared(documents)
+    checked_vectors(vectors, *vectors.shape)
+    return documents, vectors
 
 
 class _Record:

@@ -12,6 +12,7 @@ from langchain_core.indexing import aindex, index
 from langchain_core.structured_query import Comparator, Comparison, Operation, Operator, StructuredQuery
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
+from tests.langchain_faiss import save_local
 from tp_retrieval import Embedder, IncompatibleIndexError, Index, InputError, OptionalDependencyError, Reranker
 from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.langchain import (
@@ -59,6 +60,39 @@ def test_a_store_asks_with_queries_and_keeps_documents(embedder, tmp_path):
     found = store.similarity_search_with_score("old stone", 6)
     assert [document.page_content for document, _ in found] == [TEXTS[i] for i in np.argsort(-cosines)]
     assert np.allclose([score for _, score in found], np.sort(cosines)[::-1], atol=1e-5)
+    store.close()
+
+
+def test_vectors_are_kept_in_a_cache_and_roles_apart(embedder, tmp_path, monkeypatch):
+    embeddings = TPEmbeddings.from_embedder(embedder, cache=str(tmp_path / "vectors.sqlite"))
+    query, document = embeddings.embed_query(TEXTS[0]), embeddings.embed_documents(TEXTS)[0]
+    assert np.allclose(query, embedder.normalize(embedder.embed_queries(TEXTS[:1]))[0], atol=1e-6)
+    store = TPVectorStore.from_texts(TEXTS, embeddings, path=tmp_path / "store")
+    monkeypatch.setattr(type(embedder), "_embed", None)  # from here on nothing can be embedded
+    assert embeddings.embed_query(TEXTS[0]) == query
+    assert embeddings.embed_documents(TEXTS)[0] == document
+    assert store.similarity_search(TEXTS[0], 1)[0].page_content == TEXTS[0]
+    store.close()
+    embeddings.embedder.close()
+
+
+def test_a_store_of_langchain_communitys_faiss_is_taken_over(tmp_path, monkeypatch):
+    embedding = DeterministicFakeEmbedding(size=8)
+    vectors = np.array(embedding.embed_documents(TEXTS), dtype=np.float32)
+    save_local(tmp_path / "old", TEXTS, vectors, monkeypatch)
+    with pytest.raises(InputError, match="trust_pickle=True"):
+        TPVectorStore.from_faiss(tmp_path / "old", embedding, path=tmp_path / "new")
+    other = DeterministicFakeEmbedding(size=4)
+    with pytest.raises(InputError, match=r"vectors: shape \(\d+, 8\) must be \(\d+, 4\)"):
+        TPVectorStore.from_faiss(tmp_path / "old", other, path=tmp_path / "new", trust_pickle=True)
+    store = TPVectorStore.from_faiss(tmp_path / "old", embedding, path=tmp_path / "new", trust_pickle=True)
+    (found,) = store.get_by_ids(["id1"])
+    assert (found.page_content, found.metadata) == (TEXTS[1], {"n": 1})
+    cosines = vectors @ vectors[2] / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors[2])
+    ranked = store.similarity_search_with_score_by_vector(vectors[2].tolist(), 3)
+    assert [(d.id, round(score, 5)) for d, score in ranked] == [
+        (f"id{i}", round(float(cosines[i]), 5)) for i in np.argsort(-cosines)[:3]
+    ]
     store.close()
 
 

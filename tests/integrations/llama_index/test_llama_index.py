@@ -29,7 +29,8 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
 from tp_retrieval import Document as OurDocument
-from tp_retrieval import IncompatibleIndexError, Index, InputError, OptionalDependencyError, Reranker
+from tp_retrieval import Embedder, IncompatibleIndexError, Index, InputError, OptionalDependencyError, Recipe, Reranker
+from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.llama_index import TPEmbedding, TPRerank, TPVectorStore
 
 TEXTS = ["red apple", "green apple", "red river", "stone bridge", "the cat sleeps", "an old bridge"]
@@ -105,6 +106,27 @@ def test_a_fitted_embedders_folder_gives_mapped_vectors(embedder, tmp_path):
     fitted.save(tmp_path / "fitted")
     embedding = TPEmbedding(model_name=str(tmp_path / "fitted"), dtype="float32", device="cpu")
     assert np.allclose(embedding.get_text_embedding_batch(TEXTS), fitted.embed_documents(TEXTS), atol=1e-6)
+
+
+def test_what_is_fitted_in_memory_alone_is_not_pickled_without_its_maps(embedder, tmp_path):
+    recipe = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean", "center")])
+    fitted = embedder.with_recipe(recipe).fit(TEXTS)
+    with pytest.raises(InputError, match="save the embedder"):
+        pickle.dumps(TPEmbedding.from_embedder(fitted))
+    fitted.save(tmp_path / "fitted")
+    kept = TPEmbedding.from_embedder(Embedder.from_pretrained(tmp_path / "fitted", dtype="float32", device="cpu"))
+    copy = pickle.loads(pickle.dumps(kept))  # noqa: S301
+    assert np.allclose(copy.get_text_embedding_batch(TEXTS), fitted.embed_documents(TEXTS), atol=1e-6)
+
+
+def test_vectors_are_kept_in_a_cache_and_roles_apart(embedder, tmp_path, monkeypatch):
+    embedding = TPEmbedding.from_embedder(embedder, cache=str(tmp_path / "vectors.sqlite"))
+    query, texts = embedding.get_query_embedding(TEXTS[0]), embedding.get_text_embedding_batch(TEXTS)
+    assert np.allclose(query, embedder.normalize(embedder.embed_queries(TEXTS[:1]))[0], atol=1e-6)
+    monkeypatch.setattr(type(embedder), "_embed", None)  # from here on nothing can be embedded
+    assert embedding.get_query_embedding(TEXTS[0]) == query
+    assert embedding.get_text_embedding_batch(TEXTS) == texts
+    embedding.embedder.close()
 
 
 # -- the store

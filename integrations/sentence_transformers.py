@@ -1,0 +1,163 @@
+"""A frozen language model as a sentence-transformers module, and through it in MTEB.
+
+    model = SentenceTransformer(modules=[TPModule(), Normalize()])
+    model.similarity(model.encode_query(questions), model.encode_document(passages))
+
+`encode_query` goes through the recipe's query templates, `encode_document` and plain `encode` through its document
+templates. A saved model names the language model and does not copy its weights; `SentenceTransformer(folder,
+trust_remote_code=True)` reads it again, the flag being sentence-transformers' own condition for modules not part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+from tp_retrieval.errors import OptionalDependencyError
+
+try:
+    from sentence_transformers.base.modules import InputModule
+except ImportError as error:
+    raise OptionalDependencyError("sentence-transformers", "sentence-transformers") from error
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tp_retrieval import CachedEmbedder, Embedder, InputError
+from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
+from tp_retrieval.types import checked_texts
+
+__all__ = ["TPModule"]
+
+
+class TPModule(InputModule):
+    """Embed texts through the templates of a recipe, queries and documents each through their own.
+
+    `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file or the folder of a fitted embedder;
+    None is the embedded default. It is loaded when first needed, on the device that sentence-transformers chose, and again
+    in every process of a pool. `cache` is a file that keeps every vector, see `CachedEmbedder`. Vectors are of unit length.
+    """
+
+    config_file_name = "tp_retrieval.json"
+    config_keys = [  # noqa: RUF012, as in the base class
+        "model",
+        "recipe",
+        "dtype",
+        "revision",
+        "local_files_only",
+        "trust_remote_code",
+        "model_kwargs",
+        "cache",
+    ]
+    forward_kwargs = {"task"}  # noqa: RUF012, as in the base class
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        recipe: str | dict[str, Any] | None = None,
+        dtype: str = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+        cache: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.dtype = dtype
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.trust_remote_code = trust_remote_code
+        self.model_kwargs = model_kwargs or {}
+        self.cache = cache
+        self._lazy = LazyEmbedder()
+        self._loaded_on: torch.device | None = None
+        # tells where sentence-transformers moved the module; the language model is no part of it, so that saving and
+        # pickling do not copy its weights
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+
+    @classmethod
+    def from_embedder(cls, embedder: Embedder, *, cache: str | None = None) -> TPModule:
+        """Wrap an embedder that is loaded already."""
+        settings = settings_of(embedder)
+        device = torch.device(settings.pop("device"))
+        self = cls(**settings, cache=cache).to(device)
+        self._lazy, self._loaded_on = LazyEmbedder(embedder), device
+        return self
+
+    @property
+    def device(self) -> str:
+        """Where the vectors are computed."""
+        return str(self._place.device)
+
+    @property
+    def embedder(self) -> Embedder | CachedEmbedder:
+        """The embedder of unit vectors behind, loaded when it is first needed or the module was moved."""
+        if self._loaded_on != self._place.device:
+            self._lazy, self._loaded_on = LazyEmbedder(), self._place.device
+        return self._lazy.get(self, self.model)
+
+    @property
+    def _engine(self) -> Embedder:
+        embedder = self.embedder
+        inner = embedder.embedder if isinstance(embedder, CachedEmbedder) else embedder
+        return cast("Embedder", inner)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own tokenizer, for those who count tokens; texts are not prepared with it."""
+        return self._engine.backbone.tokenizer
+
+    @property
+    def max_seq_length(self) -> int:
+        """The recipe's `max_tokens`, template included."""
+        return self._engine.recipe.max_tokens
+
+    def get_embedding_dimension(self) -> int:
+        """Return the length of the vectors."""
+        return self.embedder.dimension
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """Keep the texts as they are: the recipe's templates are all that is put around them."""
+        if prompt:
+            raise InputError(f"prompt: {prompt!r} can't be put before a text; templates belong to the recipe")
+        return {"texts": checked_texts(inputs, "inputs")}
+
+    def forward(self, features: dict[str, Any], task: str | None = None) -> dict[str, Any]:
+        """Add the unit vectors, `(n, dimension) float32`, as `sentence_embedding`."""
+        embedder = self.embedder
+        embed = embedder.embed_queries if task == "query" else embedder.embed_documents
+        vectors = torch.from_numpy(embed(features["texts"]))
+        return features | {"sentence_embedding": vectors.to(self._place.device)}
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write the settings, and a fitted embedder's maps; the language model is named, not copied."""
+        if self._engine.fitted:
+            self._engine.save(output_path)
+        self.save_config(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+        """Read what `save` wrote."""
+        places = ("token", "cache_folder", "revision", "local_files_only")
+        where = {name: kwargs[name] for name in places if name in kwargs}
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, **where)
+        folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **where)
+        if folder is not None and (Path(folder) / "maps.safetensors").exists():
+            config |= {"model": folder, "recipe": None, "revision": None}
+        return cls(**config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings alone: another process loads the model itself."""
+        self._lazy.check_portable()
+        return self.__dict__ | {"_lazy": None, "_loaded_on": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take settings; the model is loaded when it is needed."""
+        super().__setstate__(state)
+        self._lazy = LazyEmbedder()
