@@ -106,3 +106,27 @@ def test_several_templates_are_averaged_view_by_view(smol_model):
     got = Embedder.from_pretrained(recipe=recipe, dtype="float32").embed_queries(TEXTS[:1])[0]
     each = [expected(model, tokenizer, t.source, TEXTS[0], [View(29)], start=1, stop=2) for t in recipe.query]
     assert relative_error(got, np.mean(each, axis=0)) < 1e-4
+
+
+def test_echo_reads_the_second_copy_of_the_text(loaded):
+    model, tokenizer, whole = loaded
+    views = [View(3, "mean"), View(4)]
+    recipe = Recipe("{text}", "Rewrite:<PST>. Rewritten:{text}", views, Prepend("echo"), clean=False)
+    copy = tokenizer(" dog cat bird", add_special_tokens=False).input_ids
+    first = tokenizer("Rewrite:").input_ids + copy + tokenizer(". Rewritten:", add_special_tokens=False).input_ids
+    with torch.inference_mode():
+        states = model(torch.tensor([first + copy]), output_hidden_states=True, use_cache=False).hidden_states
+    want = torch.cat([states[3][0, len(first) :].mean(dim=0), after_all_blocks(model, first + copy)])
+    got = whole.with_recipe(recipe).embed_documents([" dog cat bird", "another, much longer text in the same batch"])[0]
+    assert relative_error(got, want.numpy()) < 1e-4
+
+
+def after_all_blocks(model, ids):
+    """The last token after all blocks, before the final norm, which transformers' last hidden state has behind it."""
+    kept = []
+    blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 4)
+    handle = blocks[-1].register_forward_hook(lambda _, __, out: kept.append(out[0] if isinstance(out, tuple) else out))
+    with torch.inference_mode():
+        model(torch.tensor([ids]), use_cache=False)
+    handle.remove()
+    return kept[0][0, -1]

@@ -131,3 +131,24 @@ def test_raw_recipes_are_equal_when_only_maps_and_weights_differ():
     other = Recipe(PLAIN, PLAIN, [View(3, "last", "whiten:8")])
     assert one != other
     assert one.raw() == other.raw()
+
+
+def test_echo_has_no_scope():
+    template = "Rewrite: <PST>. Rewritten: {text}"
+    recipe = Recipe(template, template, [View(2, "mean")], Prepend("echo"))
+    assert recipe.to_dict()["prepend"] == {"kind": "echo"}
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    with pytest.raises(RecipeError, match=r"prepend\.start: 1 must be left out"):
+        Prepend("echo", 1, 2)
+    with pytest.raises(RecipeError, match=r"prepend\.stop: missing"):
+        Recipe.from_dict(recipe.to_dict() | {"prepend": {"kind": "tp", "start": 1}})
+
+
+def test_the_share_of_the_dense_score_is_no_matter_of_vectors():
+    plain = Recipe("{text}", "{text}", [View(2)])
+    weighed = Recipe("{text}", "{text}", [View(2)], dense_weight=0.6)
+    assert "dense_weight" not in plain.to_dict()
+    assert Recipe.from_dict(weighed.to_dict()) == weighed
+    assert weighed.raw() == plain
+    with pytest.raises(RecipeError, match=r"dense_weight: 2 must be from 0 to 1"):
+        Recipe("{text}", "{text}", [View(2)], dense_weight=2)

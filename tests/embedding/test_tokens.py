@@ -144,3 +144,22 @@ def test_collated_rows_are_padded_on_the_right_without_their_prefix(tokenizer):
         assert list(batch.prefix) + line[: last + 1] == row.ids
         assert set(line[last + 1 :]) <= {0}
         assert line[text[0] : text[1]] == row.ids[row.text[0] : row.text[1]]
+
+
+ECHO = "Rewrite: <PST>. Rewritten: {text}!"
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 26, 27, 28, 29, 1000])
+def test_echo_puts_the_text_into_the_slot_as_well_and_cuts_both_alike(tokenizer, count):
+    echo = TemplateTokenizer(tokenizer, plain_tokenizer(tokenizer), Template(ECHO), MAX, echo=True)
+    row = echo.rows([" dog" * count])[0]
+    head, middle, after = ids(tokenizer, "Rewrite: "), ids(tokenizer, ". Rewritten: "), ids(tokenizer, "!")
+    kept = min(count, (MAX - len(head) - len(middle) - len(after)) // 2)
+    copy = ids(tokenizer, " dog") * kept
+    if count:  # an empty text lets the words around it merge
+        middle = ids(tokenizer, ". Rewritten: " + " dog")[:-1]
+        assert row.ids == head + copy + middle + copy + after
+    assert row.cut == count - kept
+    assert row.ids[row.text[0] : row.text[1]] == copy
+    assert row.slot is None
+    assert row.ids[: row.prefix] == head[: row.prefix]

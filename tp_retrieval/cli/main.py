@@ -8,12 +8,12 @@ from typing import TextIO
 
 import typer
 
-from tp_retrieval.cli import embed, import_faiss, index, info, rebuild, rerank, search, verify
+from tp_retrieval.cli import ablate, embed, evaluate, import_faiss, index, info, rebuild, rerank, search, tune, verify
 from tp_retrieval.errors import TPRetrievalError
 
 app = typer.Typer(
     name="tp-retrieval",
-    help="Turn a frozen language model into a retrieval stack: embed, index, search, rerank.",
+    help="Turn a frozen language model into a retrieval stack: embed, index, search, rerank, measure.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -25,6 +25,9 @@ app.command("embed")(embed.embed)
 app.command("info")(info.info)
 app.command("rebuild")(rebuild.rebuild)
 app.command("verify")(verify.verify)
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(ablate.app, name="ablate")
+app.add_typer(tune.app, name="tune")
 app.command("import-faiss")(import_faiss.import_faiss)
 
 

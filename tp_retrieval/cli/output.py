@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; by default the embedded model.")]
 Kind = Annotated[str, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
 RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default `retrieval`.")]
+DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
 
 
 def print_json(value: Any) -> None:
@@ -33,6 +34,14 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in fields.items():
         table.add_row(name, Text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    Console().print(table)
+
+
+def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table with a header."""
+    table = Table(*header, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -53,8 +54,9 @@ class Embedder:
         self._batching = Batching(backbone.device)
         self._plain = backbone.plain_tokenizer
         self._max_tokens = min(recipe.max_tokens, backbone.max_positions or recipe.max_tokens)
+        echo = recipe.prepend is not None and recipe.prepend.kind == "echo"
         self._tokenizers = {
-            template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens)
+            template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens, echo=echo)
             for template in recipe.query + recipe.document
         }
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
@@ -161,7 +163,8 @@ class Embedder:
         """A digest of all that decides what a text's vector is: weights, tokenizer, raw recipe and fitted maps."""
         parts = [self.provenance.weights, json.dumps(self._recipe.raw().to_dict(), sort_keys=True)]
         if self._maps is not None:
-            parts += [json.dumps(self._recipe.to_dict(), sort_keys=True), *(map_.digest() for map_ in self._maps)]
+            mapped = replace(self._recipe, dense_weight=None)  # which is no matter of vectors
+            parts += [json.dumps(mapped.to_dict(), sort_keys=True), *(map_.digest() for map_ in self._maps)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def count_tokens(self, text: str) -> int:

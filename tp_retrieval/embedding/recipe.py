@@ -14,23 +14,31 @@ from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 
 FORMAT = 1
-PREPEND_KINDS = ("tp", "tp-mean")
+PREPEND_KINDS = ("tp", "tp-mean", "echo")
 READOUTS = ("last", "mean", "last+mean")
 
 Readout = Literal["last", "mean", "last+mean"]
-PrependKind = Literal["tp", "tp-mean"]
+PrependKind = Literal["tp", "tp-mean", "echo"]
 
 
 @dataclass(frozen=True)
 class Prepend:
-    """Rewire the slot in blocks `start <= i < stop` (from 0): `tp` copies the last token, `tp-mean` the row's mean."""
+    """Say what the slot holds.
+
+    Before blocks `start <= i < stop` (from 0) `tp` copies the last token into it, `tp-mean` the mean of the row. `echo` is
+    no rewiring and has no scope: the text stands in the slot, and once more where it stands anyway (Springer et al., ICLR
+    2025, arXiv 2402.15449).
+    """
 
     kind: PrependKind
-    start: int
-    stop: int
+    start: int = 0
+    stop: int = 0
 
     def __post_init__(self) -> None:
         _require(self.kind in PREPEND_KINDS, "prepend.kind", self.kind, f"one of {', '.join(PREPEND_KINDS)}")
+        if self.kind == "echo":
+            _require((self.start, self.stop) == (0, 0), "prepend.start", self.start, "left out: echo has no scope")
+            return
         _require(_is_int(self.start) and self.start >= 0, "prepend.start", self.start, "a block number from 0")
         _require(_is_int(self.stop), "prepend.stop", self.stop, "a block number")
         _require(self.start < self.stop, "prepend.stop", self.stop, f"more than prepend.start, {self.start}")
@@ -63,6 +71,7 @@ class Recipe:
     """Describe how queries and documents become vectors.
 
     `query` and `document` are templates (or strings, or several of either, whose vectors are averaged view by view).
+    `dense_weight` is the share of the dense score in hybrid search, None to leave it to the index.
     Raises `RecipeError` naming field and value when the parts contradict each other.
     """
 
@@ -72,6 +81,7 @@ class Recipe:
     prepend: Prepend | None = None
     clean: bool = True
     max_tokens: int = 512
+    dense_weight: float | None = None
 
     def __init__(
         self,
@@ -81,6 +91,7 @@ class Recipe:
         prepend: Prepend | None = None,
         clean: bool = True,
         max_tokens: int = 512,
+        dense_weight: float | None = None,
     ) -> None:
         values = {
             "query": _templates("query", query),
@@ -89,6 +100,7 @@ class Recipe:
             "prepend": prepend,
             "clean": clean,
             "max_tokens": max_tokens,
+            "dense_weight": dense_weight,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -98,6 +110,9 @@ class Recipe:
         _require(bool(self.views), "views", [], "at least one view")
         _require(isinstance(self.clean, bool), "clean", self.clean, "true or false")
         _require(_is_int(self.max_tokens) and self.max_tokens > 0, "max_tokens", self.max_tokens, "a positive number")
+        weight = self.dense_weight
+        valid = weight is None or (isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight <= 1)
+        _require(valid, "dense_weight", weight, "from 0 to 1, or null")
         templates = self.query + self.document
         slotted = [t.source for t in templates if t.has_slot]
         if self.prepend is None:
@@ -134,7 +149,8 @@ class Recipe:
         """Read a recipe from parsed JSON; an unknown or missing key raises `RecipeError`."""
         if not isinstance(data, Mapping):
             raise RecipeError(f"recipe: expected an object, got {type(data).__name__}")
-        fields = _keys(data, "", {"format", "query", "document", "views"}, {"clean", "prepend", "max_tokens"})
+        optional = {"clean", "prepend", "max_tokens", "dense_weight"}
+        fields = _keys(data, "", {"format", "query", "document", "views"}, optional)
         _require(fields.pop("format") == FORMAT, "format", data["format"], f"{FORMAT}")
         if not isinstance(fields["views"], list):
             raise RecipeError(f"views: {fields['views']!r} must be a list of objects")
@@ -142,7 +158,10 @@ class Recipe:
             View(**_keys(view, "views.", {"exit"}, {"readout", "postprocess", "weight"})) for view in fields["views"]
         ]
         if fields.get("prepend") is not None:
-            fields["prepend"] = Prepend(**_keys(fields["prepend"], "prepend.", {"kind", "start", "stop"}, set()))
+            scope = {"start", "stop"}
+            echo = isinstance(fields["prepend"], Mapping) and fields["prepend"].get("kind") == "echo"
+            required, optional = ({"kind"}, scope) if echo else ({"kind", *scope}, set())
+            fields["prepend"] = Prepend(**_keys(fields["prepend"], "prepend.", required, optional))
         return cls(**fields)
 
     @classmethod
@@ -185,6 +204,7 @@ class Recipe:
             "prepend": _prepend_json(self.prepend),
             "views": [vars(view).copy() for view in self.views],
             "max_tokens": self.max_tokens,
+            **({} if self.dense_weight is None else {"dense_weight": self.dense_weight}),
         }
 
     def to_json(self) -> str:
@@ -193,7 +213,8 @@ class Recipe:
 
     def raw(self) -> Recipe:
         """Return the recipe without maps and weights: equal raw recipes give equal raw vectors."""
-        return replace(self, views=tuple(replace(view, postprocess="none", weight=1.0) for view in self.views))
+        views = tuple(replace(view, postprocess="none", weight=1.0) for view in self.views)
+        return replace(self, views=views, dense_weight=None)
 
 
 def _templates(field: str, value: object) -> tuple[Template, ...]:
@@ -211,7 +232,9 @@ def _sources(templates: tuple[Template, ...]) -> str | list[str]:
 
 
 def _prepend_json(prepend: Prepend | None) -> dict[str, Any] | None:
-    return None if prepend is None else vars(prepend).copy()
+    if prepend is None:
+        return None
+    return {"kind": "echo"} if prepend.kind == "echo" else vars(prepend).copy()
 
 
 def _keys(data: object, where: str, required: set[str], optional: set[str]) -> dict[str, Any]:

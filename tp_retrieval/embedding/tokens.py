@@ -59,10 +59,20 @@ class TokenBatch:
 class TemplateTokenizer:
     """Turn texts into rows of one template that are at most `max_tokens` long.
 
-    Truncation takes text tokens only, from the end. Raises `RecipeError` if the template leaves the text no room.
+    Truncation takes text tokens only, from the end. With `echo` a copy of the text's tokens takes the slot's place.
+    Raises `RecipeError` if the template leaves the text no room.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, plain: Tokenizer, template: Template, max_tokens: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        plain: Tokenizer,
+        template: Template,
+        max_tokens: int,
+        *,
+        echo: bool = False,
+    ) -> None:
+        self._echo = echo and template.has_slot
         self._plain = plain
         self._max_tokens = max_tokens
         self._placeholder = tokenizer.bos_token_id or tokenizer.eos_token_id or 0
@@ -91,8 +101,13 @@ class TemplateTokenizer:
         begin = len(self._before)
         blank = begin - len(self._before.rstrip())
         start, stop = tokens_between(offsets, begin, begin + length, blank)
-        keep = tokens_kept(offsets[start:stop], len(self._lead) + len(ids) + len(self._tail) - self._max_tokens)
+        excess = len(self._lead) + len(ids) + len(self._tail) - self._max_tokens
+        if self._echo:  # the text stands there twice, the slot not at all; each token cut frees two places
+            excess = stop - start - (stop - start + 1 - excess) // 2
+        keep = tokens_kept(offsets[start:stop], excess)
         cut = stop - start - keep
+        if self._echo:
+            return self._echoed(ids[:start], ids[start : start + keep], ids[stop:], cut)
         ids = self._lead + ids[: start + keep] + ids[stop:] + self._tail
         if len(ids) > self._max_tokens:
             raise InputError(f"a text leaves {len(ids)} template tokens where max_tokens is {self._max_tokens}")
@@ -100,6 +115,13 @@ class TemplateTokenizer:
         ids = ids or [self._placeholder]  # an empty text in an empty template still needs a position to read
         prefix = len(self.prefix) if self._begins_with_prefix(ids) else 0
         return Row(ids, prefix, self._slot, (first, first + keep), cut)
+
+    def _echoed(self, before: list[int], text: list[int], after: list[int], cut: int) -> Row:
+        head, rest = self._lead[: self._slot], self._lead[(self._slot or 0) + 1 :]
+        first = len(head) + len(text) + len(rest) + len(before)
+        ids = head + text + rest + before + text + after + self._tail or [self._placeholder]
+        prefix = len(self.prefix) if self._begins_with_prefix(ids) else 0
+        return Row(ids, prefix, None, (first, first + len(text)), cut)
 
     def _begins_with_prefix(self, ids: list[int]) -> bool:
         return len(ids) > len(self.prefix) and tuple(ids[: len(self.prefix)]) == self.prefix

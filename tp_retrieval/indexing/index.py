@@ -58,6 +58,8 @@ class Index:
         self._image = VectorImage(folder, store)
         self._searcher = Searcher(store, self._image)
         self._closed = False
+        recipe = (store.meta("provenance") or {}).get("recipe", {})
+        self._dense_weight = float(recipe.get("dense_weight", DENSE_WEIGHT))
         guard(self._lock, store.database)
 
     @classmethod
@@ -292,7 +294,7 @@ class Index:
         mode: Mode = "hybrid",
         mmr: float | None = None,
         min_score: float | None = None,
-        dense_weight: float = DENSE_WEIGHT,
+        dense_weight: float | None = None,
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
         rerank: HitReranker | None = None,
@@ -302,12 +304,14 @@ class Index:
         `where` keeps documents whose metadata fit, such as `{"year": {"$gte": 2020}}`; there are k hits whenever k fit;
         `ids` keeps those named.
         `mode` "dense" scores by cosine, "lexical" by BM25, "hybrid" fuses both over the union of their candidates with
-        `dense_weight` (0 to 1), by `fusion` "convex" or "reciprocal-rank". `mmr` chooses hits that are unlike each other,
-        from 1 (only relevance) to 0 (only variety). `candidates` is how many rows each side brings to a hybrid search, and
-        `mmr` chooses from, if k is not more. `min_score` leaves out hits that score lower. Equal scores keep the
-        order of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k, before k are taken.
+        `dense_weight` (0 to 1; by default the recipe's, or 0.4), by `fusion` "convex" or "reciprocal-rank". `mmr` chooses
+        hits that are unlike each other, from 1 (only relevance) to 0 (only variety). `candidates` is how many rows each
+        side brings to a hybrid search, and `mmr` chooses from, if k is not more. `min_score` leaves out hits that score
+        lower. Equal scores keep the order of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k,
+        before k are taken.
         """
-        search = Search(k, where, ids, mode, mmr, min_score, dense_weight, fusion, candidates, rerank)
+        share = self._dense_weight if dense_weight is None else dense_weight
+        search = Search(k, where, ids, mode, mmr, min_score, share, fusion, candidates, rerank)
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
         vectors = None if search.mode == "lexical" or search.k == 0 else self._embed("queries", texts, False)
         with self._lock, self._store.snapshot():
@@ -329,7 +333,7 @@ class Index:
         text: str | None = None,
         mmr: float | None = None,
         min_score: float | None = None,
-        dense_weight: float = DENSE_WEIGHT,
+        dense_weight: float | None = None,
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
     ) -> list[Hit]:
@@ -338,7 +342,8 @@ class Index:
         With the query's `text` the search is hybrid. The other arguments are those of `search`.
         """
         mode: Mode = "dense" if text is None else "hybrid"
-        search = Search(k, where, ids, mode, mmr, min_score, dense_weight, fusion, candidates)
+        share = self._dense_weight if dense_weight is None else dense_weight
+        search = Search(k, where, ids, mode, mmr, min_score, share, fusion, candidates)
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
         if text is not None:
             check_text(text, "text")

@@ -46,6 +46,7 @@ def check_embedder(
 def _comparable(provenance: Provenance) -> dict[str, Any]:
     """Return what decides a raw vector, one level deep. Maps and weights do not: the index has its own."""
     recipe = dict(provenance.recipe)
+    recipe.pop("dense_weight", None)
     views = [{"exit": view["exit"], "readout": view["readout"]} for view in recipe.pop("views")]
     named = {name: getattr(provenance, name) for name in ("model", "revision", "weights", "unit")}
     return {**named, "recipe.views": views, **{f"recipe.{key}": value for key, value in recipe.items()}}

@@ -36,7 +36,7 @@ class SearchOptions(TypedDict, total=False):
     mode: Mode
     mmr: float | None
     min_score: float | None
-    dense_weight: float
+    dense_weight: float | None
     fusion: Fusion
     candidates: int
     rerank: HitReranker | None

@@ -1,0 +1,244 @@
+"""Sweeps, objectives, the search over views, tuning that resumes, and ablation, each against a slower way."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tp_retrieval import Document, Index, InputError, Recipe
+from tp_retrieval.embedding.recipe import Prepend, View
+from tp_retrieval.evaluation import metrics, report
+from tp_retrieval.evaluation.ablate import ablate
+from tp_retrieval.evaluation.arms import Arm, prompts, rewirings
+from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
+from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective
+from tp_retrieval.evaluation.sweep import States, Sweep
+from tp_retrieval.evaluation.tune import Tuner
+from tp_retrieval.evaluation.views import ViewSearch
+
+SLOTTED = 'This passage : <PST> "{text}" means in one word:"'
+
+
+@pytest.mark.parametrize("prepend", [None, Prepend("tp", 1, 2)])
+def test_a_sweep_reads_what_an_embedder_of_one_view_gives(embedder, faq, prepend):
+    template = SLOTTED if prepend else SLOTTED.replace("<PST> ", "")
+    texts = list(faq.documents.values())
+    sweep = Sweep(embedder)
+    states = sweep.states(template, prepend, texts)
+    sweep.close()
+    assert states.exits == (0, 1, 2, 3, 4, None)
+    for exit_ in states.exits:
+        for readout in ("last", "mean", "last+mean"):
+            recipe = Recipe(template, template, [View(exit_, readout), View(4)], prepend)  # a scope needs its depth
+            want = embedder.with_recipe(recipe).embed_documents(texts)[:, :32]
+            assert np.allclose(states.view(exit_, readout), want, atol=1e-5), (exit_, readout)
+
+
+def test_no_choice_sees_what_is_held_out(faq, pairs):
+    for objective in (RetrievalObjective(faq), StsObjective(pairs)):
+        held, seen = set(objective.held_out), set(objective.chosen_by)
+        assert not held & seen
+        assert held | seen == set(range(objective.count))
+        assert len(held) == objective.count // 3
+    objective = RetrievalObjective(faq)
+    sample = objective.sample(5)
+    held = {objective.queries[i] for i in objective.held_out}
+    assert len(sample.queries) == len(sample.chosen_by) == 5
+    assert len(sample.held_out) == 0
+    assert not held & set(sample.queries)
+    assert {f"d{q[1:]}" for q in sample.dataset.queries} <= set(sample.dataset.documents)
+    part = StsObjective(pairs).sample(7)
+    unseen = {(pairs.first[i], pairs.second[i], pairs.scores[i]) for i in StsObjective(pairs).held_out}
+    seen = [(pairs.first[i], pairs.second[i], pairs.scores[i]) for i in StsObjective(pairs).chosen_by]
+    drawn = list(zip(part.dataset.first, part.dataset.second, part.dataset.scores, strict=True))
+    assert all(one in seen for one in drawn)
+    assert len(drawn) == 7
+    assert unseen
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_retrievals_signal_is_what_an_index_scores(faq, tmp_path, weight):
+    chance = np.random.default_rng(0)
+    documents, queries = (chance.normal(size=(n, 16)).astype(np.float32) for n in (48, 24))
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    objective = RetrievalObjective(faq)
+    signal = objective.signal(objective.cosines(queries, documents), weight)
+
+    class Given:
+        dimension, fingerprint = 16, "given"
+
+        def embed_queries(self, texts):
+            return np.stack([queries[objective.queries.index(text)] for text in texts])
+
+    with Index.create(tmp_path / "i", Given(), kind="flat") as index:
+        index.add([Document(text, {}, id_) for id_, text in faq.documents.items()], vectors=documents)
+        mode = "dense" if weight == 1 else "hybrid"
+        found = index.search(list(faq.queries.values()), 10, mode=mode, dense_weight=weight)
+    run = {query: [str(hit.document.id) for hit in hits] for query, hits in zip(faq.queries, found, strict=True)}
+    assert np.allclose(signal, metrics.retrieval(run, faq.grades)["ndcg@10"])
+
+
+def test_sts_signal_and_score(pairs):
+    objective = StsObjective(pairs)
+    vectors = np.random.default_rng(1).normal(size=(len(objective.documents), 8)).astype(np.float32)
+    place = {text: i for i, text in enumerate(objective.documents)}
+    want = [vectors[place[a]] @ vectors[place[b]] for a, b in zip(pairs.first, pairs.second, strict=True)]
+    signal = objective.signal(objective.cosines(vectors, vectors), 1.0)
+    assert np.allclose(signal, want, atol=1e-5)
+    rows = objective.held_out
+    want = stats.spearmanr(signal[rows], np.array(pairs.scores)[rows]).statistic
+    assert objective.score(signal, rows) == pytest.approx(want)
+
+
+def test_the_search_finds_the_planted_pair_of_views(faq):
+    chance = np.random.default_rng(2)
+    exits = (1, 2, None)
+    documents, queries = (chance.normal(size=(3, 2, n, 32)).astype(np.float32) for n in (48, 24))
+    for place in ((1, 0), (2, 1)):  # the last token at exit 2 and the mean at the final norm know, each in part
+        queries[place] = documents[place][:24] + 2 * queries[place]
+    objective = RetrievalObjective(faq, dense_weights=(1.0,))
+    search = ViewSearch(objective, States(exits, queries), States(exits, documents))
+    found = search.run(thorough=True)
+    best = found.best[0]
+    assert {(view.exit, view.readout) for view in best.views} == {(2, "last"), (None, "mean")}
+    singles = {(name.split(",")[0], exit_): s for name, curve in found.curves.items() for exit_, s in curve.items()}
+    assert set(sorted(singles, key=lambda one: -singles[one])[:2]) == {("last", "2"), ("mean", "None")}
+    assert 100 * best.score > max(singles.values())
+    assert np.allclose(search.candidate(best.views, 1.0).signal, best.signal)
+
+
+def test_arms_are_the_papers_prompts_and_rewirings_have_slots():
+    sts = {arm.name: arm.document for arm in prompts("sts")}
+    assert sts["prompteol"] == Recipe.load("prompteol").document[0].source
+    assert sts["cot"] == Recipe.load("cot").document[0].source
+    assert sts["ke"] == Recipe.load("ke").document[0].source
+    assert sts["icl"] == Recipe.load("icl").document[0].source
+    rewired = prompts("sts")[1].rewired("both", 1, 2)
+    assert rewired.document == Recipe.load("prompteol-tp").document[0].source
+    default = Recipe.load("retrieval", "SmolLM2-135M-Instruct")
+    assert (default.query[0].source, default.document[0].source) == (
+        prompts("retrieval")[0].query,
+        prompts("retrieval")[0].document,
+    )
+    for arm in rewirings("retrieval", prompts("retrieval")[0], 4):
+        assert arm.prepend.stop < 4
+        arm.recipe([View(4)], default)  # which is checked when it is made
+    assert len({arm.key for arm in [*prompts("retrieval"), *rewirings("retrieval", prompts("retrieval")[0], 30)]}) == 13
+
+
+@pytest.fixture
+def start(embedder):
+    """The tiny model with a recipe to begin with."""
+    template = 'This {} : "{{text}}" means in one word:"'
+    return embedder.with_recipe(
+        Recipe(template.format("question"), template.format("passage"), [View(4, "last", "center")])
+    )
+
+
+def test_the_tuned_score_is_what_the_recipe_scores_on_the_held_out_questions(start, faq, tmp_path):
+    objective = RetrievalObjective(faq)
+    tuned = Tuner(start, objective, "retrieval", folder=tmp_path, budget_minutes=60).run()
+    for recipe, score in ((tuned.recipe, tuned.score), (tuned.start, tuned.start_score)):
+        scores = evaluate_retrieval(start.with_recipe(recipe), faq).values["hybrid"]["ndcg@10"]
+        # an index of under 64 documents fits no maps, tuning did
+        mapped = all(view.postprocess == "none" for view in recipe.views)
+        if mapped:
+            assert score.value == pytest.approx(100 * scores[objective.held_out].mean())
+    assert tuned.recipe.dense_weight is not None or tuned.kept_start
+    assert (tuned.held_out, tuned.chosen_by) == (8, 16)
+    names = [one.arm.name for one in tuned.arms]
+    assert names[0] == "as it was"
+    assert {"one example", "two examples", "cot", "ke"} <= set(names)
+    assert any("tp 1..2 on queries" in name for name in names)
+    assert sum(one.full for one in tuned.arms) == 3
+
+
+def test_the_tuned_sts_recipe_scores_what_it_says(start, pairs):
+    objective = StsObjective(pairs)
+    tuned = Tuner(start, objective, "sts", budget_minutes=0).run()
+    scores = evaluate_sts(start.with_recipe(tuned.recipe), pairs)
+    assert tuned.score.value == pytest.approx(100 * scores.correlation(objective.held_out), abs=0.2)
+    assert tuned.recipe.dense_weight is None
+    assert tuned.kept_start == (tuned.gain.value <= 0)
+    assert [one.full for one in tuned.arms] == [False, False, True, True]  # the least: two, twice
+
+
+def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, monkeypatch):
+    done = []
+    original = Sweep.states
+
+    def counted(self, template, prepend, texts, bar=None):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append((template, len(texts)))
+        return original(self, template, prepend, texts, bar)
+
+    monkeypatch.setattr(Sweep, "states", counted)
+    tuner = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60)
+    with pytest.raises(KeyboardInterrupt):
+        tuner.run()
+    lines = (tmp_path / "arms.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    (tmp_path / "arms.jsonl").write_text("\n".join(lines) + '\n{"key": "cut sh')  # as a kill leaves it
+    monkeypatch.setattr(Sweep, "states", original)
+    finished = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60).run()
+    texts = []
+    monkeypatch.setattr(Sweep, "states", lambda *given: texts.append(given))
+    again = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60).run()
+    assert texts == []
+    assert (again.recipe, again.score, again.gain) == (finished.recipe, finished.score, finished.gain)
+    fresh = [json.loads(line)["arm"]["name"] for line in (tmp_path / "arms.jsonl").read_text().splitlines()]
+    assert fresh[:2] == ["as it was", "one example"]
+    assert len(fresh) == len(finished.arms)
+
+
+def test_what_can_not_be_tuned_is_refused(start, faq):
+    several = replace(start.recipe, query=start.recipe.query * 2)
+    with pytest.raises(InputError, match="not with several"):
+        Tuner(start.with_recipe(several), RetrievalObjective(faq), "retrieval")
+    few = RetrievalObjective(faq).sample(5)
+    with pytest.raises(InputError, match="too few"):
+        Tuner(start, few, "retrieval")
+
+
+def test_the_report_stands_alone_and_shows_the_score(start, pairs, tmp_path):
+    tuned = Tuner(start, StsObjective(pairs), "sts", budget_minutes=60).run()
+    files = report.write(tuned, tmp_path / "recipe.json", "Similarity <here>")
+    assert [file.name for file in files] == ["recipe.json", "recipe.exits.png", "recipe.scopes.png", "recipe.html"]
+    assert Recipe.load(tmp_path / "recipe.json") == tuned.recipe
+    page = (tmp_path / "recipe.html").read_text()
+    assert "Similarity &lt;here&gt;" in page
+    assert str(tuned.score) in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page.replace("http-equiv", "")
+    for one in tuned.arms:
+        assert one.arm.name in page
+
+
+def test_ablation_reads_every_arm_at_the_last_exit_and_at_the_best(start, pairs):
+    objective = StsObjective(pairs)
+    rows = ablate(start, objective, "sts", scope=(1, 2))
+    assert len(rows) == 14
+    plain = Recipe.load("prompteol").document
+    scores = evaluate_sts(start.with_recipe(Recipe(plain, plain, [View(4)])), pairs)
+    assert rows[0].score.value == pytest.approx(100 * scores.correlation(objective.chosen_by), abs=0.2)
+    assert (rows[0].arm, rows[0].exit, rows[0].gain.value) == ("prompteol", 4, 0)
+    by_exit = {}
+    for exit_ in (1, 2, 3, 4):
+        one = evaluate_sts(start.with_recipe(Recipe(plain, plain, [View(exit_)])), pairs)
+        by_exit[exit_] = one.correlation(objective.held_out)
+    assert rows[1].exit == max(by_exit, key=by_exit.get)
+    assert [row.chosen for row in rows] == [False, True] * 7
+    for row in rows:
+        assert row.gain.value == pytest.approx(row.score.value - rows[0].score.value)
+    with pytest.raises(InputError, match=r"scope: 3\.\.9 must lie within the model's 4 blocks"):
+        ablate(start, objective, "sts", scope=(3, 9))
+
+
+def test_an_arms_key_tells_what_it_does():
+    one = Arm("a", "{text}", "{text}")
+    assert one.key == Arm("b", "{text}", "{text}").key
+    assert one.key != one.rewired("both", 1, 2).key or "<PST>" not in one.rewired("both", 1, 2).query

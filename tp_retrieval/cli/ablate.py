@@ -1,0 +1,85 @@
+"""`tp-retrieval ablate sts | retrieval`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tp_retrieval.cli.evaluate import Files, Folders, as_record, figure, require_evaluation
+from tp_retrieval.cli.output import DocumentTokens, Json, Model, print_json, print_rows
+from tp_retrieval.errors import InputError
+
+if TYPE_CHECKING:
+    from tp_retrieval import Embedder
+    from tp_retrieval.evaluation.arms import Task
+    from tp_retrieval.evaluation.objectives import Objective
+
+Scope = Annotated[str, typer.Option(help="Blocks before which the slot is rewritten: start..stop, stop excluded.")]
+Map = Annotated[str, typer.Option("--map", help="none, center, abtt:K or whiten:D, fitted on the texts.")]
+
+app = typer.Typer(help="Show what each ingredient is worth: prepending, exit, prompt, readout.", no_args_is_help=True)
+
+
+@app.command()
+def sts(files: Files, model: Model = None, scope: Scope = "1..2", map_: Map = "none", as_json: Json = False) -> None:
+    """Compare arms by Spearman's correlation on sentence pairs."""
+    require_evaluation()
+    from tp_retrieval import Embedder
+    from tp_retrieval.evaluation.datasets import read_sts
+    from tp_retrieval.evaluation.objectives import StsObjective
+
+    datasets = [read_sts(file) for file in files]
+    embedder = Embedder.from_pretrained(model, recipe="sts")
+    _run(embedder, {dataset.name: StsObjective(dataset) for dataset in datasets}, "sts", scope, map_, as_json)
+
+
+@app.command()
+def retrieval(
+    folders: Folders,
+    model: Model = None,
+    scope: Scope = "1..2",
+    map_: Map = "whiten:256",
+    document_tokens: DocumentTokens = 256,
+    as_json: Json = False,
+) -> None:
+    """Compare arms by nDCG@10 of their vectors alone."""
+    require_evaluation()
+    from tp_retrieval import Embedder
+    from tp_retrieval.evaluation.datasets import read_retrieval
+    from tp_retrieval.evaluation.evaluate import cut
+    from tp_retrieval.evaluation.objectives import RetrievalObjective
+
+    datasets = [read_retrieval(folder) for folder in folders]
+    embedder = Embedder.from_pretrained(model, recipe="retrieval")
+    objectives = {
+        dataset.name: RetrievalObjective(cut(dataset, embedder, document_tokens), dense_weights=(1.0,))
+        for dataset in datasets
+    }
+    _run(embedder, objectives, "retrieval", scope, map_, as_json)
+
+
+def _run(embedder: Embedder, objectives: Mapping[str, Objective], task: Task, scope: str, map_: str, as_json: bool) -> None:
+    from tp_retrieval.evaluation.ablate import ablate
+
+    start, _, stop = scope.partition("..")
+    if not (start.isdigit() and stop.isdigit()):
+        raise InputError(f"--scope: {scope!r} must be start..stop, such as 1..2")
+    model = Path(embedder.provenance.model).name
+    found = {}
+    for name, objective in objectives.items():
+        rows = ablate(embedder, objective, task, scope=(int(start), int(stop)), postprocess=map_)
+        found[name] = [asdict(row) | {"score": as_record(row.score), "gain": as_record(row.gain)} for row in rows]
+    if as_json:
+        print_json({"task": task, "model": model, "scope": scope, "map": map_, "datasets": found})
+        return
+    header = ("dataset", "arm", "exit", "score [95%]", "over the first [95%]")
+    lines = [
+        (name, row["arm"], f"{row['exit']}{' (best)' if row['chosen'] else ''}", figure(row["score"]), figure(row["gain"]))
+        for name, rows in found.items()
+        for row in rows
+    ]
+    print_rows(header, lines)

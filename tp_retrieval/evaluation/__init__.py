@@ -1,0 +1,1 @@
+"""Measure embedders on labelled data: metrics with their uncertainty, ablation, tuning."""

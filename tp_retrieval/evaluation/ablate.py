@@ -1,0 +1,78 @@
+"""What each ingredient is worth: prepending off and on, at the last exit and the best, beside other ways to prompt.
+
+The published comparisons read their baseline at the last layer and the rewired model at another. So every arm here is read
+at both: the last block, and the exit that scores best on a third of the items. Figures are of the other two thirds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.embedding.recipe import Prepend, Readout, View
+from tp_retrieval.errors import InputError
+from tp_retrieval.evaluation.arms import Arm, Task, prompts
+from tp_retrieval.evaluation.metrics import Estimate, Values
+from tp_retrieval.evaluation.objectives import Objective, estimate, gain
+from tp_retrieval.evaluation.sweep import Sweep
+from tp_retrieval.evaluation.views import ViewSearch
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """An arm read at one exit: its score, and what it gains over the first arm at the last exit."""
+
+    arm: str
+    exit: int
+    chosen: bool
+    score: Estimate
+    gain: Estimate
+
+
+def ablate(
+    embedder: Embedder, objective: Objective, task: Task, *, scope: tuple[int, int] = (1, 2), postprocess: str = "none"
+) -> list[Ablated]:
+    """Return every arm at the last exit and, as `chosen`, at its best one; all by vectors alone."""
+    blocks = embedder.backbone.n_blocks
+    if not 0 <= scope[0] < scope[1] <= blocks:
+        raise InputError(f"scope: {scope[0]}..{scope[1]} must lie within the model's {blocks} blocks, the stop excluded")
+    exits = list(range(1, blocks + 1))
+    rows, choosing = objective.chosen_by, objective.held_out
+    signals: list[tuple[str, int, bool, Values]] = []
+    sweep = Sweep(embedder)
+    try:
+        for arm, readout in arms(task, scope):
+            documents = sweep.states(arm.document, arm.prepend, objective.documents)
+            queries = sweep.states(arm.query, arm.prepend, objective.queries) if objective.queries else None
+            search = ViewSearch(objective, queries, documents)
+            of_exits = [search.candidate([View(e, readout, postprocess)], 1.0).signal for e in exits]
+            best = int(np.argmax([objective.score(signal, choosing) for signal in of_exits]))
+            signals.append((arm.name, exits[-1], False, of_exits[-1]))
+            signals.append((arm.name, exits[best], True, of_exits[best]))
+    finally:
+        sweep.close()
+    first = signals[0][-1]
+    return [
+        Ablated(name, exit_, chosen, estimate(objective, signal, rows), gain(objective, signal, first, rows))
+        for name, exit_, chosen, signal in signals
+    ]
+
+
+def arms(task: Task, scope: tuple[int, int]) -> Sequence[tuple[Arm, Readout]]:
+    """Return the arms of the table: PromptEOL and one example, each rewired and not, plain means, and echo."""
+    by_name = {arm.name: arm for arm in prompts(task)}
+    plain, shown = (by_name[name] for name in (("prompteol", "icl") if task == "sts" else ("plain", "one example")))
+    start, stop = scope
+    echo = "Rewrite the sentence: <PST>, rewritten sentence: {text}"
+    return [
+        (plain, "last"),
+        (plain.rewired("both", start, stop), "last"),
+        (shown, "last"),
+        (shown.rewired("both", start, stop), "last"),
+        (Arm("plain text, mean", "{text}", "{text}"), "mean"),
+        (Arm("plain text, last token", "{text}", "{text}"), "last"),
+        (Arm("echo, mean", echo, echo, Prepend("echo")), "mean"),
+    ]

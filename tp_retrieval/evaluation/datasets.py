@@ -1,0 +1,193 @@
+"""Labelled data as people have it: STS tables, folders in BEIR's layout, label and text tables.
+
+sts = read_sts("STSB-dev.tsv")          # columns subset, score, sentence1, sentence2
+faq = read_retrieval("ir/python-faq")   # corpus.jsonl, queries.jsonl, qrels.tsv, each plain or .gz
+train = read_labelled("TREC-train.tsv") # label<TAB>text
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tp_retrieval.errors import InputError
+
+_SENTENCE = re.compile(r"(.+?[.!?])\s+(\S.*)", re.DOTALL)
+_WORDS = 3  # fewer do not ask for anything
+
+
+@dataclass(frozen=True)
+class StsPairs:
+    """Pairs of sentences with the similarity that people gave them; `subsets` names where each pair is from."""
+
+    name: str
+    first: list[str]
+    second: list[str]
+    scores: list[float]
+    subsets: list[str]
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Documents and queries by id, and the grade of each document that was judged for a query, 0 for irrelevant."""
+
+    name: str
+    documents: Mapping[str, str]
+    queries: Mapping[str, str]
+    grades: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts, each with its class."""
+
+    name: str
+    texts: list[str]
+    labels: list[str]
+
+
+def read_sts(file: str | Path) -> StsPairs:
+    """Read a table with a header that names `score`, `sentence1` and `sentence2`, and maybe `subset`."""
+    file = Path(file)
+    rows = _table(file)
+    header = next(rows, (1, []))[1]
+    missing = [name for name in ("score", "sentence1", "sentence2") if name not in header]
+    if missing:
+        raise InputError(f"{file}: no column {missing[0]!r} among {header}; expected subset, score, sentence1, sentence2")
+    place = {name: header.index(name) for name in header}
+    first, second, scores, subsets = [], [], [], []
+    for number, row in rows:
+        if len(row) != len(header):
+            raise InputError(f"{file}, line {number}: {len(row)} columns must be {len(header)}")
+        scores.append(_number(row[place["score"]], f"{file}, line {number}: score"))
+        first.append(row[place["sentence1"]])
+        second.append(row[place["sentence2"]])
+        subsets.append(row[place["subset"]] if "subset" in place else "all")
+    if len(scores) < 2:
+        raise InputError(f"{file}: {len(scores)} pairs; a correlation needs two")
+    return StsPairs(file.stem, first, second, scores, subsets)
+
+
+def read_retrieval(folder: str | Path) -> RetrievalSet:
+    """Read a folder in BEIR's layout; queries without a relevant document are left out.
+
+    Judgements are in `qrels.tsv` or `qrels/test.tsv`: a header, then query id, document id and grade.
+    """
+    folder = Path(folder)
+    documents = {}
+    for place, record in _records(folder / "corpus.jsonl"):
+        text = f"{record.get('title') or ''}\n{_field(record, 'text', place)}".strip()
+        documents[_field(record, "_id", place)] = text or "."
+    asked = {_field(r, "_id", place): _field(r, "text", place) for place, r in _records(folder / "queries.jsonl")}
+    grades: dict[str, dict[str, int]] = {}
+    file = folder / "qrels.tsv"
+    file = file if _present(file) else folder / "qrels" / "test.tsv"
+    for number, row in list(_table(file))[1:]:
+        if len(row) != 3:
+            raise InputError(f"{file}, line {number}: {len(row)} columns must be 3: query id, document id, grade")
+        query, document, grade = row
+        if query not in asked or document not in documents:
+            unknown = f"query {query!r}" if query not in asked else f"document {document!r}"
+            raise InputError(f"{file}, line {number}: {unknown} is in no file of {folder}")
+        grades.setdefault(query, {})[document] = int(_number(grade, f"{file}, line {number}: grade"))
+    judged = {query: given for query, given in grades.items() if any(grade > 0 for grade in given.values())}
+    if not judged:
+        raise InputError(f"{folder}: no query has a relevant document")
+    return RetrievalSet(folder.resolve().name, documents, {q: text for q, text in asked.items() if q in judged}, judged)
+
+
+def read_unlabelled(folder: str | Path) -> RetrievalSet:
+    """Make questions of a corpus alone: a document's title asks for its text, else its first sentence for the rest.
+
+    What asks is taken out of the document that it asks for. Documents too short for both are only there to be found.
+    """
+    folder = Path(folder)
+    documents, queries, grades = {}, {}, {}
+    for place, record in _records(folder / "corpus.jsonl"):
+        id_, text, title = _field(record, "_id", place), _field(record, "text", place).strip(), record.get("title")
+        if isinstance(title, str) and title.strip():
+            query, rest = title.strip(), text
+        else:
+            first = _SENTENCE.match(text)
+            query, rest = (first[1].strip(), first[2].strip()) if first else ("", text)
+        if len(query.split()) >= _WORDS and len(rest.split()) >= 2 * _WORDS:
+            queries[id_], documents[id_], grades[id_] = query, rest, {id_: 1}
+        else:
+            documents[id_] = text or "."
+    if not queries:
+        raise InputError(f"{folder}: no document has a title, or a first sentence and a rest, to make questions of")
+    return RetrievalSet(folder.resolve().name, documents, queries, grades)
+
+
+def read_labelled(file: str | Path) -> LabelledTexts:
+    """Read a table of label and text without a header."""
+    file = Path(file)
+    texts, labels = [], []
+    for number, row in _table(file):
+        if len(row) != 2:
+            raise InputError(f"{file}, line {number}: {len(row)} columns must be 2: label, text")
+        labels.append(row[0])
+        texts.append(row[1])
+    if not texts:
+        raise InputError(f"{file}: holds no texts")
+    return LabelledTexts(file.stem, texts, labels)
+
+
+def _present(file: Path) -> bool:
+    return file.exists() or file.with_name(f"{file.name}.gz").exists()
+
+
+def _text(file: Path) -> str:
+    packed = file.with_name(f"{file.name}.gz")
+    try:
+        if not file.exists() and packed.exists():
+            return gzip.decompress(packed.read_bytes()).decode()
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: can't be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 at byte {error.start}") from error
+
+
+def _table(file: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(_text(file).split("\n"), 1):
+        if line.strip():
+            yield number, next(csv.reader([line.rstrip("\r")], delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _records(file: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{file}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{place}: no JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{place}: expected an object, got {type(record).__name__}")
+        yield place, record
+
+
+def _field(record: Mapping[str, Any], name: str, place: str) -> str:
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise InputError(f"{place}: {name} must be a string, got {value!r}")
+    return value
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{name} must be a number, got {text!r}")
+    return value

@@ -1,0 +1,238 @@
+"""What tuning looks at: cosines of texts, turned into one signal a pair or query, and that into a score.
+
+objective = RetrievalObjective(read_retrieval("ir/python-faq"))
+signal = objective.signal(objective.cosines(queries, documents), dense_weight=0.4)   # nDCG@10 of every query
+objective.estimate(signal, objective.held_out)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
+from tp_retrieval.evaluation.metrics import Estimate, Rows, Values, bootstrap, spearman
+from tp_retrieval.indexing.fusion import convex
+from tp_retrieval.indexing.index import Index
+from tp_retrieval.indexing.searching import CANDIDATES, DENSE_WEIGHT
+from tp_retrieval.types import Document, Float32Array
+
+_SEED = 7
+HELD_OUT = 1 / 3
+"""Share of pairs or queries that no choice looks at."""
+
+
+class Objective(Protocol):
+    """Labelled data as tuning needs it."""
+
+    dense_weights: Sequence[float]
+    """Shares of the dense score to try in a hybrid search; one where there is no such thing."""
+
+    @property
+    def queries(self) -> Sequence[str]:
+        """Texts of the one side, empty if both are documents."""
+
+    @property
+    def documents(self) -> Sequence[str]:
+        """Texts of the other side, on which maps are fitted."""
+
+    @property
+    def held_out(self) -> Rows:
+        """Items that no choice looks at."""
+
+    @property
+    def chosen_by(self) -> Rows:
+        """Items that choices look at."""
+
+    def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
+        """Return the cosines that matter, of unit vectors `(n, dim)`."""
+
+    def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
+        """Return one number an item."""
+
+    def score(self, signal: Values, rows: Rows) -> float:
+        """Return what some items' numbers amount to."""
+
+    def sample(self, items: int) -> Objective:
+        """Return a smaller objective of so many of the items that choices look at, all of them for choices."""
+
+
+class _Folds:
+    """Items in two parts, drawn once: one to choose by, one to be honest by."""
+
+    count: int
+    folded: bool
+
+    @cached_property
+    def _order(self) -> Rows:
+        return np.random.default_rng(_SEED).permutation(self.count)
+
+    @property
+    def held_out(self) -> Rows:
+        return np.sort(self._order[: int(self.count * HELD_OUT)]) if self.folded else np.arange(0)
+
+    @property
+    def chosen_by(self) -> Rows:
+        return np.sort(self._order[int(self.count * HELD_OUT) :]) if self.folded else np.arange(self.count)
+
+
+@dataclass
+class StsObjective(_Folds):
+    """Spearman's correlation of cosines with what people said."""
+
+    dataset: StsPairs
+    folded: bool = True
+    dense_weights: Sequence[float] = (1.0,)
+
+    def __post_init__(self) -> None:
+        self.count = len(self.dataset.scores)
+        self._gold = np.array(self.dataset.scores)
+        place = {text: i for i, text in enumerate(self.documents)}
+        self._first = [place[text] for text in self.dataset.first]
+        self._second = [place[text] for text in self.dataset.second]
+
+    @property
+    def queries(self) -> Sequence[str]:
+        """No texts: both sides are documents."""
+        return []
+
+    @cached_property
+    def documents(self) -> Sequence[str]:
+        """Every sentence once."""
+        return list(dict.fromkeys(self.dataset.first + self.dataset.second))
+
+    def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
+        """Return the cosine of every pair `(n,)`; `queries` is not looked at."""
+        one, other = documents[self._first], documents[self._second]
+        products: Float32Array = np.einsum("nd,nd->n", one, other)
+        return products
+
+    def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
+        """Return the cosines themselves."""
+        return cosines.astype(np.float64)
+
+    def score(self, signal: Values, rows: Rows) -> float:
+        """Return Spearman's correlation of some pairs."""
+        return spearman(signal[rows], self._gold[rows])
+
+    def sample(self, items: int) -> StsObjective:
+        """Return some of the pairs that choices look at."""
+        rows = _drawn(self.chosen_by, items)
+        data = self.dataset
+        parts = ([column[i] for i in rows] for column in (data.first, data.second, data.scores, data.subsets))
+        return StsObjective(StsPairs(data.name, *parts), folded=False)  # type: ignore[arg-type]
+
+
+@dataclass
+class RetrievalObjective(_Folds):
+    """nDCG@10 of a hybrid search, as an index does it; `dense_weights` (1,) looks at vectors alone."""
+
+    dataset: RetrievalSet
+    folded: bool = True
+    dense_weights: Sequence[float] = (DENSE_WEIGHT, 0.3, 0.5, 0.6)
+
+    def __post_init__(self) -> None:
+        self.count = len(self.dataset.queries)
+        self.queries = list(self.dataset.queries.values())
+        self.documents = list(self.dataset.documents.values())
+        place = {id_: i for i, id_ in enumerate(self.dataset.documents)}
+        self._grades = [
+            {place[id_]: grade for id_, grade in self.dataset.grades[query].items() if grade > 0}
+            for query in self.dataset.queries
+        ]
+        self._ideal = np.array([_dcg(sorted(grades.values(), reverse=True)[:10]) for grades in self._grades])
+
+    @cached_property
+    def _words(self) -> Float32Array:
+        """BM25 of every query and document, `(queries, documents)`, as an index has it."""
+        found = np.zeros((len(self.queries), len(self.documents)), dtype=np.float32)
+        with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/words", _Wordless(), kind="flat") as index:
+            vectors = np.zeros((len(self.documents), 1), dtype=np.float32)
+            index.add([Document(text, {}, str(i)) for i, text in enumerate(self.documents)], vectors=vectors)
+            for i, query in enumerate(self.queries):
+                for hit in index.search(query, len(self.documents), mode="lexical"):
+                    found[i, int(str(hit.document.id))] = hit.score
+        return found
+
+    def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
+        """Return the cosine of every query and document `(queries, documents)`."""
+        products: Float32Array = queries @ documents.T
+        return products
+
+    def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
+        """Return nDCG@10 of every query."""
+        return np.array([self._ndcg(i, row, dense_weight) for i, row in enumerate(cosines)])
+
+    def _ndcg(self, query: int, cosines: Float32Array, dense_weight: float) -> float:
+        if dense_weight == 1:
+            ranked = _best(cosines, 10)
+        else:
+            words = self._words[query]
+            pool = np.union1d(_best(cosines, CANDIDATES), [i for i in _best(words, CANDIDATES) if words[i] > 0]).astype(int)
+            fused = convex(cosines[pool].astype(np.float64), words[pool].astype(np.float64), dense_weight)
+            ranked = pool[_best(fused, 10)]
+        return _dcg([self._grades[query].get(int(i), 0) for i in ranked]) / float(self._ideal[query])
+
+    def score(self, signal: Values, rows: Rows) -> float:
+        """Return the mean of some queries."""
+        return float(signal[rows].mean())
+
+    def sample(self, items: int) -> RetrievalObjective:
+        """Return some of the queries that choices look at, their relevant documents, and others up to four a query."""
+        data = self.dataset
+        rows = _drawn(self.chosen_by, items)
+        names = list(data.queries)
+        queries = {names[i]: data.queries[names[i]] for i in rows}
+        relevant = {id_ for query in queries for id_ in data.grades[query]}
+        others = [id_ for id_ in data.documents if id_ not in relevant]
+        drawn = {others[i] for i in _drawn(np.arange(len(others)), max(4 * items - len(relevant), items))}
+        documents = {id_: text for id_, text in data.documents.items() if id_ in relevant or id_ in drawn}
+        grades = {query: data.grades[query] for query in queries}
+        return RetrievalObjective(RetrievalSet(data.name, documents, queries, grades), False, self.dense_weights)
+
+
+def estimate(objective: Objective, signal: Values, rows: Rows) -> Estimate:
+    """Return the score of some items with its interval."""
+    return bootstrap(lambda drawn: objective.score(signal, rows[drawn]), len(rows))
+
+
+def gain(objective: Objective, signal: Values, over: Values, rows: Rows) -> Estimate:
+    """Return how much one signal scores above another on the same items."""
+    return bootstrap(lambda drawn: objective.score(signal, rows[drawn]) - objective.score(over, rows[drawn]), len(rows))
+
+
+class _Wordless:
+    """An embedder for an index of which only words are asked."""
+
+    dimension = 1
+    fingerprint = "words"
+
+    def embed_documents(self, texts: Sequence[str]) -> Float32Array:
+        """Return nothing to compare."""
+        return np.zeros((len(texts), 1), dtype=np.float32)
+
+    embed_queries = embed_documents
+
+
+def _drawn(rows: Rows, count: int) -> list[int]:
+    chosen = np.random.default_rng(_SEED + 1).permutation(rows)[:count]
+    return sorted(int(i) for i in chosen)
+
+
+def _best(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """Return the places of the highest scores, equal ones in their order."""
+    if len(scores) > 4 * count:
+        bound = np.partition(scores, -count)[-count]
+        places = np.flatnonzero(scores >= bound)
+        return places[np.argsort(-scores[places], kind="stable")][:count]
+    return np.argsort(-scores, kind="stable")[:count]
+
+
+def _dcg(grades: Sequence[int]) -> float:
+    return float(sum(grade / np.log2(rank + 1) for rank, grade in enumerate(grades, 1)))

@@ -1,0 +1,77 @@
+"""One pass of a model over texts, read after every block and in every way, so that trying an exit costs nothing.
+
+sweep = Sweep(embedder)
+states = sweep.states('This passage : "{text}" means in one word:"', None, texts)
+states.view(28, "last")      # (n, width) float32, as an embedder with View(28, "last") would give
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.embedding.postprocess import unit
+from tp_retrieval.embedding.recipe import Prepend, Readout, Recipe, View
+from tp_retrieval.types import Float32Array
+
+_AT_ONCE = 256  # texts whose states of every exit are in memory together
+_READ: tuple[Readout, ...] = ("last", "mean")  # what is kept; last+mean follows from both
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states of texts, one vector an exit and readout, in a file on disk."""
+
+    exits: tuple[int | None, ...]
+    vectors: NDArray[np.float32]  # (exits, readouts, n, width)
+
+    def view(self, exit_: int | None, readout: Readout) -> Float32Array:
+        """Return the raw vectors `(n, width) float32` of a view."""
+        of_exit = self.vectors[self.exits.index(exit_)]
+        if readout != "last+mean":
+            return np.asarray(of_exit[_READ.index(readout)])
+        return np.asarray((unit(of_exit[0]) + unit(of_exit[1])) / 2, dtype=np.float32)
+
+
+class Sweep:
+    """Read a model's passes over texts at every exit. States live in a temporary folder until `close`."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        blocks = embedder.backbone.n_blocks
+        self.exits: tuple[int | None, ...] = (*range(blocks + 1), None)
+        self._views = [View(exit_, readout) for exit_ in self.exits for readout in _READ]
+        self._folder = tempfile.TemporaryDirectory(prefix="tp-retrieval-sweep-")
+        self._files = 0
+
+    def states(
+        self, template: str, prepend: Prepend | None, texts: Sequence[str], bar: tqdm[object] | None = None
+    ) -> States:
+        """Run texts through a template once. `prepend` is left out where the template has no slot."""
+        recipe = self._embedder.recipe
+        used = prepend if "<PST>" in template else None
+        swept = self._embedder.with_recipe(Recipe(template, template, self._views, used, recipe.clean, recipe.max_tokens))
+        width = swept.backbone.width
+        self._files += 1
+        file = Path(self._folder.name) / f"{self._files}.states"
+        vectors = np.memmap(file, np.float32, "w+", shape=(len(self.exits), len(_READ), len(texts), width))
+        for begin in range(0, len(texts), _AT_ONCE):
+            raw = swept.embed_documents(texts[begin : begin + _AT_ONCE])
+            vectors[:, :, begin : begin + len(raw)] = raw.reshape(len(raw), len(self.exits), len(_READ), width).transpose(
+                1, 2, 0, 3
+            )
+            if bar is not None:
+                bar.update(len(raw))
+        file.unlink()  # the mapping keeps it until the states are forgotten
+        return States(self.exits, vectors)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()

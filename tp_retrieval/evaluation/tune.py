@@ -1,0 +1,242 @@
+"""Find the recipe that suits a model and labelled data: prompt, prepending, views and fusion, chosen by measuring.
+
+    tuner = Tuner(Embedder.from_pretrained(), RetrievalObjective(read_retrieval("ir/python-faq")), "retrieval")
+    tuned = tuner.run()
+    tuned.recipe, tuned.score        # the score is of queries that no choice looked at
+
+First every prompt on a sample of the data and a part of the views, then prepending on the best prompt, then the best few
+arms on all data and all views. Every pass over the texts is read at every exit and in every way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.embedding.recipe import Prepend, Recipe, View
+from tp_retrieval.errors import InputError
+from tp_retrieval.evaluation.arms import Arm, Task, prompts, rewirings
+from tp_retrieval.evaluation.metrics import Estimate, Values
+from tp_retrieval.evaluation.objectives import Objective, estimate, gain
+from tp_retrieval.evaluation.sweep import States, Sweep
+from tp_retrieval.evaluation.views import Candidate, Found, ViewSearch
+
+BUDGET_MINUTES = 15.0
+_SAMPLE = {"sts": 250, "retrieval": 60}  # pairs or queries of the first look
+_FIRST_LOOK = 0.55  # share of the budget
+_FINALISTS = 3
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What an arm reached: on a sample (`full` False) or on all data, its best candidates and the start's own views."""
+
+    arm: Arm
+    full: bool
+    seconds: float
+    best: list[Candidate]
+    curves: dict[str, dict[str, float]]
+    start: Candidate | None = None
+
+    @property
+    def score(self) -> float:
+        """The best candidate's score on the items that choices look at."""
+        return self.best[0].score
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The chosen recipe and what it scores on items that no choice looked at, beside the recipe that tuning began with."""
+
+    recipe: Recipe
+    score: Estimate
+    start: Recipe
+    start_score: Estimate
+    gain: Estimate
+    kept_start: bool
+    held_out: int
+    chosen_by: int
+    minutes: float
+    arms: list[ArmResult] = field(repr=False)
+
+
+class Tuner:
+    """Tune a recipe for an embedder's model, beginning with the embedder's own recipe.
+
+    `folder` keeps what every arm reached, so that an interrupted run goes on where it stopped; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        objective: Objective,
+        task: Task,
+        *,
+        folder: Path | None = None,
+        budget_minutes: float = BUDGET_MINUTES,
+        show_progress: bool = False,
+    ) -> None:
+        recipe = embedder.recipe
+        if len(recipe.query) > 1 or len(recipe.document) > 1:
+            raise InputError("recipe: tuning begins with one template a role, not with several")
+        if len(objective.held_out) < 2:
+            raise InputError(f"{len(objective.chosen_by)} items are too few: some must stay unseen")
+        self._embedder = embedder
+        self._objective = objective
+        self._task = task
+        self._budget = 60 * budget_minutes
+        self._show = show_progress
+        self._start = Arm("as it was", recipe.query[0].source, recipe.document[0].source, recipe.prepend)
+        self._states: dict[tuple[Any, ...], States] = {}
+        self._spent = 0.0
+        self._log = None if folder is None else folder / "arms.jsonl"
+        self._known = {} if self._log is None else _read(self._log)
+        self._data = _digest(embedder.fingerprint, list(objective.queries), list(objective.documents))
+
+    def run(self) -> Tuned:
+        """Try arms until the budget is spent, choose, and measure the choice on what was held out."""
+        begin = time.perf_counter()
+        sweep = Sweep(self._embedder)
+        try:
+            looked = self._first_look(sweep)
+            self._states.clear()
+            finals = self._finals(sweep, looked)
+        finally:
+            self._states.clear()
+            sweep.close()
+        return self._choose(looked, finals, (time.perf_counter() - begin) / 60)
+
+    def _first_look(self, sweep: Sweep) -> list[ArmResult]:
+        sample = self._objective.sample(_SAMPLE[self._task])
+        waiting = [self._start, *(arm for arm in prompts(self._task) if arm.key != self._start.key)]
+        results: list[ArmResult] = []
+        rewired: set[str] = set()
+        while waiting and (len(results) < 2 or self._spent < _FIRST_LOOK * self._budget):
+            results.append(self._result(sweep, waiting.pop(0), sample, full=False))
+            if not waiting:  # the best prompts so far, with their slots rewired
+                plain = [one for one in _ranked(results) if one.arm.prepend is None and one.arm.key not in rewired]
+                if plain:
+                    rewired.add(plain[0].arm.key)
+                    waiting = rewirings(self._task, plain[0].arm, self._embedder.backbone.n_blocks)
+        return results
+
+    def _finals(self, sweep: Sweep, looked: list[ArmResult]) -> list[ArmResult]:
+        start, *others = looked
+        per_text = start.seconds / max(self._texts(self._objective.sample(_SAMPLE[self._task])), 1)
+        cost = per_text * self._texts(self._objective)
+        finals = [self._result(sweep, start.arm, self._objective, full=True)]
+        for one in _ranked(others)[: _FINALISTS - 1]:
+            if len(finals) > 1 and self._spent + cost > self._budget:
+                break
+            finals.append(self._result(sweep, one.arm, self._objective, full=True))
+        return finals
+
+    def _texts(self, objective: Objective) -> int:
+        return len(objective.queries) + len(objective.documents)
+
+    def _result(self, sweep: Sweep, arm: Arm, objective: Objective, *, full: bool) -> ArmResult:
+        key = f"{self._data} {arm.key} {len(objective.chosen_by)} {full}"
+        if key not in self._known:
+            begin = time.perf_counter()
+            with tqdm(total=self._texts(objective), desc=arm.name, unit="text", disable=not self._show, leave=False) as bar:
+                documents = self._side(sweep, arm.document, arm.prepend, objective.documents, bar)
+                queries = self._side(sweep, arm.query, arm.prepend, objective.queries, bar) if objective.queries else None
+            search = ViewSearch(objective, queries, documents)
+            found: Found = search.run(thorough=full)
+            start = None
+            if full and arm.key == self._start.key:
+                recipe = self._embedder.recipe
+                views = [self._resolved(view) for view in recipe.views]
+                start = search.candidate(views, recipe.dense_weight or objective.dense_weights[0])
+            seconds = time.perf_counter() - begin
+            self._known[key] = ArmResult(arm, full, seconds, found.best, found.curves, start)
+            if self._log is not None:
+                _append(self._log, key, self._known[key])
+        self._spent += self._known[key].seconds
+        return self._known[key]
+
+    def _resolved(self, view: View) -> View:
+        """Return a view whose exit is counted from the front."""
+        last = self._embedder.backbone.n_blocks - 1
+        return View(last if view.exit == -1 else view.exit, view.readout, view.postprocess, view.weight)
+
+    def _side(self, sweep: Sweep, template: str, prepend: Prepend | None, texts: Sequence[str], bar: tqdm[Any]) -> States:
+        used = None if prepend is None or "<PST>" not in template else tuple(vars(prepend).values())
+        key = (template, used, len(texts))
+        if key not in self._states:
+            self._states[key] = sweep.states(template, prepend, texts, bar)
+        return self._states[key]
+
+    def _choose(self, looked: list[ArmResult], finals: list[ArmResult], minutes: float) -> Tuned:
+        objective, rows = self._objective, self._objective.held_out
+        best = _ranked(finals)[0]
+        chosen, start = best.best[0], finals[0].start
+        if start is None:
+            raise InputError("the first arm must be the one tuning begins with")
+        gained = gain(objective, chosen.signal, start.signal, rows)
+        kept = gained.value <= 0
+        recipe = self._embedder.recipe
+        if not kept:
+            weight = chosen.dense_weight if objective.queries else None
+            recipe = best.arm.recipe(chosen.views, recipe, weight)
+        return Tuned(
+            recipe=recipe,
+            score=estimate(objective, start.signal if kept else chosen.signal, rows),
+            start=self._embedder.recipe,
+            start_score=estimate(objective, start.signal, rows),
+            gain=gained,
+            kept_start=kept,
+            held_out=len(rows),
+            chosen_by=len(objective.chosen_by),
+            minutes=minutes,
+            arms=[*looked, *finals],
+        )
+
+
+def _ranked(results: Sequence[ArmResult]) -> list[ArmResult]:
+    return sorted(results, key=lambda one: -one.score)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _append(log: Path, key: str, result: ArmResult) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    record = {"key": key, **asdict(result)}
+    text = json.dumps(record, default=lambda array: array.tolist())
+    with log.open("a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def _read(log: Path) -> dict[str, ArmResult]:
+    found: dict[str, ArmResult] = {}
+    if not log.exists():
+        return found
+    *lines, cut_short = log.read_text(encoding="utf-8").split("\n")
+    if cut_short:
+        log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    for line in lines:
+        record = json.loads(line)
+        key = record.pop("key")
+        arm = record.pop("arm")
+        arm["prepend"] = None if arm["prepend"] is None else Prepend(**arm["prepend"])
+        start = record.pop("start")
+        best = [_candidate(one) for one in record.pop("best")]
+        found[key] = ArmResult(Arm(**arm), best=best, start=None if start is None else _candidate(start), **record)
+    return found
+
+
+def _candidate(record: dict[str, Any]) -> Candidate:
+    views = tuple(View(**view) for view in record["views"])
+    signal: Values = np.array(record["signal"])
+    return Candidate(views, record["dense_weight"], record["score"], signal)
