@@ -18,16 +18,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ir_measures
 import numpy as np
-from retrieval import ROOT, documents, lines
 from rich.console import Console
 from rich.table import Table
 
-from tp_retrieval import Embedder, Hit, Index, Reranker
+from tp_retrieval import Document, Embedder, Hit, Index, Reranker
+from tp_retrieval.evaluation import metrics
+from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
+from tp_retrieval.evaluation.evaluate import cut
+from tp_retrieval.evaluation.metrics import bootstrap, mean_of
 from tp_retrieval.reranking.reranker import METHODS
 
-NDCG = ir_measures.nDCG @ 10
+ROOT = Path(__file__).parents[1]
 WAYS = {"words": "lexical", "vectors": "dense", "both": "hybrid"}
 Hits = dict[str, list[Hit]]
 
@@ -43,60 +45,59 @@ class Known:
         return np.array([self._scores[pair] for pair in pairs], dtype=np.float32)
 
 
+def estimate(values: np.ndarray, name: str = "ndcg@10") -> dict[str, object]:
+    """Return the mean in percent by its name, and its 95% bootstrap interval."""
+    found = bootstrap(mean_of(values), len(values), resamples=10_000)
+    return {name: found.value, "interval": (found.low, found.high)}
+
+
 @dataclass(frozen=True)
 class Task:
-    """A set's judged queries, their judgements, and the first hits of each way of searching."""
+    """A set, and the first hits of each way of searching it."""
 
-    name: str
-    queries: dict[str, str]
-    qrels: list[ir_measures.Qrel]
+    data: RetrievalSet
     found: dict[str, Hits]
 
     def ndcg(self, hits: Hits) -> np.ndarray:
-        """Return each query's nDCG@10 in percent."""
-        run = [ir_measures.ScoredDoc(q, str(hit.document.id), -hit.rank) for q, ranked in hits.items() for hit in ranked]
-        values = {metric.query_id: metric.value for metric in ir_measures.iter_calc([NDCG], self.qrels, run)}
-        return np.array([100 * values.get(query, 0.0) for query in self.queries])
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of a mean."""
-    dice = np.random.default_rng(0)
-    means = values[dice.integers(0, len(values), (10_000, len(values)))].mean(axis=1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+        """Return each query's nDCG@10."""
+        run = {query: [str(hit.document.id) for hit in ranked] for query, ranked in hits.items()}
+        return metrics.retrieval(run, self.data.grades)["ndcg@10"]
 
 
 def load(folder: Path, embedder: Embedder, place: Path, depth: int, count: int | None) -> Task:
     """Search a set's judged queries, or some of them, in an index that is made if it is not there."""
-    qrels = [line.split("\t") for line in (folder / "qrels.tsv").read_text().split("\n")[1:] if line]
-    judged = {query for query, _, _ in qrels}
-    queries = {q["_id"]: q["text"] for q in lines(folder / "queries.jsonl") if q["_id"] in judged}
-    if count is not None and count < len(queries):
-        queries = {query: queries[query] for query in random.Random(0).sample(sorted(queries), count)}
+    data = read_retrieval(folder)
+    if count is not None and count < len(data.queries):
+        drawn = random.Random(0).sample(sorted(data.queries), count)
+        queries, grades = ({query: column[query] for query in drawn} for column in (data.queries, data.grades))
+        data = RetrievalSet(data.name, data.documents, queries, grades)
     made = (place / folder.name).exists()
     with (Index.open if made else Index.create)(place / folder.name, embedder) as index:
         if not made:
-            index.add(documents(folder, 256, embedder), show_progress=True)
+            documents = cut(data, embedder, 256).documents
+            index.add([Document(text, {}, id_) for id_, text in documents.items()], show_progress=True)
             index.rebuild()
         found = {
-            name: dict(zip(queries, index.search(list(queries.values()), depth, mode=mode), strict=True))
+            name: dict(zip(data.queries, index.search(list(data.queries.values()), depth, mode=mode), strict=True))
             for name, mode in WAYS.items()
         }
-    judgements = [ir_measures.Qrel(q, document, int(grade)) for q, document, grade in qrels if q in queries]
-    return Task(folder.name, queries, judgements, found)
+    return Task(data, found)
 
 
 def rerank(task: Task, reranker: Reranker, hits: Hits, depth: int) -> Hits:
     """Rerank the first `depth` hits of each query; the others stay behind them."""
     first = [ranked[:depth] for ranked in hits.values()]
-    ordered = reranker.rerank(list(task.queries.values()), first)
+    ordered = reranker.rerank(list(task.data.queries.values()), first)
     return {q: new + old[depth:] for (q, old), new in zip(hits.items(), ordered, strict=True)}
 
 
 def measure(task: Task, reranker: Reranker, weights: Sequence[float], depths: Sequence[int]) -> list[dict[str, object]]:
     """Return one record a way, depth and weight."""
     pairs = {
-        (task.queries[q], hit.document.text) for found in task.found.values() for q, hits in found.items() for hit in hits
+        (task.data.queries[q], hit.document.text)
+        for found in task.found.values()
+        for q, hits in found.items()
+        for hit in hits
     }
     begin = time.perf_counter()
     ordered = sorted(pairs)
@@ -105,27 +106,28 @@ def measure(task: Task, reranker: Reranker, weights: Sequence[float], depths: Se
     records: list[dict[str, object]] = []
     for way, hits in task.found.items():
         before = task.ndcg(hits)
-        records.append({"set": task.name, "way": way, "depth": 0, "ndcg@10": before.mean(), "interval": interval(before)})
+        records.append({"set": task.data.name, "way": way, "depth": 0} | estimate(before))
         for depth in depths:
             for weight in weights:
                 after = task.ndcg(rerank(task, Reranker(method=Known(scores), weight=weight), hits, depth))
-                record = {"set": task.name, "way": way, "depth": depth, "weight": weight, "ndcg@10": after.mean()}
-                record |= {"interval": interval(after), "gain": interval(after - before)}
+                record = {"set": task.data.name, "way": way, "depth": depth, "weight": weight} | estimate(after)
+                record |= {"gain": estimate(after - before)["interval"]}
                 records.append(record | {"pairs": len(pairs), "minutes": minutes})
     return records
 
 
 def mrr(file: Path, reranker: Reranker) -> dict[str, object]:
     """Return the mean reciprocal rank of the first right answer, ties broken against it."""
-    asked = [row for row in lines(file) if row["positive"] and row["negative"]]
+    rows = [json.loads(line) for line in file.read_text().split("\n") if line]
+    asked = [row for row in rows if row["positive"] and row["negative"]]
     found = []
     pairs = [(row["query"], text) for row in asked for text in [*row["negative"], *row["positive"]]]
     scores = iter(reranker.score_pairs(pairs))
     for row in asked:
         wrong = [next(scores) for _ in row["negative"]]
         right = max(next(scores) for _ in row["positive"])
-        found.append(100 / (1 + sum(score >= right for score in wrong)))
-    return {"set": file.stem, "questions": len(asked), "mrr": float(np.mean(found)), "interval": interval(np.array(found))}
+        found.append(1 / (1 + sum(score >= right for score in wrong)))
+    return {"set": file.stem, "questions": len(asked)} | estimate(np.array(found), "mrr")
 
 
 def show(records: Sequence[Mapping[str, object]], weights: Sequence[float]) -> Table:

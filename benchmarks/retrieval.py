@@ -8,96 +8,46 @@ benchmarks/results/retrieval.json.
 """
 
 import argparse
-import gzip
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import ir_measures
-import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sentence_transformers import SentenceTransformer
 
 from tp_retrieval import Document, Embedder, Index
+from tp_retrieval.evaluation import metrics
+from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
+from tp_retrieval.evaluation.evaluate import cut
+from tp_retrieval.evaluation.trained import TrainedEmbedder
 from tp_retrieval.types import TextEmbedder
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6)
-NDCG = ir_measures.nDCG @ 10
 
 
-def lines(file: Path) -> list[dict[str, str]]:
-    """Read a .jsonl file, compressed or not."""
-    packed = file.with_name(file.name + ".gz")
-    text = file.read_text() if file.exists() else gzip.decompress(packed.read_bytes()).decode()
-    return [json.loads(line) for line in text.split("\n") if line]
-
-
-def cut(text: str, tokens: int, embedder: Embedder) -> str:
-    """Return the longest run of whole words from the start that has at most so many tokens."""
-    words = text.split(" ")
-    low, high = 0, len(words)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if embedder.count_tokens(" ".join(words[:middle])) <= tokens else (low, middle - 1)
-    return " ".join(words[:low])
-
-
-def documents(folder: Path, tokens: int, counter: Embedder) -> list[Document]:
-    """Return a set's documents, title and text cut at a number of the model's tokens."""
-    titled = ((d["_id"], f"{d.get('title') or ''}\n{d['text']}".strip() or ".") for d in lines(folder / "corpus.jsonl"))
-    return [Document(cut(text, tokens, counter), {}, id_) for id_, text in titled]
-
-
-class Trained:
-    """A sentence-transformers model as an index's embedder."""
-
-    def __init__(self, name: str) -> None:
-        self._model = SentenceTransformer(name, device="cpu")
-        self.dimension = self._model.get_embedding_dimension()
-        self.fingerprint = name
-
-    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
-        """Return one vector a text."""
-        return self._model.encode(list(texts), show_progress_bar=False)
-
-    embed_queries = embed_documents
-
-
-def score(
-    folder: Path, embedder: TextEmbedder, counter: Embedder, tokens: int, maps: Sequence[str]
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield, for each map, nDCG@10 by way of searching; `counter` counts the tokens at which texts are cut."""
-    rows = [line.split("\t") for line in (folder / "qrels.tsv").read_text().split("\n")[1:] if line]
-    qrels = [ir_measures.Qrel(query, document, int(grade)) for query, document, grade in rows]
-    judged = {qrel.query_id for qrel in qrels}
-    queries = {q["_id"]: q["text"] for q in lines(folder / "queries.jsonl") if q["_id"] in judged}
-
+def score(data: RetrievalSet, embedder: TextEmbedder, maps: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield, for each map, nDCG@10 by way of searching."""
     with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder, kind="flat") as index:
-        index.add(documents(folder, tokens, counter), show_progress=True)
+        index.add([Document(text, {}, id_) for id_, text in data.documents.items()], show_progress=True)
         for postprocess in maps or [None]:
             index.rebuild(postprocess=postprocess)
-            yield postprocess or "+".join(index.info().fitted), judge(index, queries, qrels)
+            yield postprocess or "+".join(index.info().fitted), judge(index, data)
 
 
-def judge(index: Index, queries: Mapping[str, str], qrels: Sequence[ir_measures.Qrel]) -> dict[str, float]:
+def judge(index: Index, data: RetrievalSet) -> dict[str, float]:
     """Return nDCG@10 for each way of searching."""
     ways = {"lexical": {"mode": "lexical"}, "dense": {"mode": "dense"}}
     ways |= {f"hybrid {weight}": {"dense_weight": weight} for weight in WEIGHTS}
     ways["reciprocal rank 0.5"] = {"dense_weight": 0.5, "fusion": "reciprocal-rank"}
     found = {}
     for name, way in ways.items():
-        results = index.search(list(queries.values()), 10, **way)
-        run = [
-            ir_measures.ScoredDoc(query, str(hit.document.id), -hit.rank)
-            for query, hits in zip(queries, results, strict=True)
-            for hit in hits
-        ]
-        found[name] = 100 * ir_measures.calc_aggregate([NDCG], qrels, run)[NDCG]
+        results = index.search(list(data.queries.values()), 10, **way)
+        run = {query: [str(hit.document.id) for hit in hits] for query, hits in zip(data.queries, results, strict=True)}
+        found[name] = 100 * float(metrics.retrieval(run, data.grades)["ndcg@10"].mean())
     return found
 
 
@@ -117,12 +67,13 @@ def main() -> None:
     counter = Embedder.from_pretrained(arguments.model)
     recipes = arguments.recipe or ([] if arguments.against else ["retrieval"])
     embedders = {recipe: partial(Embedder.from_pretrained, arguments.model, recipe=recipe) for recipe in recipes}
-    embedders |= {name: partial(Trained, name) for name in arguments.against or []}
+    embedders |= {name: partial(TrainedEmbedder, name) for name in arguments.against or []}
     for recipe, load in embedders.items():
         embedder = load()
         for folder in arguments.folders:
             begin = time.perf_counter()
-            for map_, found in score(folder, embedder, counter, arguments.max_tokens_of_text, arguments.map):
+            data = cut(read_retrieval(folder), counter, arguments.max_tokens_of_text)
+            for map_, found in score(data, embedder, arguments.map):
                 minutes = (time.perf_counter() - begin) / 60
                 records.append({"set": folder.name, "recipe": recipe, "map": map_, "ndcg@10": found, "minutes": minutes})
                 figures = (f"{value:.1f}" for value in found.values())

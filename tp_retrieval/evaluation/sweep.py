@@ -22,7 +22,8 @@ from tp_retrieval.embedding.recipe import Prepend, Readout, Recipe, View
 from tp_retrieval.types import Float32Array
 
 _AT_ONCE = 256  # texts whose states of every exit are in memory together
-_READ: tuple[Readout, ...] = ("last", "mean")  # what is kept; last+mean follows from both
+READOUTS: tuple[Readout, ...] = ("last", "mean")
+"""What is kept of every exit; last+mean follows from both."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class States:
         """Return the raw vectors `(n, width) float32` of a view."""
         of_exit = self.vectors[self.exits.index(exit_)]
         if readout != "last+mean":
-            return np.asarray(of_exit[_READ.index(readout)])
+            return np.asarray(of_exit[READOUTS.index(readout)])
         return np.asarray((unit(of_exit[0]) + unit(of_exit[1])) / 2, dtype=np.float32)
 
 
@@ -47,7 +48,7 @@ class Sweep:
         self._embedder = embedder
         blocks = embedder.backbone.n_blocks
         self.exits: tuple[int | None, ...] = (*range(blocks + 1), None)
-        self._views = [View(exit_, readout) for exit_ in self.exits for readout in _READ]
+        self._views = [View(exit_, readout) for exit_ in self.exits for readout in READOUTS]
         self._folder = tempfile.TemporaryDirectory(prefix="tp-retrieval-sweep-")
         self._files = 0
 
@@ -61,12 +62,12 @@ class Sweep:
         width = swept.backbone.width
         self._files += 1
         file = Path(self._folder.name) / f"{self._files}.states"
-        vectors = np.memmap(file, np.float32, "w+", shape=(len(self.exits), len(_READ), len(texts), width))
+        vectors = np.memmap(file, np.float32, "w+", shape=(len(self.exits), len(READOUTS), len(texts), width))
         for begin in range(0, len(texts), _AT_ONCE):
             raw = swept.embed_documents(texts[begin : begin + _AT_ONCE])
-            vectors[:, :, begin : begin + len(raw)] = raw.reshape(len(raw), len(self.exits), len(_READ), width).transpose(
-                1, 2, 0, 3
-            )
+            vectors[:, :, begin : begin + len(raw)] = raw.reshape(
+                len(raw), len(self.exits), len(READOUTS), width
+            ).transpose(1, 2, 0, 3)
             if bar is not None:
                 bar.update(len(raw))
         file.unlink()  # the mapping keeps it until the states are forgotten
