@@ -7,7 +7,7 @@ import pytest
 
 from tests.evaluation.test_datasets import write_folder
 from tp_retrieval import Embedder, Recipe
-from tp_retrieval.embedding.recipe import View
+from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.evaluation.datasets import read_retrieval, read_sts
 from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
 
@@ -143,6 +143,20 @@ def test_tune_sts_and_a_corpus_without_questions(run, pairs, faq, model, shallow
     assert json.loads(out)["held_out"] == 4
 
 
+def test_analyze_draws_a_picture(run, tmp_path, model):
+    (tmp_path / "texts.txt").write_text("\n".join(f"The {word} is kept in a dry place." for word in WORDS))
+    arguments = ("analyze", tmp_path / "texts.txt", "--output", tmp_path / "a.png", "--model", model)
+    slotted = tmp_path / "slotted.json"
+    slotted.write_text(Recipe("Q: <PST> {text}", "P: <PST> {text}", [View(4)], Prepend("tp", 1, 2)).to_json())
+    code, out, err = run(*arguments, "--recipe", slotted, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["texts"], len(report["attention"]), len(report["geometry"])) == (12, 8, 40)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    code, out, err = run(*arguments, "--recipe", "prompteol")
+    assert (code, "no slot that is rewired" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -150,6 +164,7 @@ def test_tune_sts_and_a_corpus_without_questions(run, pairs, faq, model, shallow
         (("evaluate", "retrieval", "missing"), "can't be read"),
         (("tune", "sts", "missing.tsv", "--output", "recipe.txt"), "must end in .json"),
         (("tune", "sts", "missing.tsv", "--output", "no/such/recipe.json"), "there is no folder"),
+        (("analyze", "missing.txt", "--output", "picture.svg"), "must end in .png"),
     ],
 )
 def test_a_mistake_is_one_line(run, arguments, words, tmp_path, monkeypatch):

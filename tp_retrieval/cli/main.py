@@ -8,7 +8,20 @@ from typing import TextIO
 
 import typer
 
-from tp_retrieval.cli import ablate, embed, evaluate, import_faiss, index, info, rebuild, rerank, search, tune, verify
+from tp_retrieval.cli import (
+    ablate,
+    analyze,
+    embed,
+    evaluate,
+    import_faiss,
+    index,
+    info,
+    rebuild,
+    rerank,
+    search,
+    tune,
+    verify,
+)
 from tp_retrieval.errors import TPRetrievalError
 
 app = typer.Typer(
@@ -28,6 +41,7 @@ app.command("verify")(verify.verify)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(tune.app, name="tune")
+app.command("analyze")(analyze.analyze)
 app.command("import-faiss")(import_faiss.import_faiss)
 
 

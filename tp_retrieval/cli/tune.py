@@ -33,7 +33,7 @@ def sts(
     as_json: Json = False,
 ) -> None:
     """Tune for similarity of sentences."""
-    _check(output)
+    check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.objectives import StsObjective
@@ -54,7 +54,7 @@ def retrieval(
     as_json: Json = False,
 ) -> None:
     """Tune for hybrid search; a corpus without queries asks for its own titles or first sentences."""
-    _check(output)
+    check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_retrieval, read_unlabelled
     from tp_retrieval.evaluation.evaluate import cut
@@ -67,14 +67,15 @@ def retrieval(
     _run(embedder, objective, "retrieval", output, budget, f"Search on {dataset.name}", as_json)
 
 
-def _check(output: Path) -> None:
+def check_output(output: Path, suffix: str) -> None:
+    """Raise an error before anything is measured if the extra `eval` is missing or the output can't be written."""
     require_evaluation()
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise OptionalDependencyError("matplotlib", "eval") from error
-    if output.suffix != ".json":
-        raise InputError(f"--output: {output} must end in .json")
+    if output.suffix != suffix:
+        raise InputError(f"--output: {output} must end in {suffix}")
     if not output.absolute().parent.is_dir():
         raise InputError(f"--output: there is no folder {output.parent}")
 

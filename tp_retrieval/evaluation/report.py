@@ -1,6 +1,7 @@
-"""What tuning found, to look at: one HTML page without any other file, and its pictures as PNG.
+"""What tuning and analysis found, to look at: one HTML page without any other file, and pictures as PNG.
 
-Score over exits, a map of prepending's start and stop, and the table of arms.
+Of tuning the score over exits, a map of prepending's start and stop, and the table of arms; of analysis the attention on
+the slot, and how vectors lie.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tp_retrieval.evaluation.analyze import Geometry, SlotAttention
 from tp_retrieval.evaluation.tune import ArmResult, Tuned
 
 if TYPE_CHECKING:
@@ -147,4 +149,34 @@ def _scopes(results: Sequence[ArmResult]) -> Figure | None:
         for j, value in enumerate(row):
             axes.text(j, i, f"{value:.1f}", ha="center", va="center", color="white", fontweight="bold")
     figure.colorbar(image, label="score on the sample")
+    return figure
+
+
+def analysis(attention: Sequence[SlotAttention], geometry: Sequence[Geometry]) -> Figure:
+    """Draw attention on the slot over blocks, and anisotropy and effective rank over exits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 11), layout="constrained")
+    panels = figure.subplots(3, 1)
+    for on, style in ((False, ":"), (True, "-")):
+        rows = [one for one in attention if one.prepending is on]
+        word = "on" if on else "off"
+        blocks = [one.block for one in rows]
+        panels[0].plot(blocks, [100 * one.early for one in rows], f"C0{style}", label=f"early half, prepending {word}")
+        panels[0].plot(blocks, [100 * one.late for one in rows], f"C1{style}", label=f"late half, prepending {word}")
+    panels[0].set(title="Attention of the text's tokens to the slot", xlabel="block", ylabel="%")
+    maps = list(dict.fromkeys(one.postprocess for one in geometry))
+    for panel, name, title in (
+        (panels[1], "anisotropy", "Anisotropy: mean cosine of two texts"),
+        (panels[2], "effective_rank", "Effective rank of the vectors"),
+    ):
+        for readout, style in (("last", "-"), ("mean", "--")):
+            for i, map_ in enumerate(maps):
+                drawn = [one for one in geometry if (one.readout, one.postprocess) == (readout, map_) and one.exit]
+                exits, values = [one.exit for one in drawn], [getattr(one, name) for one in drawn]
+                panel.plot(exits, values, style, color=f"C{i}", label=f"{readout}, {map_}")
+        panel.set(title=title, xlabel="exit (blocks that ran)")
+    for panel in panels:
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
