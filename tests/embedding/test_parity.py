@@ -130,3 +130,50 @@ def after_all_blocks(model, ids):
         model(torch.tensor([ids]), use_cache=False)
     handle.remove()
     return kept[0][0, -1]
+
+
+def test_htp_copies_the_end_of_every_sentence(loaded):
+    """Against a pass without cache or batch, in which hooks of our own do the copying."""
+    model, tokenizer, whole = loaded
+    views = [View(2, "mean"), View(4, "mean"), View(4)]
+    recipe = Recipe("{text}", "Read: <PST>{text} !", views, Prepend("htp", 1, 3), clean=False)
+    text = " One dog. Two cats. Three"
+    embedder = whole.with_recipe(recipe)
+    got = embedder.embed_documents([text, " One. Two. Three. Four. Five. Six.", " none"])[0]
+
+    parts = [tokenizer(part, add_special_tokens=False).input_ids for part in (" One dog.", " Two cats.", " Three")]
+    ids = [*tokenizer("Read: ").input_ids]
+    slots = {len(ids) + i: None for i in range(3)}
+    ids, inside = ids + [0] * 3, []
+    for i, part in enumerate(parts):
+        slots[len(ids)] = len(ids) + len(part)
+        slots[list(slots)[i]] = len(ids) + len(part)
+        inside += range(len(ids) + 1, len(ids) + 1 + len(part))
+        ids = [*ids, 0, *part]
+    ids += tokenizer(" !", add_special_tokens=False).input_ids
+    embeds = model.get_input_embeddings()(torch.tensor([ids])).detach().clone()
+    embeds[0, list(slots)] = 0
+    states = []
+    blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 4)
+
+    def copying(i):
+        def hook(module, args):
+            states.append(args[0][0].clone())
+            if not 1 <= i < 3:
+                return None
+            hidden = args[0].clone()
+            hidden[0, list(slots)] = hidden[0, list(slots.values())]
+            return (hidden, *args[1:])
+
+        return hook
+
+    handles = [block.register_forward_pre_hook(copying(i)) for i, block in enumerate(blocks)]
+    keep = blocks[-1].register_forward_hook(
+        lambda _, __, out: states.append((out[0] if isinstance(out, tuple) else out)[0])
+    )
+    with torch.inference_mode():
+        model(inputs_embeds=embeds, use_cache=False)
+    for handle in [*handles, keep]:
+        handle.remove()
+    want = torch.cat([states[2][inside].mean(dim=0), states[4][inside].mean(dim=0), states[4][-1]])
+    assert relative_error(got, want.numpy()) < 1e-4

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from tp_retrieval import RecipeError, Template
 from tp_retrieval.embedding.batching import batches
-from tp_retrieval.embedding.tokens import TemplateTokenizer, collate, plain_tokenizer
+from tp_retrieval.embedding.tokens import TemplateTokenizer, collate, plain_tokenizer, sentence_starts
 
 MAX = 64
 SLOTTED = 'This sentence : <PST> "{text}" means in one word:"'
@@ -139,7 +139,7 @@ def test_batches_cover_every_row_once_within_the_budget(tokenizer):
 def test_collated_rows_are_padded_on_the_right_without_their_prefix(tokenizer):
     rows = make(tokenizer, SLOTTED).rows(["A dog.", "A cat and a dog."])
     batch = collate(rows)
-    assert batch.slot.tolist() == [0, 0]
+    assert batch.slots.tolist() == [[[0, int(last)]] for last in batch.last]
     for row, line, last, text in zip(rows, batch.ids.tolist(), batch.last.tolist(), batch.text.tolist(), strict=True):
         assert list(batch.prefix) + line[: last + 1] == row.ids
         assert set(line[last + 1 :]) <= {0}
@@ -151,7 +151,7 @@ ECHO = "Rewrite: <PST>. Rewritten: {text}!"
 
 @pytest.mark.parametrize("count", [0, 1, 5, 26, 27, 28, 29, 1000])
 def test_echo_puts_the_text_into_the_slot_as_well_and_cuts_both_alike(tokenizer, count):
-    echo = TemplateTokenizer(tokenizer, plain_tokenizer(tokenizer), Template(ECHO), MAX, echo=True)
+    echo = TemplateTokenizer(tokenizer, plain_tokenizer(tokenizer), Template(ECHO), MAX, kind="echo")
     row = echo.rows([" dog" * count])[0]
     head, middle, after = ids(tokenizer, "Rewrite: "), ids(tokenizer, ". Rewritten: "), ids(tokenizer, "!")
     kept = min(count, (MAX - len(head) - len(middle) - len(after)) // 2)
@@ -163,3 +163,42 @@ def test_echo_puts_the_text_into_the_slot_as_well_and_cuts_both_alike(tokenizer,
     assert row.ids[row.text[0] : row.text[1]] == copy
     assert row.slot is None
     assert row.ids[: row.prefix] == head[: row.prefix]
+
+
+def test_htp_puts_slots_in_front_and_before_every_sentence(tokenizer):
+    htp = TemplateTokenizer(tokenizer, plain_tokenizer(tokenizer), Template("Read: <PST> {text} !"), MAX, kind="htp")
+    text = 'One dog. Two "cats!" Three birds'
+    row = htp.rows([text])[0]
+    sentences = [ids(tokenizer, part) for part in (" One dog.", ' Two "cats!"', " Three birds")]
+    head, after = ids(tokenizer, "Read: "), ids(tokenizer, " !")
+    mark = row.ids[row.slot]
+    want = [*head, mark, mark, mark]
+    starts, copies = [], []
+    for i, sentence in enumerate(sentences):
+        starts.append(len(want))
+        want += [mark, *sentence]
+        copies += [(len(head) + i, len(want) - 1), (starts[-1], len(want) - 1)]
+    assert row.ids == want + after
+    assert row.copies == tuple(copies)
+    assert (row.slot, row.prefix, row.text, row.cut) == (len(head), len(head), (starts[0], len(want)), 0)
+    empty = htp.rows([""])[0]
+    assert (empty.copies, empty.text[0] == empty.text[1], empty.ids[empty.slot]) == ((), True, mark)
+    assert sentence_starts([(0, 3), (3, 5), (5, 8)], "3.14 is pi", 0) == [0]
+    wide = "鯨は哺乳類。海に住む。"
+    assert sentence_starts([(i, i + 1) for i in range(len(wide))], wide, 0) == [0, 6]
+
+
+@pytest.mark.parametrize("words", [10, 30, 55, 60, 61, 62, 63, 64, 65, 100, 1000])
+def test_htp_cuts_the_text_until_its_slots_fit(tokenizer, words):
+    htp = TemplateTokenizer(tokenizer, plain_tokenizer(tokenizer), Template("Read: <PST> {text} !"), MAX, kind="htp")
+    text = " ".join("Go." if i % 5 == 4 else "dog" for i in range(words))
+    row = htp.rows([text])[0]
+    assert len(row.ids) <= MAX
+    slots = [i for i, _ in row.copies]
+    assert len(set(slots)) == len(slots)
+    kept = [token for i, token in enumerate(row.ids) if row.text[0] <= i < row.text[1] and i not in slots]
+    whole = ids(tokenizer, f" {text}")
+    assert kept == whole[: len(kept)]
+    assert row.cut == len(whole) - len(kept)
+    assert row.cut == 0 or len(row.ids) > MAX - 4  # a slot pair more would not have fitted
+    assert row.ids[row.text[1] :] == ids(tokenizer, " !")

@@ -54,9 +54,9 @@ class Embedder:
         self._batching = Batching(backbone.device)
         self._plain = backbone.plain_tokenizer
         self._max_tokens = min(recipe.max_tokens, backbone.max_positions or recipe.max_tokens)
-        echo = recipe.prepend is not None and recipe.prepend.kind == "echo"
+        kind = None if recipe.prepend is None else recipe.prepend.kind
         self._tokenizers = {
-            template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens, echo=echo)
+            template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens, kind=kind)
             for template in recipe.query + recipe.document
         }
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
@@ -251,8 +251,7 @@ class Embedder:
                 self._backbone, batch, self._prefixes[batch.prefix], set(self._exits), self._recipe.prepend
             )
         views = [
-            read(states[count], batch.last, batch.text, view.readout)
-            for count, view in zip(self._exits, self._recipe.views, strict=True)
+            read(states[count], batch, view.readout) for count, view in zip(self._exits, self._recipe.views, strict=True)
         ]
         vectors: Float32Array = torch.cat(views, dim=1).cpu().numpy()
         return vectors

@@ -89,10 +89,10 @@ def hidden_states(
 ) -> dict[Exit, torch.Tensor]:
     """Return the hidden states `(B, T, H)` at each exit, the prefix's positions left out."""
     embeds = backbone.decoder.get_input_embeddings()(batch.ids)  # (B, T) -> (B, T, H)
-    if batch.slot is not None:
-        embeds[torch.arange(len(embeds), device=embeds.device), batch.slot] = 0.0
+    if batch.slots is not None:
+        embeds[torch.arange(len(embeds), device=embeds.device)[:, None], batch.slots[:, :, 0]] = 0.0
     cache = Cache(layers=[_SharedPrefix(*pair) for pair in prefix.keys_values]) if prefix.length else None
-    rewired = prepending(list(backbone.blocks), prepend, batch.slot, batch.last, prefix.sums or {}, prefix.length)
+    rewired = prepending(list(backbone.blocks), prepend, batch.slots, batch.last, prefix.sums or {}, prefix.length)
     return _run(backbone, embeds, exits, cache, rewired)
 
 

@@ -20,24 +20,26 @@ PreHook = Callable[[torch.Tensor], torch.Tensor | None]
 def prepending(
     blocks: Sequence[nn.Module],
     prepend: Prepend | None,
-    slot: torch.Tensor | None,
+    slots: torch.Tensor | None,
     last: torch.Tensor,
     prefix_sums: Mapping[int, torch.Tensor],
     prefix_length: int,
 ) -> Iterator[None]:
-    """Rewrite the slot of every row before blocks `start..stop` (Token Prepending, arXiv 2412.11556, section 3).
+    """Rewrite the slots of every row before blocks `start..stop` (Token Prepending, arXiv 2412.11556, section 3).
 
-    `slot` and `last` are positions `(B,)`. `prefix_sums[i]` is the sum `(H,)` of a cached prefix's inputs of block i,
-    which `tp-mean` needs. Without `prepend` or slot nothing happens.
+    `slots` are positions of slots and of the tokens they copy `(B, S, 2)`, `last` is that of the last token `(B,)`.
+    `prefix_sums[i]` is the sum `(H,)` of a cached prefix's inputs of block i, which `tp-mean` needs. Without `prepend` or
+    slots nothing happens.
     """
-    if prepend is None or slot is None:
+    if prepend is None or slots is None:
         yield
         return
     rows = torch.arange(len(last), device=last.device)
+    slot = slots[:, 0, 0]
 
-    def copy_last(hidden: torch.Tensor) -> torch.Tensor:
+    def copy_tokens(hidden: torch.Tensor) -> torch.Tensor:
         hidden = hidden.clone()  # the input may be another block's output, which a view still reads
-        hidden[rows, slot] = hidden[rows, last]
+        hidden[rows[:, None], slots[:, :, 0]] = hidden[rows[:, None], slots[:, :, 1]]
         return hidden
 
     def copy_mean(hidden: torch.Tensor, prefix_sum: torch.Tensor | None) -> torch.Tensor:
@@ -52,8 +54,8 @@ def prepending(
 
     hooks: dict[nn.Module, PreHook] = {}
     for i in range(prepend.start, prepend.stop):
-        if prepend.kind == "tp":
-            hooks[blocks[i]] = copy_last
+        if prepend.kind != "tp-mean":
+            hooks[blocks[i]] = copy_tokens
         else:
             hooks[blocks[i]] = lambda hidden, i=i: copy_mean(hidden, prefix_sums.get(i))  # type: ignore[misc]
     with pre_hooks(hooks):

@@ -14,20 +14,21 @@ from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 
 FORMAT = 1
-PREPEND_KINDS = ("tp", "tp-mean", "echo")
+PREPEND_KINDS = ("tp", "tp-mean", "htp", "echo")
 READOUTS = ("last", "mean", "last+mean")
 
 Readout = Literal["last", "mean", "last+mean"]
-PrependKind = Literal["tp", "tp-mean", "echo"]
+PrependKind = Literal["tp", "tp-mean", "htp", "echo"]
 
 
 @dataclass(frozen=True)
 class Prepend:
     """Say what the slot holds.
 
-    Before blocks `start <= i < stop` (from 0) `tp` copies the last token into it, `tp-mean` the mean of the row. `echo` is
-    no rewiring and has no scope: the text stands in the slot, and once more where it stands anyway (Springer et al., ICLR
-    2025, arXiv 2402.15449).
+    Before blocks `start <= i < stop` (from 0) `tp` copies the last token into it, `tp-mean` the mean of the row. `htp`
+    puts a slot for every sentence there, and another before every sentence, and copies the sentence's last token into
+    both (arXiv 2511.14868). `echo` is no rewiring and has no scope: the text stands in the slot, and once more where it
+    stands anyway (Springer et al., ICLR 2025, arXiv 2402.15449).
     """
 
     kind: PrependKind

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from tp_retrieval.embedding.recipe import PrependKind
 from tp_retrieval.embedding.template import Template
 from tp_retrieval.errors import InputError, RecipeError, UnsupportedModelError
 
@@ -24,13 +26,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MIN_TEXT_TOKENS = 4
+_SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s)|[。！？]+[”’」』）]*")
 
 
 @dataclass(frozen=True)
 class Row:
     """One text in its template: all ids, where the slot is (None without one), which ids are text, how many were cut.
 
-    The first `prefix` ids are the same for every text of the template; the slot's id is a placeholder.
+    The first `prefix` ids are the same for every text of the template; the slot's id is a placeholder. `copies` are the
+    slots of `htp`, each with the place of the token that it copies; empty elsewhere.
     """
 
     ids: list[int]
@@ -38,28 +42,33 @@ class Row:
     slot: int | None
     text: tuple[int, int]
     cut: int
+    copies: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Rows padded on the right, without their common prefix; `slot`, `last` and `text` count from the prefix's end."""
+    """Rows padded on the right, without their common prefix; all places count from the prefix's end.
+
+    A row's slots, each with the token it copies, are repeated until all rows have as many.
+    """
 
     prefix: tuple[int, ...]
     ids: torch.Tensor  # (B, T) int64
-    slot: torch.Tensor | None  # (B,) int64
+    slots: torch.Tensor | None  # (B, S, 2) int64, slot and source
     last: torch.Tensor  # (B,) int64
     text: torch.Tensor  # (B, 2) int64, start and stop
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the batch on a device."""
-        slot = None if self.slot is None else self.slot.to(device)
-        return TokenBatch(self.prefix, self.ids.to(device), slot, self.last.to(device), self.text.to(device))
+        slots = None if self.slots is None else self.slots.to(device)
+        return TokenBatch(self.prefix, self.ids.to(device), slots, self.last.to(device), self.text.to(device))
 
 
 class TemplateTokenizer:
     """Turn texts into rows of one template that are at most `max_tokens` long.
 
-    Truncation takes text tokens only, from the end. With `echo` a copy of the text's tokens takes the slot's place.
+    Truncation takes text tokens only, from the end. With `echo` a copy of the text's tokens takes the slot's place; with
+    `htp` as many slots as there are sentences do, and another slot precedes every sentence.
     Raises `RecipeError` if the template leaves the text no room.
     """
 
@@ -69,10 +78,9 @@ class TemplateTokenizer:
         plain: Tokenizer,
         template: Template,
         max_tokens: int,
-        *,
-        echo: bool = False,
+        kind: PrependKind | None = None,
     ) -> None:
-        self._echo = echo and template.has_slot
+        self._kind = kind if template.has_slot else None
         self._plain = plain
         self._max_tokens = max_tokens
         self._placeholder = tokenizer.bos_token_id or tokenizer.eos_token_id or 0
@@ -94,34 +102,68 @@ class TemplateTokenizer:
         """Return one row a text."""
         joint = [f"{self._before}{text}{self._after}" for text in texts]
         encodings = self._plain.encode_batch(joint)
-        return [self._row(encoding, len(text)) for encoding, text in zip(encodings, texts, strict=True)]
+        return [self._row(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
 
-    def _row(self, encoding: Encoding, length: int) -> Row:
+    def _row(self, encoding: Encoding, given: str) -> Row:
         ids, offsets = encoding.ids, encoding.offsets
         begin = len(self._before)
         blank = begin - len(self._before.rstrip())
-        start, stop = tokens_between(offsets, begin, begin + length, blank)
+        start, stop = tokens_between(offsets, begin, begin + len(given), blank)
+        inside = offsets[start:stop]
         excess = len(self._lead) + len(ids) + len(self._tail) - self._max_tokens
-        if self._echo:  # the text stands there twice, the slot not at all; each token cut frees two places
-            excess = stop - start - (stop - start + 1 - excess) // 2
-        keep = tokens_kept(offsets[start:stop], excess)
-        cut = stop - start - keep
-        if self._echo:
-            return self._echoed(ids[:start], ids[start : start + keep], ids[stop:], cut)
-        ids = self._lead + ids[: start + keep] + ids[stop:] + self._tail
-        if len(ids) > self._max_tokens:
-            raise InputError(f"a text leaves {len(ids)} template tokens where max_tokens is {self._max_tokens}")
+        if self._kind == "echo":  # the text stands there twice, the slot not at all; each token cut frees two places
+            excess = len(inside) - (len(inside) + 1 - excess) // 2
+        keep = tokens_kept(inside, excess)
+        starts: list[int] = []
+        if self._kind == "htp" and inside:
+            keep, starts = self._kept_beside_slots(inside, given, excess)
+        cut = len(inside) - keep
+        before, text, after = ids[:start], ids[start : start + keep], ids[stop:] + self._tail
+        if self._kind == "echo":
+            return self._echoed(before, text, after, cut)
+        if starts:
+            return self._with_slots(before, text, after, cut, starts)
+        row = self._lead + before + text + after
+        if len(row) > self._max_tokens:
+            raise InputError(f"a text leaves {len(row)} template tokens where max_tokens is {self._max_tokens}")
         first = len(self._lead) + start
-        ids = ids or [self._placeholder]  # an empty text in an empty template still needs a position to read
-        prefix = len(self.prefix) if self._begins_with_prefix(ids) else 0
-        return Row(ids, prefix, self._slot, (first, first + keep), cut)
+        row = row or [self._placeholder]  # an empty text in an empty template still needs a position to read
+        return Row(row, self._prefix_of(row), self._slot, (first, first + keep), cut)
 
     def _echoed(self, before: list[int], text: list[int], after: list[int], cut: int) -> Row:
         head, rest = self._lead[: self._slot], self._lead[(self._slot or 0) + 1 :]
         first = len(head) + len(text) + len(rest) + len(before)
-        ids = head + text + rest + before + text + after + self._tail or [self._placeholder]
-        prefix = len(self.prefix) if self._begins_with_prefix(ids) else 0
-        return Row(ids, prefix, None, (first, first + len(text)), cut)
+        ids = head + text + rest + before + text + after or [self._placeholder]
+        return Row(ids, self._prefix_of(ids), None, (first, first + len(text)), cut)
+
+    def _with_slots(self, before: list[int], text: list[int], after: list[int], cut: int, starts: list[int]) -> Row:
+        """Return a row with a slot for every sentence in front, and one before every sentence (arXiv 2511.14868)."""
+        front = len(self._lead[: self._slot])
+        head, rest = self._lead[:front], self._lead[front + 1 :]
+        ids = head + [self._placeholder] * len(starts) + rest + before
+        first, copies = len(ids), []
+        for i, (begin, end) in enumerate(itertools.pairwise([*starts, len(text)])):
+            slot = len(ids)
+            ids = [*ids, self._placeholder, *text[begin:end]]
+            copies += [(front + i, len(ids) - 1), (slot, len(ids) - 1)]
+        stop = len(ids)
+        ids += after
+        return Row(ids, self._prefix_of(ids), front, (first, stop), cut, tuple(copies))
+
+    def _kept_beside_slots(self, inside: Sequence[tuple[int, int]], text: str, excess: int) -> tuple[int, list[int]]:
+        """Return how many text tokens stay, and where sentences begin.
+
+        `excess` is how many had to go if there were one slot; every sentence has two.
+        """
+        starts = sentence_starts(inside, text, len(self._before))
+        keep = len(inside)
+        while keep and excess - (len(inside) - keep) + 2 * sum(start < keep for start in starts) - 1 > 0:
+            keep -= 1
+        keep = tokens_kept(inside, len(inside) - keep)
+        return keep, [start for start in starts if start < keep]
+
+    def _prefix_of(self, ids: list[int]) -> int:
+        return len(self.prefix) if self._begins_with_prefix(ids) else 0
 
     def _begins_with_prefix(self, ids: list[int]) -> bool:
         return len(ids) > len(self.prefix) and tuple(ids[: len(self.prefix)]) == self.prefix
@@ -150,10 +192,29 @@ def collate(rows: Sequence[Row]) -> TokenBatch:
     skip = rows[0].prefix
     width = max(len(row.ids) for row in rows) - skip
     ids = torch.tensor([row.ids[skip:] + [0] * (width - len(row.ids) + skip) for row in rows])
-    slot = None if rows[0].slot is None else torch.tensor([(row.slot or 0) - skip for row in rows])
+    slots = None
+    if rows[0].slot is not None:
+        copies = [row.copies or ((row.slot or 0, len(row.ids) - 1),) for row in rows]
+        most = max(map(len, copies))
+        slots = torch.tensor([pairs + pairs[:1] * (most - len(pairs)) for pairs in copies]) - skip
     last = torch.tensor([len(row.ids) - 1 - skip for row in rows])
     text = torch.tensor([[row.text[0] - skip, row.text[1] - skip] for row in rows])
-    return TokenBatch(tuple(rows[0].ids[:skip]), ids, slot, last, text)
+    return TokenBatch(tuple(rows[0].ids[:skip]), ids, slots, last, text)
+
+
+def sentence_starts(offsets: Sequence[tuple[int, int]], text: str, begin: int) -> list[int]:
+    """Return which of a text's tokens begin a sentence, the first always; the text begins at character `begin`.
+
+    A sentence ends with `.`, `!`, `?` or their wide forms, followed by quotes, white space or the end.
+    """
+    ends = [begin + match.end() for match in _SENTENCE_END.finditer(text.rstrip())]
+    starts = [0]
+    for i, (first, _) in enumerate(offsets):
+        passed = [end for end in ends if end <= first]
+        if passed and i:
+            starts.append(i)
+        ends = ends[len(passed) :]
+    return starts
 
 
 def tokens_between(offsets: Sequence[tuple[int, int]], begin: int, end: int, blank: int) -> tuple[int, int]:
