@@ -11,10 +11,10 @@ demo: .venv/installed
 	$(BIN)/tp-retrieval search $(DEMO) "How can my program run faster?" -k 2 --rerank query-likelihood
 
 test: .venv/installed
-	$(BIN)/pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow"
 
 test-slow: .venv/installed
-	$(BIN)/pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -58,7 +58,6 @@ def test_a_recipe_measured_for_a_model_wins_over_the_general_one():
     assert Recipe.load("sts").views[0].exit == -1
     measured = Recipe.load("sts", "hub/SmolLM2-135M-Instruct")
     assert measured.views[0].exit == 28
-    assert measured.prepend == Prepend("tp", 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_the_report_stands_alone_and_shows_the_score(start, pairs, tmp_path):
 def test_ablation_reads_every_arm_at_the_last_exit_and_at_the_best(start, pairs):
     objective = StsObjective(pairs)
     rows = ablate(start, objective, "sts", scope=(1, 2))
-    assert len(rows) == 14
+    assert len(rows) == 16
     plain = Recipe.load("prompteol").document
     scores = evaluate_sts(start.with_recipe(Recipe(plain, plain, [View(4)])), pairs)
     assert rows[0].score.value == pytest.approx(100 * scores.correlation(objective.chosen_by), abs=0.2)
@@ -231,7 +231,7 @@ def test_ablation_reads_every_arm_at_the_last_exit_and_at_the_best(start, pairs)
         one = evaluate_sts(start.with_recipe(Recipe(plain, plain, [View(exit_)])), pairs)
         by_exit[exit_] = one.correlation(objective.held_out)
     assert rows[1].exit == max(by_exit, key=by_exit.get)
-    assert [row.chosen for row in rows] == [False, True] * 7
+    assert [row.chosen for row in rows] == [False, True] * 8
     for row in rows:
         assert row.gain.value == pytest.approx(row.score.value - rows[0].score.value)
     with pytest.raises(InputError, match=r"scope: 3\.\.9 must lie within the model's 4 blocks"):

@@ -26,12 +26,13 @@ def analyze(
     """Draw what prepending does to attention, and how vectors lie at every exit before and after each map."""
     check_output(output, ".png")
     from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.analyze import attention, geometry
+    from tp_retrieval.embedding.attention import slot_attention
+    from tp_retrieval.evaluation.geometry import geometry
     from tp_retrieval.evaluation.report import analysis
 
     given = read_texts(file)[:texts]
     embedder = Embedder.from_pretrained(model, recipe=recipe or "prompteol-tp")
-    seen = attention(embedder, given[:_SHOWN])
+    seen = slot_attention(embedder, given[:_SHOWN])
     lying = geometry(embedder, given)
     analysis(seen, lying).savefig(output, dpi=150, bbox_inches="tight")
     if as_json:

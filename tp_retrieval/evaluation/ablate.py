@@ -14,7 +14,7 @@ import numpy as np
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.recipe import Prepend, Readout, View
 from tp_retrieval.errors import InputError
-from tp_retrieval.evaluation.arms import Arm, Task, prompts
+from tp_retrieval.evaluation.arms import Arm, Task, prompts, slotted
 from tp_retrieval.evaluation.metrics import Estimate, Values
 from tp_retrieval.evaluation.objectives import Objective, estimate, gain
 from tp_retrieval.evaluation.sweep import Sweep
@@ -62,16 +62,18 @@ def ablate(
 
 
 def arms(task: Task, scope: tuple[int, int]) -> Sequence[tuple[Arm, Readout]]:
-    """Return the arms of the table: PromptEOL and one example, each rewired and not, plain means, and echo."""
+    """Return the arms of the table: PromptEOL and one example, each rewired and not, HTP, plain text, and echo."""
     by_name = {arm.name: arm for arm in prompts(task)}
     plain, shown = (by_name[name] for name in (("prompteol", "icl") if task == "sts" else ("plain", "one example")))
     start, stop = scope
+    htp = Prepend("htp", start, stop)
     echo = "Rewrite the sentence: <PST>, rewritten sentence: {text}"
     return [
         (plain, "last"),
         (plain.rewired("both", start, stop), "last"),
         (shown, "last"),
         (shown.rewired("both", start, stop), "last"),
+        (Arm(f"{plain.name}, htp {start}..{stop}, mean", slotted(plain.query), slotted(plain.document), htp), "mean"),
         (Arm("plain text, mean", "{text}", "{text}"), "mean"),
         (Arm("plain text, last token", "{text}", "{text}"), "last"),
         (Arm("echo, mean", echo, echo, Prepend("echo")), "mean"),

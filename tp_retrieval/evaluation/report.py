@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tp_retrieval.evaluation.analyze import Geometry, SlotAttention
+from tp_retrieval.embedding.attention import SlotAttention
+from tp_retrieval.evaluation.geometry import Geometry
 from tp_retrieval.evaluation.tune import ArmResult, Tuned
 
 if TYPE_CHECKING:

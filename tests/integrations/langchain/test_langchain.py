@@ -233,7 +233,7 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize(("filter", "keeps"), FILTERS, ids=str)
+@pytest.mark.parametrize(("filter", "keeps"), FILTERS, ids=[str(given) for given, _ in FILTERS])
 def test_a_filter_as_dict_or_function_keeps_what_it_says(store, filter, keeps):
     want = [d for d in store.similarity_search("red apple", 6) if keeps(d.metadata["year"])]
     vector = FAKE.embed_query("red apple")

@@ -1,7 +1,6 @@
-"""What prepending does to attention, and what each map does to vectors: the numbers behind the plots of `analyze`.
+"""What prepending does to attention.
 
-geometry(embedder, texts)       # anisotropy and effective rank at every exit, before and after each map
-attention(embedder, texts)      # how much of its attention a text's early and late half give to the slot, by block
+slot_attention(embedder, texts)   # how much of it a text's early and late half give to the slot, block by block
 """
 
 from __future__ import annotations
@@ -18,26 +17,11 @@ from torch import nn
 from tp_retrieval.embedding.backbone import Backbone
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.forward import Prefix, hidden_states
-from tp_retrieval.embedding.postprocess import AffineMap, attainable, unit
 from tp_retrieval.embedding.recipe import Prepend
 from tp_retrieval.embedding.template import clean
 from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, collate
 from tp_retrieval.errors import InputError, UnsupportedModelError
-from tp_retrieval.evaluation.sweep import READOUTS, Sweep
-from tp_retrieval.types import Float32Array, checked_texts
-
-MAPS = ("none", "center", "abtt:1", "whiten:256")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a view's unit vectors lie: their mean cosine, and the number of directions that they really use."""
-
-    exit: int | None
-    readout: str
-    postprocess: str
-    anisotropy: float
-    effective_rank: float
+from tp_retrieval.types import checked_texts
 
 
 @dataclass(frozen=True)
@@ -54,46 +38,8 @@ class SlotAttention:
     late: float
 
 
-def geometry(embedder: Embedder, texts: Sequence[str], *, maps: Sequence[str] = MAPS) -> list[Geometry]:
-    """Return anisotropy and effective rank of documents' vectors at every exit, for each readout and map.
-
-    Anisotropy is the mean cosine of two different texts (Ethayarajh, EMNLP 2019), 1 where all point the same way. Effective
-    rank is the exponential of the entropy of the normalised singular values (Roy and Vetterli, EUSIPCO 2007).
-    """
-    given = checked_texts(texts)
-    if len(given) < 2:
-        raise InputError(f"texts: {len(given)} are too few to compare")
-    recipe, sweep, found = embedder.recipe, Sweep(embedder), []
-    try:
-        states = sweep.states(recipe.document[0].source, recipe.prepend, given)
-    finally:
-        sweep.close()
-    for exit_ in states.exits[1:]:
-        for readout in READOUTS:
-            raw = states.view(exit_, readout)
-            for name in maps:
-                map_ = AffineMap.fit(attainable(name, raw.shape[1], len(raw)), lambda raw=raw: [raw])  # type: ignore[misc]
-                vectors = unit(map_(raw))
-                found.append(Geometry(exit_, readout, name, mean_cosine(vectors), effective_rank(vectors)))
-    return found
-
-
-def mean_cosine(vectors: Float32Array) -> float:
-    """Return the mean cosine of two different rows of unit vectors `(n, dim)`."""
-    exact, count = vectors.astype(np.float64), len(vectors)
-    whole = exact.sum(axis=0)
-    return float((whole @ whole - np.square(exact).sum()) / (count * (count - 1)))
-
-
-def effective_rank(vectors: Float32Array) -> float:
-    """Return the exponential of the entropy of the singular values of `(n, dim)`: from 1 to the rank."""
-    values = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)
-    shares = values[values > 1e-12 * values.max()] / values.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
 @torch.inference_mode()
-def attention(embedder: Embedder, texts: Sequence[str]) -> list[SlotAttention]:
+def slot_attention(embedder: Embedder, texts: Sequence[str]) -> list[SlotAttention]:
     """Return how much attention the slot of the document template gets in every block, without and with prepending.
 
     Runs one text at a time and computes attention step by step, so that its weights can be read. Raises `InputError` if
@@ -103,7 +49,9 @@ def attention(embedder: Embedder, texts: Sequence[str]) -> list[SlotAttention]:
     template, prepend = recipe.document[0], recipe.prepend
     if prepend is None or prepend.kind == "echo" or not template.has_slot:
         raise InputError("recipe: its document template has no slot that is rewired; choose one such as prompteol-tp")
-    tokenizer = TemplateTokenizer(backbone.tokenizer, backbone.plain_tokenizer, template, recipe.max_tokens)
+    tokenizer = TemplateTokenizer(
+        backbone.tokenizer, backbone.plain_tokenizer, template, recipe.max_tokens, kind=prepend.kind
+    )
     cleaned = [clean(text) if recipe.clean else text for text in checked_texts(texts)]
     rows = [replace(row, prefix=0) for row in tokenizer.rows(cleaned) if row.text[1] - row.text[0] > 1]
     if not rows:
