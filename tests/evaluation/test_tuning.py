@@ -126,7 +126,7 @@ def test_arms_are_the_papers_prompts_and_rewirings_have_slots():
     for arm in rewirings("retrieval", prompts("retrieval")[0], 4):
         assert arm.prepend.stop < 4
         arm.recipe([View(4)], default)  # which is checked when it is made
-    assert len({arm.key for arm in [*prompts("retrieval"), *rewirings("retrieval", prompts("retrieval")[0], 30)]}) == 13
+    assert len({arm.key for arm in [*prompts("retrieval"), *rewirings("retrieval", prompts("retrieval")[0], 30)]}) == 15
 
 
 @pytest.fixture

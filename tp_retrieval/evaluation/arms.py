@@ -18,7 +18,7 @@ _KE = (
     "The essence of a {kind} is often captured by its main subjects and actions, while descriptive terms provide "
     "additional but less central details. With this in mind , "
 )
-_SCOPES = ((1, 2), (1, 3), (1, 5), (1, 7))
+_SCOPES = ((1, 2), (1, 5), (3, 5), (1, 7), (3, 7))
 _SLOTTED = "<PST> "
 
 

@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; } th, td { text-align: left; padding: 0.3rem 0.6rem; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr:nth-child(even) { background: #f4f5f7; }
-img { width: 100%; } pre { background: #f4f5f7; padding: 1rem; overflow-x: auto; } .figure { font-size: 1.6rem; }
+img { max-width: 100%; height: auto; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+pre { background: #f4f5f7; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; } .figure { font-size: 1.6rem; }
 """
 
 
@@ -39,7 +41,7 @@ def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
     files, encoded = [recipe_file], {}
     for name, figure in pictures.items():
         buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=150, bbox_inches="tight")
+        figure.savefig(buffer, dpi=100, bbox_inches="tight")
         files.append(recipe_file.with_suffix(f".{name}.png"))
         files[-1].write_bytes(buffer.getvalue())
         encoded[name] = base64.b64encode(buffer.getvalue()).decode()
@@ -58,7 +60,7 @@ def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
     )
     captions = {
         "exits": "Score of a single view over the exit it is read at, for the arms that saw all data.",
-        "scopes": "Best score on the sample for each scope of prepending, on the best prompt.",
+        "scopes": "Best score on the sample for each scope of prepending, on the prompts that were rewired.",
     }
     images = "".join(
         f'<h2>{html.escape(captions[name])}</h2><img alt="{html.escape(captions[name])}" '
@@ -87,7 +89,8 @@ def _row(one: ArmResult) -> str:
     best = one.best[0]
     views = " + ".join(f"{view.readout} at {_exit(view.exit)}, {view.postprocess} ({view.weight:g})" for view in best.views)
     cells = (html.escape(one.arm.name), "all" if one.full else "sample", views)
-    numbers = (f"{best.dense_weight:g}", f"{100 * best.score:.1f}", f"{one.seconds:.0f}")
+    share = "–" if best.dense_weight == 1 else f"{best.dense_weight:g}"
+    numbers = (share, f"{100 * best.score:.1f}", f"{one.seconds:.0f}")
     return (
         "<tr>"
         + "".join(f"<td>{cell}</td>" for cell in cells)
@@ -148,7 +151,9 @@ def _scopes(results: Sequence[ArmResult]) -> Figure | None:
     axes.set_ylabel("start")
     for i, row in enumerate(grid):
         for j, value in enumerate(row):
-            axes.text(j, i, f"{value:.1f}", ha="center", va="center", color="white", fontweight="bold")
+            if not math.isnan(value):  # else the scope was not tried
+                dark = "black" if image.norm(value) > 0.6 else "white"
+                axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=dark, fontweight="bold")
     figure.colorbar(image, label="score on the sample")
     return figure
 
