@@ -175,6 +175,13 @@ def test_a_mistake_is_one_line(run, arguments, words, tmp_path, monkeypatch):
     assert len(err.splitlines()) == 1
 
 
+def test_a_recipe_that_was_not_measured_for_the_model_is_said_to_be(run, pairs, model):
+    code, _, err = run("evaluate", "sts", pairs, "--model", model)
+    assert code == 0
+    assert f"`sts` was not measured for {model.name}; `tp-retrieval tune sts FILE` finds" in err
+    assert "not measured" not in run("evaluate", "sts", pairs, "--model", model, "--recipe", "prompteol")[2]
+
+
 def test_a_bad_scope_is_named(run, pairs, model):
     code, _, err = run("ablate", "sts", pairs, "--model", model, "--scope", "1-2")
     assert (code, "'1-2' must be start..stop" in err) == (2, True)

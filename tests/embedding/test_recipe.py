@@ -57,7 +57,8 @@ def test_the_published_templates_are_the_papers():
 def test_a_recipe_measured_for_a_model_wins_over_the_general_one():
     assert Recipe.load("sts").views[0].exit == -1
     measured = Recipe.load("sts", "hub/SmolLM2-135M-Instruct")
-    assert measured.views[0].exit == 28
+    assert measured != Recipe.load("sts")
+    assert len(measured.views) == 2
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,12 @@ def test_raw_recipes_are_equal_when_only_maps_and_weights_differ():
     other = Recipe(PLAIN, PLAIN, [View(3, "last", "whiten:8")])
     assert one != other
     assert one.raw() == other.raw()
+
+
+def test_whether_a_recipe_was_measured_for_a_model_is_known():
+    assert Recipe.is_measured("sts", "hub/SmolLM2-135M-Instruct.Q4_1")
+    assert not Recipe.is_measured("sts", "other/model")
+    assert not Recipe.is_measured("prompteol", "hub/SmolLM2-135M-Instruct")
 
 
 def test_echo_has_no_scope():

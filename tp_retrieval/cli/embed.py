@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
 from tp_retrieval.cli.sources import read_texts
 from tp_retrieval.errors import InputError
 
@@ -49,6 +49,8 @@ def embed(
     from tp_retrieval import Embedder
 
     embedder = Embedder.from_pretrained(model, recipe=recipe, dtype=dtype.value)
+    if recipe is None:
+        hint_unmeasured("retrieval", embedder.backbone.name)
     method = embedder.embed_queries if role is RoleName.query else embedder.embed_documents
     vectors = method(texts, show_progress=sys.stderr.isatty())
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tp_retrieval.cli.output import DocumentTokens, Json, Model, RecipeOption, print_json, print_rows
+from tp_retrieval.cli.output import DocumentTokens, Json, Model, RecipeOption, hint_unmeasured, print_json, print_rows
 from tp_retrieval.errors import OptionalDependencyError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def sts(
 
     datasets = [read_sts(file) for file in files]
     found: dict[str, dict[str, Any]] = {dataset.name: {} for dataset in datasets}
-    for name, embedder in _embedders(model, recipe or "sts", against):
+    for name, embedder in _embedders(model, recipe, "sts", against):
         for dataset in datasets:
             scores = evaluate_sts(embedder, dataset)
             subsets = {subset: as_record(value) for subset, value in scores.subsets.items()}
@@ -77,7 +77,7 @@ def retrieval(
     datasets = [read_retrieval(folder) for folder in folders]
     options = {} if dense_weight is None else {"dense_weight": dense_weight}
     found: dict[str, dict[str, Any]] = {}
-    for name, embedder in _embedders(model, recipe or "retrieval", against):
+    for name, embedder in _embedders(model, recipe, "retrieval", against):
         if isinstance(embedder, Embedder):
             datasets = [cut(dataset, embedder, document_tokens) for dataset in datasets]
         for dataset in datasets:
@@ -118,7 +118,7 @@ def classification(
 
     sets = read_labelled(train), read_labelled(test)
     found = {}
-    for name, embedder in _embedders(model, recipe or "sts", against):
+    for name, embedder in _embedders(model, recipe, "sts", against):
         scores = evaluate_classification(embedder, *sets)
         found[name] = {"accuracy": as_record(scores.accuracy), "v_measure": as_record(scores.v_measure)}
     if as_json:
@@ -148,12 +148,16 @@ def figure(record: dict[str, float]) -> str:
     return f"{record['value']:.1f} [{record['low']:.1f}, {record['high']:.1f}]"
 
 
-def _embedders(model: str | None, recipe: str, against: Sequence[str] | None) -> Iterator[tuple[str, TextEmbedder]]:
+def _embedders(
+    model: str | None, recipe: str | None, default: str, against: Sequence[str] | None
+) -> Iterator[tuple[str, TextEmbedder]]:
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.trained import TrainedEmbedder
 
-    embedder = Embedder.from_pretrained(model, recipe=recipe)
-    yield f"{Path(embedder.provenance.model).name}, {Path(recipe).stem}", embedder
+    embedder = Embedder.from_pretrained(model, recipe=recipe or default)
+    if recipe is None:
+        hint_unmeasured(default, embedder.backbone.name)
+    yield f"{Path(embedder.backbone.name).name}, {Path(recipe or default).stem}", embedder
     for name in against or []:
         yield name, TrainedEmbedder(name)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
 from tp_retrieval.cli.sources import Source, find, read, records
 from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError
 from tp_retrieval.indexing.store import FILE
@@ -92,6 +92,8 @@ def _open(into: Path, model: str | None, recipe: str | None, made: Mapping[str, 
         if into.exists() and (not into.is_dir() or any(not file.name.startswith(FILE) for file in into.iterdir())):
             raise InputError(f"--into: {into} holds other files; give an index, an empty folder or a new one") from None
         embedder = Embedder.from_pretrained(model, recipe=recipe)
+        if recipe is None:
+            hint_unmeasured("retrieval", embedder.backbone.name)
         return Index.create(into, embedder, **made), embedder.count_tokens
     for name, value in made.items():
         stored = getattr(opened.info(), name)
@@ -108,8 +110,10 @@ def _open(into: Path, model: str | None, recipe: str | None, made: Mapping[str, 
     kept = None if made_by.recipe is None else Recipe.from_dict(made_by.recipe)
     embedder = Embedder.from_pretrained(model or made_by.source, recipe=recipe or kept)
     if kept not in (None, embedder.recipe) and embedder.recipe.raw() == kept.raw():
-        given, stored = (json.dumps(r.to_dict()["views"]) for r in (embedder.recipe, kept))
-        raise IncompatibleIndexError(f"{into} was made by another recipe (views: stored {stored}, given {given})")
+        one, other = kept.to_dict(), embedder.recipe.to_dict()
+        name = next(name for name in ("views", "dense_weight") if one.get(name) != other.get(name))
+        stored, given = json.dumps(one.get(name)), json.dumps(other.get(name))
+        raise IncompatibleIndexError(f"{into} was made by another recipe ({name}: stored {stored}, given {given})")
     return Index.open(into, embedder), embedder.count_tokens
 
 

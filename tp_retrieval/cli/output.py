@@ -37,6 +37,18 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
+def hint_unmeasured(name: str, model: str) -> None:
+    """Say on stderr that a default recipe was not measured for a model, and how to find one."""
+    from tp_retrieval import Recipe
+
+    if not Recipe.is_measured(name, model):
+        task = "sts FILE" if name == "sts" else "retrieval FOLDER"
+        sys.stderr.write(
+            f"tp-retrieval: the recipe `{name}` was not measured for {Path(model).name}; "
+            f"`tp-retrieval tune {task}` finds the one that suits it and your data\n"
+        )
+
+
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table with a header."""
     table = Table(*header, box=None, pad_edge=False, header_style="bold")

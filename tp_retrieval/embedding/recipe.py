@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,6 +15,7 @@ from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 
 FORMAT = 1
+_RECIPES = resources.files("tp_retrieval.embedding") / "recipes"
 PREPEND_KINDS = ("tp", "tp-mean", "htp", "echo")
 READOUTS = ("last", "mean", "last+mean")
 
@@ -183,16 +185,17 @@ class Recipe:
             raise RecipeError(f"recipe: {path} is not JSON ({error})") from error
 
     @classmethod
+    def is_measured(cls, name: str, model: str) -> bool:
+        """Return whether a named recipe was measured for a model, and is not the general one."""
+        return any((place / f"{name}.json").is_file() for place in _measured_places(model))
+
+    @classmethod
     def _named(cls, name: str, model: str) -> Recipe:
-        folder = resources.files("tp_retrieval.embedding") / "recipes"
-        measured = [
-            entry for entry in folder.iterdir() if entry.is_dir() and entry.name.lower() in Path(model).name.lower()
-        ]
-        for place in (*measured, folder):
+        for place in (*_measured_places(model), _RECIPES):
             file = place / f"{name}.json"
             if file.is_file():
                 return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
-        known = ", ".join(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")))
+        known = ", ".join(sorted(entry.name[:-5] for entry in _RECIPES.iterdir() if entry.name.endswith(".json")))
         raise RecipeError(f"recipe: no recipe is called {name!r}; known are {known}, or give a path to a .json file")
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,6 +219,12 @@ class Recipe:
         """Return the recipe without maps and weights: equal raw recipes give equal raw vectors."""
         views = tuple(replace(view, postprocess="none", weight=1.0) for view in self.views)
         return replace(self, views=views, dense_weight=None)
+
+
+def _measured_places(model: str) -> list[Traversable]:
+    """Return the folders of recipes that were measured for a model, told by its name."""
+    name = Path(model).name.lower()
+    return [entry for entry in _RECIPES.iterdir() if entry.is_dir() and entry.name.lower() in name]
 
 
 def _templates(field: str, value: object) -> tuple[Template, ...]:

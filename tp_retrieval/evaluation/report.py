@@ -10,7 +10,6 @@ import base64
 import html
 import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,7 +127,7 @@ def _exits(results: Sequence[ArmResult]) -> Figure:
 
 
 def _scopes(results: Sequence[ArmResult]) -> Figure | None:
-    """Draw start against stop of prepending, of the prompt that was rewired most; None if none was."""
+    """Draw start against stop of prepending, of the prompts that were rewired; None if none was."""
     from matplotlib.figure import Figure
 
     found: dict[tuple[int, int], float] = {}
@@ -149,11 +148,11 @@ def _scopes(results: Sequence[ArmResult]) -> Figure | None:
     axes.set_yticks(range(len(starts)), [str(start) for start in starts])
     axes.set_xlabel("stop (excluded)")
     axes.set_ylabel("start")
-    for i, row in enumerate(grid):
-        for j, value in enumerate(row):
-            if not math.isnan(value):  # else the scope was not tried
-                dark = "black" if image.norm(value) > 0.6 else "white"
-                axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=dark, fontweight="bold")
+    low, high = min(found.values()), max(found.values())
+    for (start, stop), value in found.items():
+        ink = "black" if value > low + 0.6 * (high - low) else "white"  # on yellow, or on blue
+        place = (stops.index(stop), starts.index(start))
+        axes.text(*place, f"{value:.1f}", ha="center", va="center", color=ink, fontweight="bold")
     figure.colorbar(image, label="score on the sample")
     return figure
 
