@@ -7,6 +7,7 @@ import pytest
 
 from tests.evaluation.test_datasets import write_folder
 from tp_retrieval import Embedder, Recipe
+from tp_retrieval.cli.tune import dataset_of
 from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.evaluation.datasets import read_retrieval, read_sts
 from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
@@ -141,6 +142,18 @@ def test_tune_sts_and_a_corpus_without_questions(run, pairs, faq, model, shallow
     code, out, err = run("tune", "retrieval", faq, "--output", tmp_path / "own.json", *common)
     assert code == 0, err
     assert json.loads(out)["held_out"] == 4
+
+
+def test_a_folder_of_texts_asks_for_its_sections(model, shallow, tmp_path):
+    (tmp_path / "docs").mkdir()
+    sections = [f"## All about the {word}\n\nIt is a {word} with {i} uses in the house." for i, word in enumerate(WORDS)]
+    (tmp_path / "docs" / "guide.md").write_text("# Guide\n\n" + "\n\n".join(sections) + "\n\n## Short\n\nNo.")
+    found = dataset_of(tmp_path / "docs", 256, Embedder.from_pretrained(model, recipe=shallow))
+    assert list(found.queries.values()) == [f"All about the {word}" for word in WORDS]
+    for id_, query in found.queries.items():
+        assert query not in found.documents[id_]
+        assert query.split()[-1] in found.documents[id_]
+    assert len(found.documents) == 13
 
 
 def test_analyze_draws_a_picture(run, tmp_path, model):

@@ -10,11 +10,13 @@ import typer
 
 from tp_retrieval.cli.evaluate import as_record, require_evaluation
 from tp_retrieval.cli.output import DocumentTokens, Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.arms import Task
+    from tp_retrieval.evaluation.datasets import RetrievalSet
     from tp_retrieval.evaluation.objectives import Objective
 
 Output = Annotated[Path, typer.Option(help="Recipe to write, a .json file; the report and its pictures go beside it.")]
@@ -45,7 +47,9 @@ def sts(
 
 @app.command()
 def retrieval(
-    folder: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl; queries.jsonl and qrels.tsv if there are any.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels.tsv, or any folder of texts.")
+    ],
     output: Output = Path("recipe.json"),
     model: Model = None,
     recipe: RecipeOption = None,
@@ -53,18 +57,34 @@ def retrieval(
     document_tokens: DocumentTokens = 256,
     as_json: Json = False,
 ) -> None:
-    """Tune for hybrid search; a corpus without queries asks for its own titles or first sentences."""
+    """Tune for hybrid search; texts without queries ask for their own headings or first sentences."""
     check_output(output, ".json")
     from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.datasets import read_retrieval, read_unlabelled
     from tp_retrieval.evaluation.evaluate import cut
     from tp_retrieval.evaluation.objectives import RetrievalObjective
 
-    labelled = (folder / "queries.jsonl").exists() or (folder / "queries.jsonl.gz").exists()
-    dataset = read_retrieval(folder) if labelled else read_unlabelled(folder)
     embedder = Embedder.from_pretrained(model, recipe=recipe or "retrieval")
+    dataset = dataset_of(folder, document_tokens, embedder)
     objective = RetrievalObjective(cut(dataset, embedder, document_tokens))
     _run(embedder, objective, "retrieval", output, budget, f"Search on {dataset.name}", as_json)
+
+
+def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
+    """Read labelled data, or let a corpus or a folder of texts ask for itself."""
+    from tp_retrieval.evaluation.datasets import asking_for_itself, read_retrieval, read_unlabelled
+
+    if any((folder / f"queries.jsonl{end}").exists() for end in ("", ".gz")):
+        return read_retrieval(folder)
+    if any((folder / f"corpus.jsonl{end}").exists() for end in ("", ".gz")):
+        return read_unlabelled(folder)
+    from tp_retrieval.cli.chunks import chunk
+
+    rows = []
+    for document in (one for path in find([folder]) for one in chunk(read(path), tokens, embedder.count_tokens)):
+        title = next(iter(document.metadata.get("headings", [])[-1:]), "")
+        before, there, after = document.text.partition(title)
+        rows.append((str(document.id), title, before + after) if there and title else (str(document.id), "", document.text))
+    return asking_for_itself(str(folder), rows)
 
 
 def check_output(output: Path, suffix: str) -> None:

@@ -12,7 +12,7 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,26 +104,33 @@ def read_retrieval(folder: str | Path) -> RetrievalSet:
 
 
 def read_unlabelled(folder: str | Path) -> RetrievalSet:
-    """Make questions of a corpus alone: a document's title asks for its text, else its first sentence for the rest.
+    """Read a corpus alone, corpus.jsonl, and let it ask for itself."""
+    folder = Path(folder)
+    rows = []
+    for place, record in _records(folder / "corpus.jsonl"):
+        title = record.get("title")
+        rows.append((_field(record, "_id", place), title if isinstance(title, str) else "", _field(record, "text", place)))
+    return asking_for_itself(folder.resolve().name, rows)
+
+
+def asking_for_itself(name: str, rows: Iterable[tuple[str, str, str]]) -> RetrievalSet:
+    """Make questions of a corpus of id, title and text: a title asks for its text, else the first sentence for the rest.
 
     What asks is taken out of the document that it asks for. Documents too short for both are only there to be found.
     """
-    folder = Path(folder)
     documents, queries, grades = {}, {}, {}
-    for place, record in _records(folder / "corpus.jsonl"):
-        id_, text, title = _field(record, "_id", place), _field(record, "text", place).strip(), record.get("title")
-        if isinstance(title, str) and title.strip():
-            query, rest = title.strip(), text
-        else:
-            first = _SENTENCE.match(text)
-            query, rest = (first[1].strip(), first[2].strip()) if first else ("", text)
+    for id_, title, given in rows:
+        query, text = title.strip(), given.strip()
+        rest = text
+        if not query and (first := _SENTENCE.match(text)):
+            query, rest = first[1].strip(), first[2].strip()
         if len(query.split()) >= _WORDS and len(rest.split()) >= 2 * _WORDS:
             queries[id_], documents[id_], grades[id_] = query, rest, {id_: 1}
         else:
             documents[id_] = text or "."
     if not queries:
-        raise InputError(f"{folder}: no document has a title, or a first sentence and a rest, to make questions of")
-    return RetrievalSet(folder.resolve().name, documents, queries, grades)
+        raise InputError(f"{name}: no document has a title, or a first sentence and a rest, to make questions of")
+    return RetrievalSet(name, documents, queries, grades)
 
 
 def read_labelled(file: str | Path) -> LabelledTexts:
