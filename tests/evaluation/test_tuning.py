@@ -12,6 +12,7 @@ from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.evaluation import metrics, report
 from tp_retrieval.evaluation.ablate import ablate
 from tp_retrieval.evaluation.arms import Arm, prompts, rewirings
+from tp_retrieval.evaluation.datasets import RetrievalSet
 from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
 from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective
 from tp_retrieval.evaluation.sweep import States, Sweep
@@ -190,6 +191,10 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, mo
     again = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60).run()
     assert texts == []
     assert (again.recipe, again.score, again.gain) == (finished.recipe, finished.score, finished.gain)
+    other = RetrievalSet(faq.name, faq.documents, faq.queries, {**faq.grades, "q0": {"d1": 1}})
+    with pytest.raises(AttributeError):  # the sweep gives nothing now
+        Tuner(start, RetrievalObjective(other), "retrieval", folder=tmp_path, budget_minutes=60).run()
+    assert len(texts) == 1  # what was kept is of other judgements, and is not used
     fresh = [json.loads(line)["arm"]["name"] for line in (tmp_path / "arms.jsonl").read_text().splitlines()]
     assert fresh[:2] == ["as it was", "one example"]
     assert len(fresh) == len(finished.arms)

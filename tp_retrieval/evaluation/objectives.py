@@ -43,6 +43,10 @@ class Objective(Protocol):
         """Texts of the other side, on which maps are fitted."""
 
     @property
+    def labels(self) -> Sequence[object]:
+        """What people said of every item, as JSON holds it."""
+
+    @property
     def held_out(self) -> Rows:
         """Items that no choice looks at."""
 
@@ -102,6 +106,11 @@ class StsObjective(_Folds):
         """No texts: both sides are documents."""
         return []
 
+    @property
+    def labels(self) -> Sequence[object]:
+        """The pairs' scores."""
+        return self.dataset.scores
+
     @cached_property
     def documents(self) -> Sequence[str]:
         """Every sentence once."""
@@ -147,6 +156,11 @@ class RetrievalObjective(_Folds):
             for query in self.dataset.queries
         ]
         self._ideal = np.array([_dcg(sorted(grades.values(), reverse=True)[:10]) for grades in self._grades])
+
+    @property
+    def labels(self) -> Sequence[object]:
+        """Each query's relevant documents, by place, and their grades."""
+        return [sorted(grades.items()) for grades in self._grades]
 
     @cached_property
     def _words(self) -> Float32Array:

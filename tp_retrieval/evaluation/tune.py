@@ -28,7 +28,7 @@ from tp_retrieval.evaluation.arms import Arm, Task, prompts, rewirings
 from tp_retrieval.evaluation.metrics import Estimate, Values
 from tp_retrieval.evaluation.objectives import Objective, estimate, gain
 from tp_retrieval.evaluation.sweep import States, Sweep
-from tp_retrieval.evaluation.views import Candidate, Found, ViewSearch
+from tp_retrieval.evaluation.views import MAPS, Candidate, Found, ViewSearch
 
 BUDGET_MINUTES = 15.0
 _SAMPLE = {"sts": 250, "retrieval": 60}  # pairs or queries of the first look
@@ -100,7 +100,9 @@ class Tuner:
         self._spent = 0.0
         self._log = None if folder is None else folder / "arms.jsonl"
         self._known = {} if self._log is None else _read(self._log)
-        self._data = _digest(embedder.fingerprint, list(objective.queries), list(objective.documents))
+        self._data = _digest(
+            embedder.fingerprint, list(objective.queries), list(objective.documents), list(objective.labels), MAPS
+        )
 
     def run(self) -> Tuned:
         """Try arms until the budget is spent, choose, and measure the choice on what was held out."""
