@@ -73,7 +73,7 @@ def embedding(embedder: Embedder, texts: list[str], repeats: int) -> dict[str, d
         "LangChain TPEmbeddings": partial(TPEmbeddings.from_embedder(embedder).embed_documents, texts),
         "LlamaIndex TPEmbedding": partial(TPEmbedding.from_embedder(embedder).get_text_embedding_batch, texts),
         "sentence-transformers TPModule, batch_size=32": partial(module.encode_document, texts),
-        "sentence-transformers TPModule, batch_size=512": partial(module.encode_document, texts, batch_size=512),
+        "sentence-transformers TPModule, batch_size=1000": partial(module.encode_document, texts, batch_size=1000),
     }
     vectors = dict(zip(texts, embedder.embed_documents(texts), strict=True))
 
