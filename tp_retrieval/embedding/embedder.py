@@ -19,7 +19,7 @@ from tp_retrieval.embedding import maps_file
 from tp_retrieval.embedding.backbone import Backbone, n_blocks_of
 from tp_retrieval.embedding.batching import Batching
 from tp_retrieval.embedding.forward import Prefix, check_causal, hidden_states, read_prefix
-from tp_retrieval.embedding.postprocess import AffineMap, combine, split
+from tp_retrieval.embedding.postprocess import AffineMap, combine, fit_views
 from tp_retrieval.embedding.readout import read
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.embedding.source import ModelSource
@@ -188,11 +188,8 @@ class Embedder:
 
         Raises `InputError` if there are too few documents for a map.
         """
-        parts = split(Embedder(self._backbone, self._recipe).embed_documents(texts), self.raw_views)
-        maps = [
-            AffineMap.fit(view.postprocess, lambda part=part: [part])  # type: ignore[misc]
-            for view, part in zip(self.raw_views, parts, strict=True)
-        ]
+        raw = Embedder(self._backbone, self._recipe).embed_documents(texts)
+        maps = fit_views(raw, self.raw_views)
         return Embedder(self._backbone, self._recipe, maps)
 
     def with_recipe(self, recipe: str | Path | Recipe) -> Embedder:

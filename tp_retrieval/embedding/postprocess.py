@@ -118,6 +118,12 @@ def unit(vectors: Float32Array) -> Float32Array:
     return scaled
 
 
+def fit_views(raw: Float32Array, views: Sequence[VectorView]) -> list[AffineMap]:
+    """Fit each view's map on its stretch of raw vectors `(n, sum of widths)`; `InputError` if there are too few."""
+    parts = split(raw, views)
+    return [AffineMap.fit(view.postprocess, lambda part=part: [part]) for view, part in zip(views, parts, strict=True)]  # type: ignore[misc]
+
+
 def combine(raw: Float32Array, views: Sequence[VectorView], maps: Sequence[AffineMap]) -> Float32Array:
     """Turn raw views side by side `(n, sum of widths)` into unit vectors.
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.embedding.postprocess import AffineMap, combine, split
+from tp_retrieval.embedding.postprocess import combine, fit_views
 from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import LabelledTexts, RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Values, bootstrap, mean_of
@@ -153,11 +153,7 @@ def _cut(text: str, counter: Embedder, tokens: int) -> str:
 def _unit_vectors(embedder: TextEmbedder, texts: Sequence[str]) -> dict[str, Float32Array]:
     vectors = embedder.embed_documents(texts)
     if isinstance(embedder, Embedder) and not embedder.fitted:
-        parts = split(vectors, embedder.raw_views)
-        maps = [
-            AffineMap.fit(view.postprocess, lambda part=part: [part])  # type: ignore[misc]
-            for view, part in zip(embedder.raw_views, parts, strict=True)
-        ]
+        maps = fit_views(vectors, embedder.raw_views)
         vectors = combine(vectors, embedder.raw_views, maps)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return dict(zip(texts, vectors / np.maximum(lengths, 1e-30), strict=True))

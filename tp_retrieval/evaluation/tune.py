@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.embedding.embedder import Embedder, Role
 from tp_retrieval.embedding.recipe import Prepend, Recipe, View
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.arms import Arm, Task, prompts, rewirings
@@ -150,8 +150,8 @@ class Tuner:
         if key not in self._known:
             begin = time.perf_counter()
             with tqdm(total=self._texts(objective), desc=arm.name, unit="text", disable=not self._show, leave=False) as bar:
-                documents = self._side(sweep, arm.document, arm.prepend, objective.documents, bar)
-                queries = self._side(sweep, arm.query, arm.prepend, objective.queries, bar) if objective.queries else None
+                documents = self._side(sweep, "document", arm, objective.documents, bar)
+                queries = self._side(sweep, "query", arm, objective.queries, bar) if objective.queries else None
             search = ViewSearch(objective, queries, documents)
             found: Found = search.run(thorough=full)
             start = None
@@ -171,11 +171,13 @@ class Tuner:
         last = self._embedder.backbone.n_blocks - 1
         return View(last if view.exit == -1 else view.exit, view.readout, view.postprocess, view.weight)
 
-    def _side(self, sweep: Sweep, template: str, prepend: Prepend | None, texts: Sequence[str], bar: tqdm[Any]) -> States:
-        used = None if prepend is None or "<PST>" not in template else tuple(vars(prepend).values())
-        key = (template, used, len(texts))
+    def _side(self, sweep: Sweep, role: Role, arm: Arm, texts: Sequence[str], bar: tqdm[Any]) -> States:
+        """Return the states of an arm's queries or documents, which arms that differ on the other side share."""
+        template = arm.query if role == "query" else arm.document
+        used = None if arm.prepend is None or "<PST>" not in template else tuple(vars(arm.prepend).values())
+        key = (role, template, used, len(texts))
         if key not in self._states:
-            self._states[key] = sweep.states(template, prepend, texts, bar)
+            self._states[key] = sweep.states(template, arm.prepend, texts, bar)
         return self._states[key]
 
     def _choose(self, looked: list[ArmResult], finals: list[ArmResult], minutes: float) -> Tuned:
