@@ -13,9 +13,9 @@ from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.evaluation import metrics, report
 from tp_retrieval.evaluation.ablate import ablate
 from tp_retrieval.evaluation.arms import Arm, prompts, rewirings
-from tp_retrieval.evaluation.datasets import RetrievalSet
+from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
-from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective
+from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective, joint
 from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tune import Tuner
 from tp_retrieval.evaluation.views import ViewSearch
@@ -59,6 +59,46 @@ def test_no_choice_sees_what_is_held_out(faq, pairs):
     assert all(one in seen for one in drawn)
     assert len(drawn) == 7
     assert unseen
+
+
+def test_several_sets_have_an_equal_say_each_with_its_own_map(faq):
+    chance = np.random.default_rng(3)
+    few = RetrievalSet("few", *(dict(list(part.items())[:12]) for part in (faq.documents, faq.queries, faq.grades)))
+    parts = [RetrievalObjective(faq), RetrievalObjective(few)]
+    both = joint(parts)
+    queries, documents = (chance.normal(size=(n, 8)).astype(np.float32) for n in (36, 60))
+    signal = both.signal(both.compare(queries, documents, "center"), 0.4)
+    alone = [
+        part.signal(part.compare(queries[q], documents[d], "center"), 0.4)
+        for part, q, d in zip(parts, (slice(24), slice(24, None)), (slice(48), slice(48, None)), strict=True)
+    ]
+    assert np.allclose(signal, np.concatenate(alone))
+    assert both.score(signal, np.arange(36)) == pytest.approx((alone[0].mean() + alone[1].mean()) / 2)
+    assert both.score(signal, np.arange(30, 36)) == pytest.approx(alone[1][6:].mean())
+    held = [*parts[0].held_out, *(24 + parts[1].held_out)]
+    assert list(both.held_out) == held
+    assert sorted([*held, *both.chosen_by]) == list(range(36))
+    sample = both.sample(8)
+    assert {name: len(items) for name, items in sample.sets.items()} == {"faq": 4, "few": 4}
+    assert set(sample.queries) <= {both.queries[i] for i in both.chosen_by}
+    with pytest.raises(InputError, match="same name"):
+        joint([parts[0], parts[0]])
+
+
+def test_tuning_on_two_tables_reports_both(start, pairs, tmp_path):
+    columns = (pairs.first, pairs.second, pairs.scores, pairs.subsets)
+    more = StsPairs("more", *(column[::-1][:18] for column in columns))
+    objective = joint([StsObjective(pairs), StsObjective(more)])
+    tuned = Tuner(start, objective, "sts", budget_minutes=0).run()
+    for data in (pairs, more):
+        scores = evaluate_sts(start.with_recipe(tuned.recipe), data)
+        want = 100 * scores.correlation(StsObjective(data).held_out)
+        assert tuned.sets[data.name].score.value == pytest.approx(want, abs=0.2)
+    together = np.mean([one.score.value for one in tuned.sets.values()])
+    assert tuned.together.score.value == pytest.approx(together)
+    report.write(tuned, tmp_path / "recipe.json", "Both")
+    page = (tmp_path / "recipe.html").read_text()
+    assert all(f"<td>{name}</td>" in page for name in (pairs.name, "more"))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
@@ -144,7 +184,7 @@ def start(embedder):
 def test_the_tuned_score_is_what_the_recipe_scores_on_the_held_out_questions(start, faq, tmp_path):
     objective = RetrievalObjective(faq)
     tuned = Tuner(start, objective, "retrieval", folder=tmp_path, budget_minutes=60).run()
-    for recipe, score in ((tuned.recipe, tuned.score), (tuned.start, tuned.start_score)):
+    for recipe, score in ((tuned.recipe, tuned.together.score), (start.recipe, tuned.together.start)):
         views = [replace(view, postprocess=attainable(view.postprocess, 32, 48)) for view in recipe.views]
         fitted = start.with_recipe(replace(recipe, views=views)).fit(list(faq.documents.values()))
         share = recipe.dense_weight or DENSE_WEIGHT
@@ -163,9 +203,9 @@ def test_the_tuned_sts_recipe_scores_what_it_says(start, pairs):
     objective = StsObjective(pairs)
     tuned = Tuner(start, objective, "sts", budget_minutes=0).run()
     scores = evaluate_sts(start.with_recipe(tuned.recipe), pairs)
-    assert tuned.score.value == pytest.approx(100 * scores.correlation(objective.held_out), abs=0.2)
+    assert tuned.together.score.value == pytest.approx(100 * scores.correlation(objective.held_out), abs=0.2)
     assert tuned.recipe.dense_weight is None
-    assert tuned.kept_start == (tuned.gain.value <= 0)
+    assert tuned.kept_start == (tuned.together.gain.value <= 0)
     assert [one.full for one in tuned.arms] == [False, False, True, True]  # the least: two, twice
 
 
@@ -192,7 +232,7 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, mo
     monkeypatch.setattr(Sweep, "states", lambda *given: texts.append(given))
     again = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60).run()
     assert texts == []
-    assert (again.recipe, again.score, again.gain) == (finished.recipe, finished.score, finished.gain)
+    assert (again.recipe, again.together, again.sets) == (finished.recipe, finished.together, finished.sets)
     other = RetrievalSet(faq.name, faq.documents, faq.queries, {**faq.grades, "q0": {"d1": 1}})
     with pytest.raises(AttributeError):  # the sweep gives nothing now
         Tuner(start, RetrievalObjective(other), "retrieval", folder=tmp_path, budget_minutes=60).run()
@@ -210,7 +250,7 @@ def test_queries_and_documents_of_one_template_and_number_stay_apart(embedder):
     objective = RetrievalObjective(data, dense_weights=(1.0,))
     tuned = Tuner(same, objective, "retrieval", budget_minutes=0).run()
     scores = evaluate_retrieval(same, data).values["dense"]["ndcg@10"]
-    assert tuned.start_score.value == pytest.approx(100 * scores[objective.held_out].mean())
+    assert tuned.together.start.value == pytest.approx(100 * scores[objective.held_out].mean())
 
 
 def test_what_can_not_be_tuned_is_refused(start, faq):
@@ -229,7 +269,7 @@ def test_the_report_stands_alone_and_shows_the_score(start, pairs, tmp_path):
     assert Recipe.load(tmp_path / "recipe.json") == tuned.recipe
     page = (tmp_path / "recipe.html").read_text()
     assert "Similarity &lt;here&gt;" in page
-    assert str(tuned.score) in page
+    assert str(tuned.together.score) in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.replace("http-equiv", "")
     for one in tuned.arms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,13 +19,23 @@ if TYPE_CHECKING:
     from tp_retrieval.evaluation.objectives import Objective
 
 Scope = Annotated[str, typer.Option(help="Blocks before which the slot is rewritten: start..stop, stop excluded.")]
+Items = Annotated[
+    int | None, typer.Option(min=6, help="Draw so many pairs or queries of each set, and their documents; by default all.")
+]
 Map = Annotated[str, typer.Option("--map", help="none, center, abtt:K or whiten:D, fitted on the texts.")]
 
 app = typer.Typer(help="Show what each ingredient is worth: prepending, exit, prompt, readout.", no_args_is_help=True)
 
 
 @app.command()
-def sts(files: Files, model: Model = None, scope: Scope = "1..2", map_: Map = "none", as_json: Json = False) -> None:
+def sts(
+    files: Files,
+    model: Model = None,
+    scope: Scope = "1..2",
+    map_: Map = "none",
+    items: Items = None,
+    as_json: Json = False,
+) -> None:
     """Compare arms by Spearman's correlation on sentence pairs."""
     require_evaluation()
     from tp_retrieval import Embedder
@@ -33,8 +43,10 @@ def sts(files: Files, model: Model = None, scope: Scope = "1..2", map_: Map = "n
     from tp_retrieval.evaluation.objectives import StsObjective
 
     datasets = [read_sts(file) for file in files]
+    if items is not None:
+        datasets = [StsObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
     embedder = Embedder.from_pretrained(model, recipe="sts")
-    _run(embedder, {dataset.name: StsObjective(dataset) for dataset in datasets}, "sts", scope, map_, as_json)
+    _run(embedder, [StsObjective(dataset) for dataset in datasets], "sts", scope, map_, as_json)
 
 
 @app.command()
@@ -44,6 +56,7 @@ def retrieval(
     scope: Scope = "1..2",
     map_: Map = "whiten:256",
     document_tokens: DocumentTokens = 256,
+    items: Items = None,
     as_json: Json = False,
 ) -> None:
     """Compare arms by nDCG@10 of their vectors alone."""
@@ -54,15 +67,14 @@ def retrieval(
     from tp_retrieval.evaluation.objectives import RetrievalObjective
 
     datasets = [read_retrieval(folder) for folder in folders]
+    if items is not None:
+        datasets = [RetrievalObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
     embedder = Embedder.from_pretrained(model, recipe="retrieval")
-    objectives = {
-        dataset.name: RetrievalObjective(cut(dataset, embedder, document_tokens), dense_weights=(1.0,))
-        for dataset in datasets
-    }
+    objectives = [RetrievalObjective(cut(dataset, embedder, document_tokens), dense_weights=(1.0,)) for dataset in datasets]
     _run(embedder, objectives, "retrieval", scope, map_, as_json)
 
 
-def _run(embedder: Embedder, objectives: Mapping[str, Objective], task: Task, scope: str, map_: str, as_json: bool) -> None:
+def _run(embedder: Embedder, objectives: Sequence[Objective], task: Task, scope: str, map_: str, as_json: bool) -> None:
     from tp_retrieval.evaluation.ablate import ablate
 
     start, _, stop = scope.partition("..")
@@ -70,9 +82,11 @@ def _run(embedder: Embedder, objectives: Mapping[str, Objective], task: Task, sc
         raise InputError(f"--scope: {scope!r} must be start..stop, such as 1..2")
     model = Path(embedder.provenance.model).name
     found = {}
-    for name, objective in objectives.items():
+    for objective in objectives:
         rows = ablate(embedder, objective, task, scope=(int(start), int(stop)), postprocess=map_)
-        found[name] = [asdict(row) | {"score": as_record(row.score), "gain": as_record(row.gain)} for row in rows]
+        found[next(iter(objective.sets))] = [
+            asdict(row) | {"score": as_record(row.score), "gain": as_record(row.gain)} for row in rows
+        ]
     if as_json:
         print_json({"task": task, "model": model, "scope": scope, "map": map_, "datasets": found})
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tp_retrieval.cli.evaluate import as_record, require_evaluation
+from tp_retrieval.cli.evaluate import Files, as_record, require_evaluation
 from tp_retrieval.cli.output import DocumentTokens, Json, Model, RecipeOption, print_fields, print_json
 from tp_retrieval.cli.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tp_retrieval.evaluation.arms import Task
     from tp_retrieval.evaluation.datasets import RetrievalSet
     from tp_retrieval.evaluation.objectives import Objective
+    from tp_retrieval.evaluation.tune import Comparison
 
 Output = Annotated[Path, typer.Option(help="Recipe to write, a .json file; the report and its pictures go beside it.")]
 Budget = Annotated[float, typer.Option(min=0, help="Minutes after which no other arm is begun.")]
@@ -27,28 +28,28 @@ app = typer.Typer(help="Find the recipe that suits a model and labelled data.", 
 
 @app.command()
 def sts(
-    file: Annotated[Path, typer.Argument(help="Table with the columns score, sentence1, sentence2.")],
+    files: Files,
     output: Output = Path("recipe.json"),
     model: Model = None,
     recipe: RecipeOption = None,
     budget: Budget = 15.0,
     as_json: Json = False,
 ) -> None:
-    """Tune for similarity of sentences."""
+    """Tune for similarity of sentences; of several tables each has an equal say."""
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
-    from tp_retrieval.evaluation.objectives import StsObjective
+    from tp_retrieval.evaluation.objectives import StsObjective, joint
 
-    dataset = read_sts(file)
+    objective = joint([StsObjective(read_sts(file)) for file in files])
     embedder = Embedder.from_pretrained(model, recipe=recipe or "sts")
-    _run(embedder, StsObjective(dataset), "sts", output, budget, f"Similarity on {dataset.name}", as_json)
+    _run(embedder, objective, "sts", output, budget, as_json)
 
 
 @app.command()
 def retrieval(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels.tsv, or any folder of texts.")
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders with corpus.jsonl, queries.jsonl and qrels.tsv, or any folders of texts.")
     ],
     output: Output = Path("recipe.json"),
     model: Model = None,
@@ -57,16 +58,19 @@ def retrieval(
     document_tokens: DocumentTokens = 256,
     as_json: Json = False,
 ) -> None:
-    """Tune for hybrid search; texts without queries ask for their own headings or first sentences."""
+    """Tune for hybrid search; texts without queries ask for their own headings or first sentences.
+
+    Of several folders each has an equal say.
+    """
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.evaluate import cut
-    from tp_retrieval.evaluation.objectives import RetrievalObjective
+    from tp_retrieval.evaluation.objectives import RetrievalObjective, joint
 
     embedder = Embedder.from_pretrained(model, recipe=recipe or "retrieval")
-    dataset = dataset_of(folder, document_tokens, embedder)
-    objective = RetrievalObjective(cut(dataset, embedder, document_tokens))
-    _run(embedder, objective, "retrieval", output, budget, f"Search on {dataset.name}", as_json)
+    datasets = [dataset_of(folder, document_tokens, embedder) for folder in folders]
+    objective = joint([RetrievalObjective(cut(dataset, embedder, document_tokens)) for dataset in datasets])
+    _run(embedder, objective, "retrieval", output, budget, as_json)
 
 
 def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
@@ -100,21 +104,19 @@ def check_output(output: Path, suffix: str) -> None:
         raise InputError(f"--output: there is no folder {output.parent}")
 
 
-def _run(
-    embedder: Embedder, objective: Objective, task: Task, output: Path, budget: float, title: str, as_json: bool
-) -> None:
+def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, budget: float, as_json: bool) -> None:
     from tp_retrieval.evaluation.report import write
     from tp_retrieval.evaluation.tune import Tuner
 
     kept = output.with_suffix(".arms")
     tuner = Tuner(embedder, objective, task, folder=kept, budget_minutes=budget, show_progress=sys.stderr.isatty())
     tuned = tuner.run()
-    files = write(tuned, output, f"{title}, {Path(embedder.provenance.model).name}")
+    what = "Similarity" if task == "sts" else "Search"
+    files = write(tuned, output, f"{what} on {' and '.join(objective.sets)}, {Path(embedder.provenance.model).name}")
     report = {
         "recipe": str(output),
-        "score": as_record(tuned.score),
-        "before": as_record(tuned.start_score),
-        "gain": as_record(tuned.gain),
+        **_record(tuned.together),
+        "sets": {name: _record(one) for name, one in tuned.sets.items()},
         "held_out": tuned.held_out,
         "chosen_by": tuned.chosen_by,
         "kept_start": tuned.kept_start,
@@ -125,13 +127,20 @@ def _run(
     if as_json:
         print_json(report)
         return
-    unsure = "" if tuned.kept_start or tuned.gain.sure else ", which may be chance"
+    together = tuned.together
+    unsure = "" if tuned.kept_start or together.gain.sure else ", which may be chance"
+    each = {f"  on {name}": f"{one.score}, before {one.start}, gain {one.gain}" for name, one in tuned.sets.items()}
     shown = {
         "recipe": str(output) + (" (unchanged: nothing scored higher)" if tuned.kept_start else ""),
-        "score": f"{tuned.score}, on {tuned.held_out} items that no choice looked at",
-        "before": str(tuned.start_score),
-        "gain": f"{tuned.gain}{unsure}",
+        "score": f"{together.score}, on {tuned.held_out} items that no choice looked at",
+        "before": str(together.start),
+        "gain": f"{together.gain}{unsure}",
+        **(each if len(each) > 1 else {}),
         "report": str(output.with_suffix(".html")),
         "tried": f"{len(tuned.arms)} arms in {tuned.minutes:.0f} minutes; kept in {kept}",
     }
     print_fields(shown)
+
+
+def _record(one: Comparison) -> dict[str, object]:
+    return {"score": as_record(one.score), "before": as_record(one.start), "gain": as_record(one.gain)}

@@ -43,10 +43,13 @@ def ablate(
     rows, choosing = objective.chosen_by, objective.held_out
     signals: list[tuple[str, int, bool, Values]] = []
     sweep = Sweep(embedder)
+    previous: Arm | None = None
     try:
         for arm, readout in arms(task, scope):
-            documents = sweep.states(arm.document, arm.prepend, objective.documents)
-            queries = sweep.states(arm.query, arm.prepend, objective.queries) if objective.queries else None
+            if previous is None or arm.key != previous.key:  # two arms may be two readings of one pass
+                documents = sweep.states(arm.document, arm.prepend, objective.documents)
+                queries = sweep.states(arm.query, arm.prepend, objective.queries) if objective.queries else None
+            previous = arm
             search = ViewSearch(objective, queries, documents)
             of_exits = [search.candidate([View(e, readout, postprocess)], 1.0).signal for e in exits]
             best = int(np.argmax([objective.score(signal, choosing) for signal in of_exits]))

@@ -1,21 +1,27 @@
 """What tuning looks at: cosines of texts, turned into one signal a pair or query, and that into a score.
 
 objective = RetrievalObjective(read_retrieval("ir/python-faq"))
-signal = objective.signal(objective.cosines(queries, documents), dense_weight=0.4)   # nDCG@10 of every query
-objective.estimate(signal, objective.held_out)
+cosines = objective.compare(raw_queries, raw_documents, "whiten:256")
+signal = objective.signal(cosines, dense_weight=0.4)   # nDCG@10 of every query
+estimate(objective, signal, objective.held_out)
+
+Several sets make one `JointObjective`: a choice that all of them have a say in.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tp_retrieval.embedding.postprocess import AffineMap, attainable, unit
+from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Rows, Values, bootstrap, spearman
 from tp_retrieval.indexing.fusion import convex
@@ -54,8 +60,12 @@ class Objective(Protocol):
     def chosen_by(self) -> Rows:
         """Items that choices look at."""
 
-    def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
-        """Return the cosines that matter, of unit vectors `(n, dim)`."""
+    @property
+    def sets(self) -> Mapping[str, Rows]:
+        """The items of each set of data, by its name."""
+
+    def compare(self, queries: Float32Array | None, documents: Float32Array, map_: str) -> Float32Array:
+        """Return the cosines that matter, of raw vectors `(n, width)` and a map fitted on the documents."""
 
     def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
         """Return one number an item."""
@@ -67,9 +77,10 @@ class Objective(Protocol):
         """Return a smaller objective of so many of the items that choices look at, all of them for choices."""
 
 
-class _Folds:
-    """Items in two parts, drawn once: one to choose by, one to be honest by."""
+class _OneSet:
+    """The items of one set in two parts, drawn once: one to choose by, one to be honest by."""
 
+    dataset: StsPairs | RetrievalSet
     count: int
     folded: bool
 
@@ -85,9 +96,23 @@ class _Folds:
     def chosen_by(self) -> Rows:
         return np.sort(self._order[int(self.count * HELD_OUT) :]) if self.folded else np.arange(self.count)
 
+    @property
+    def sets(self) -> Mapping[str, Rows]:
+        return {self.dataset.name: np.arange(self.count)}
+
+    def compare(self, queries: Float32Array | None, documents: Float32Array, map_: str) -> Float32Array:
+        """Return the cosines that matter, of raw vectors `(n, width)` and a map fitted on the documents."""
+        fitted = AffineMap.fit(attainable(map_, documents.shape[1], len(documents)), lambda: [documents])
+        units = unit(fitted(documents))
+        return self.cosines(units if queries is None else unit(fitted(queries)), units)
+
+    def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
+        """Return the cosines that matter, of unit vectors `(n, dim)`."""
+        raise NotImplementedError
+
 
 @dataclass
-class StsObjective(_Folds):
+class StsObjective(_OneSet):
     """Spearman's correlation of cosines with what people said."""
 
     dataset: StsPairs
@@ -139,7 +164,7 @@ class StsObjective(_Folds):
 
 
 @dataclass
-class RetrievalObjective(_Folds):
+class RetrievalObjective(_OneSet):
     """nDCG@10 of a hybrid search, as an index does it; `dense_weights` (1,) looks at vectors alone."""
 
     dataset: RetrievalSet
@@ -181,7 +206,8 @@ class RetrievalObjective(_Folds):
 
     def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
         """Return nDCG@10 of every query."""
-        return np.array([self._ndcg(i, row, dense_weight) for i, row in enumerate(cosines)])
+        by_query = cosines.reshape(self.count, -1)
+        return np.array([self._ndcg(i, row, dense_weight) for i, row in enumerate(by_query)])
 
     def _ndcg(self, query: int, cosines: Float32Array, dense_weight: float) -> float:
         if dense_weight == 1:
@@ -211,6 +237,80 @@ class RetrievalObjective(_Folds):
         return RetrievalObjective(RetrievalSet(data.name, documents, queries, grades), False, self.dense_weights)
 
 
+class JointObjective:
+    """Several sets as one: the score is the mean of theirs, each with maps fitted on its own documents."""
+
+    def __init__(self, parts: Sequence[StsObjective | RetrievalObjective]) -> None:
+        self._parts = parts
+        self.dense_weights = parts[0].dense_weights
+        self.sets = dict(
+            zip((part.dataset.name for part in parts), _stretches([part.count for part in parts]), strict=True)
+        )
+        if len(self.sets) < len(parts):
+            raise InputError(f"two sets of data have the same name among {[part.dataset.name for part in parts]}")
+
+    @cached_property
+    def queries(self) -> Sequence[str]:
+        """The sets' queries, one set after the other, and so are documents, labels and items."""
+        return [text for part in self._parts for text in part.queries]
+
+    @cached_property
+    def documents(self) -> Sequence[str]:
+        """The sets' documents."""
+        return [text for part in self._parts for text in part.documents]
+
+    @property
+    def labels(self) -> Sequence[object]:
+        """The sets' labels."""
+        return [label for part in self._parts for label in part.labels]
+
+    @property
+    def held_out(self) -> Rows:
+        """Items of each set that no choice looks at."""
+        return np.concatenate([rows[part.held_out] for rows, part in zip(self.sets.values(), self._parts, strict=True)])
+
+    @property
+    def chosen_by(self) -> Rows:
+        """Items of each set that choices look at."""
+        return np.concatenate([rows[part.chosen_by] for rows, part in zip(self.sets.values(), self._parts, strict=True)])
+
+    def compare(self, queries: Float32Array | None, documents: Float32Array, map_: str) -> Float32Array:
+        """Return the sets' cosines, flattened, one set after the other."""
+        asked = _stretches([len(part.queries) for part in self._parts])
+        found = _stretches([len(part.documents) for part in self._parts])
+        return np.concatenate(
+            [
+                part.compare(None if queries is None else queries[q], documents[d], map_).ravel()
+                for part, q, d in zip(self._parts, asked, found, strict=True)
+            ]
+        )
+
+    def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
+        """Return the sets' signals, one set after the other."""
+        sizes = [part.count if not part.queries else part.count * len(part.documents) for part in self._parts]
+        pieces = zip(self._parts, _stretches(sizes), strict=True)
+        return np.concatenate([part.signal(cosines[rows], dense_weight) for part, rows in pieces])
+
+    def score(self, signal: Values, rows: Rows) -> float:
+        """Return the mean score of the sets that some items are from."""
+        scores = []
+        for part, own in zip(self._parts, self.sets.values(), strict=True):
+            drawn = rows[(rows >= own[0]) & (rows <= own[-1])] - own[0]
+            if len(drawn):
+                scores.append(part.score(signal[own], drawn))
+        return float(np.mean(scores))
+
+    def sample(self, items: int) -> JointObjective:
+        """Return a smaller objective with an equal share of the items of each set."""
+        each = max(items // len(self._parts), 2)
+        return JointObjective([part.sample(each) for part in self._parts])
+
+
+def joint(parts: Sequence[StsObjective | RetrievalObjective]) -> Objective:
+    """Return one set's objective as it is, several as one."""
+    return parts[0] if len(parts) == 1 else JointObjective(parts)
+
+
 def estimate(objective: Objective, signal: Values, rows: Rows) -> Estimate:
     """Return the score of some items with its interval."""
     return bootstrap(lambda drawn: objective.score(signal, rows[drawn]), len(rows))
@@ -232,6 +332,12 @@ class _Wordless:
         return np.zeros((len(texts), 1), dtype=np.float32)
 
     embed_queries = embed_documents
+
+
+def _stretches(sizes: Sequence[int]) -> list[Rows]:
+    """Return the places of stretches of such sizes, one after the other."""
+    ends = np.cumsum([0, *sizes])
+    return [np.arange(begin, end) for begin, end in pairwise(ends)]
 
 
 def _drawn(rows: Rows, count: int) -> list[int]:

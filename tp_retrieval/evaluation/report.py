@@ -50,12 +50,13 @@ def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
 
 
 def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
+    gain = tuned.together.gain
     verdict = (
         "Nothing that was tried scores higher on what was held out, so the recipe stays as it was."
         if tuned.kept_start
-        else f"That is {tuned.gain.value:+.1f} over the recipe tuning began with "
-        f"({tuned.start_score}), 95% from {tuned.gain.low:+.1f} to {tuned.gain.high:+.1f}"
-        + ("." if tuned.gain.sure else ": too few items to be sure that it is more than chance.")
+        else f"That is {gain.value:+.1f} over the recipe tuning began with "
+        f"({tuned.together.start}), 95% from {gain.low:+.1f} to {gain.high:+.1f}"
+        + ("." if gain.sure else ": too few items to be sure that it is more than chance.")
     )
     captions = {
         "exits": "Score of a single view over the exit it is read at, for the arms that saw all data.",
@@ -71,8 +72,9 @@ def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p class="figure">{tuned.score} on {tuned.held_out} items that no choice looked at</p>
+<p class="figure">{tuned.together.score} on {tuned.held_out} items that no choice looked at</p>
 <p>{html.escape(verdict)} Chosen by {tuned.chosen_by} other items, in {tuned.minutes:.0f} minutes.</p>
+{_sets(tuned)}
 <h2>The recipe</h2><pre>{recipe}</pre>
 {images}
 <h2>Arms</h2>
@@ -82,6 +84,18 @@ other samples.</p>
 <th class="n">seconds</th></tr>{"".join(_row(one) for one in reversed(tuned.arms))}</table>
 </body></html>
 """
+
+
+def _sets(tuned: Tuned) -> str:
+    if len(tuned.sets) == 1:
+        return ""
+    header = '<tr><th>set</th><th class="n">score</th><th class="n">before</th><th class="n">gain</th></tr>'
+    rows = "".join(
+        f'<tr><td>{html.escape(name)}</td><td class="n">{one.score}</td><td class="n">{one.start}</td>'
+        f'<td class="n">{one.gain}</td></tr>'
+        for name, one in tuned.sets.items()
+    )
+    return f"<p>The score is the mean of these sets', on what was held out of each:</p><table>{header}{rows}</table>"
 
 
 def _row(one: ArmResult) -> str:

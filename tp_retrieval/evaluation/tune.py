@@ -25,7 +25,7 @@ from tp_retrieval.embedding.embedder import Embedder, Role
 from tp_retrieval.embedding.recipe import Prepend, Recipe, View
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.arms import Arm, Task, prompts, rewirings
-from tp_retrieval.evaluation.metrics import Estimate, Values
+from tp_retrieval.evaluation.metrics import Estimate, Rows, Values
 from tp_retrieval.evaluation.objectives import Objective, estimate, gain
 from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.views import MAPS, Candidate, Found, ViewSearch
@@ -54,14 +54,21 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """What the chosen recipe and the one that tuning began with score on items that no choice looked at."""
+
+    score: Estimate
+    start: Estimate
+    gain: Estimate
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """The chosen recipe and what it scores on items that no choice looked at, beside the recipe that tuning began with."""
+    """The chosen recipe, and what it is worth over all sets of data together and on each of them."""
 
     recipe: Recipe
-    score: Estimate
-    start: Recipe
-    start_score: Estimate
-    gain: Estimate
+    together: Comparison
+    sets: dict[str, Comparison]
     kept_start: bool
     held_out: int
     chosen_by: int
@@ -100,9 +107,9 @@ class Tuner:
         self._spent = 0.0
         self._log = None if folder is None else folder / "arms.jsonl"
         self._known = {} if self._log is None else _read(self._log)
-        self._data = _digest(
-            embedder.fingerprint, list(objective.queries), list(objective.documents), list(objective.labels), MAPS
-        )
+        sets = {name: len(items) for name, items in objective.sets.items()}
+        texts = [list(objective.queries), list(objective.documents)]
+        self._data = _digest(embedder.fingerprint, sets, *texts, list(objective.labels), MAPS)
 
     def run(self) -> Tuned:
         """Try arms until the budget is spent, choose, and measure the choice on what was held out."""
@@ -186,18 +193,24 @@ class Tuner:
         chosen, start = best.best[0], finals[0].start
         if start is None:
             raise InputError("the first arm must be the one tuning begins with")
-        gained = gain(objective, chosen.signal, start.signal, rows)
-        kept = gained.value <= 0
+        kept = gain(objective, chosen.signal, start.signal, rows).value <= 0
         recipe = self._embedder.recipe
         if not kept:
             weight = chosen.dense_weight if objective.queries else None
             recipe = best.arm.recipe(chosen.views, recipe, weight)
+
+        def compared(rows: Rows) -> Comparison:
+            signal = start.signal if kept else chosen.signal
+            return Comparison(
+                estimate(objective, signal, rows),
+                estimate(objective, start.signal, rows),
+                gain(objective, signal, start.signal, rows),
+            )
+
         return Tuned(
             recipe=recipe,
-            score=estimate(objective, start.signal if kept else chosen.signal, rows),
-            start=self._embedder.recipe,
-            start_score=estimate(objective, start.signal, rows),
-            gain=gained,
+            together=compared(rows),
+            sets={name: compared(np.intersect1d(rows, items)) for name, items in objective.sets.items()},
             kept_start=kept,
             held_out=len(rows),
             chosen_by=len(objective.chosen_by),

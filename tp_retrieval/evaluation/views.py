@@ -13,7 +13,6 @@ from itertools import combinations
 
 import numpy as np
 
-from tp_retrieval.embedding.postprocess import AffineMap, attainable, unit
 from tp_retrieval.embedding.recipe import Readout, View
 from tp_retrieval.evaluation.metrics import Values
 from tp_retrieval.evaluation.objectives import Objective
@@ -124,14 +123,8 @@ class ViewSearch:
         return Candidate(views, dense_weight, self._objective.score(signal, self._rows), signal)
 
     def _cosines(self, view: View) -> Float32Array:
-        raw = self._documents.view(view.exit, view.readout)
-        name = attainable(view.postprocess, raw.shape[1], len(raw))
-        map_ = AffineMap.fit(name, lambda: [raw])
-        documents = unit(map_(raw))
-        queries = documents
-        if self._queries is not None:
-            queries = unit(map_(self._queries.view(view.exit, view.readout)))
-        return self._objective.cosines(queries, documents)
+        queries = None if self._queries is None else self._queries.view(view.exit, view.readout)
+        return self._objective.compare(queries, self._documents.view(view.exit, view.readout), view.postprocess)
 
 
 def _coarse(exits: Sequence[int | None]) -> list[int | None]:
