@@ -19,6 +19,7 @@ from tp_retrieval.cli import (
     rebuild,
     rerank,
     search,
+    serve,
     tune,
     verify,
 )
@@ -35,6 +36,7 @@ app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("rerank")(rerank.rerank)
 app.command("embed")(embed.embed)
+app.command("serve")(serve.serve)
 app.command("info")(info.info)
 app.command("rebuild")(rebuild.rebuild)
 app.command("verify")(verify.verify)

@@ -171,6 +171,15 @@ class Embedder:
         """Return how many of the model's own tokens a text has, without template and special tokens."""
         return len(self._plain.encode(checked_texts([text])[0]).ids)
 
+    def cut_tokens(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Return how many of each text's last tokens are lost to the recipe's `max_tokens`, 0 for a text that fits."""
+        cut = [0] * len(texts)
+        cleaned = self._cleaned(texts)
+        for template in self._recipe.templates(role):
+            rows = self._tokenizers[template].rows(cleaned)
+            cut = [max(before, row.cut) for before, row in zip(cut, rows, strict=True)]
+        return cut
+
     def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
         """Return one vector a text, `(n, dimension) float32`, through the recipe's query templates."""
         return self._embed(texts, "query", show_progress)
@@ -211,8 +220,7 @@ class Embedder:
         maps_file.write(Path(folder), self._recipe, self._maps, header)
 
     def _embed(self, texts: Sequence[str], role: Role, show_progress: bool) -> Float32Array:
-        given = checked_texts(texts)
-        cleaned = [clean(text) for text in given] if self._recipe.clean else given
+        cleaned = self._cleaned(texts)
         unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
         templates = self._recipe.templates(role)
         raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
@@ -229,6 +237,10 @@ class Embedder:
         place = {text: i for i, text in enumerate(unique)}
         raw = raw[[place[text] for text in cleaned]]
         return raw if self._maps is None else combine(raw, self.raw_views, self._maps)
+
+    def _cleaned(self, texts: Sequence[str]) -> list[str]:
+        given = checked_texts(texts)
+        return [clean(text) for text in given] if self._recipe.clean else given
 
     def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any]) -> Float32Array:
         """Return raw vectors of rows of one template."""

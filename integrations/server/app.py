@@ -1,0 +1,311 @@
+"""The HTTP server: OpenAI's embeddings, Cohere's reranking, search over indexes, and a page to search with.
+
+app = create_app(Embedder.from_pretrained(), {"faq": Path("faq-index")})
+listen(app, "127.0.0.1", 8000)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import anyio.to_thread
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, Response
+from starlette.exceptions import HTTPException
+from swagger_ui_bundle import swagger_ui_path
+
+from tp_retrieval import Embedder, Hit, InputError, TPRetrievalError
+from tp_retrieval.integrations.server.batcher import ClosedError, OverloadedError
+from tp_retrieval.integrations.server.guard import Guard, error_body, error_headers
+from tp_retrieval.integrations.server.limits import RequestError
+from tp_retrieval.integrations.server.metrics import Metrics
+from tp_retrieval.integrations.server.schemas import EmbeddingsRequest, RerankRequest, SearchRequest
+from tp_retrieval.integrations.server.service import Service, Settings
+
+_BACKLOG = 2048  # connections that wait to be accepted
+_GRACE = 0.5  # seconds
+_PAGE = Path(__file__).parent / "page"
+_FILES = {"/": "search.html", "/search.js": "search.js", "/search.css": "search.css"}
+_SAFE = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+_STATUS = ((OverloadedError, 429), (ClosedError, 503), (InputError, 400), (TPRetrievalError, 503))
+
+
+def create_app(
+    embedder: Embedder,
+    indexes: Mapping[str, Path] | None = None,
+    *,
+    settings: Settings | None = None,
+    api_keys: Sequence[str] = (),
+) -> FastAPI:
+    """Return an app that serves an embedder's model, and indexes by name.
+
+    Everything under `/v1/` needs one of `api_keys`, if there are any. Raises what `Index.open` raises.
+    """
+    metrics = Metrics()
+    service = Service(embedder, indexes or {}, settings or Settings(), metrics)
+    limits = service.settings.limits
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = limits.requests + 8  # and files and the end
+        yield
+        await anyio.to_thread.run_sync(service.close)
+
+    app = FastAPI(
+        title="tp-retrieval",
+        docs_url=None,
+        redoc_url=None,
+        version=version("tp-retrieval"),
+        summary="One frozen language model that embeds, searches and reranks.",
+        lifespan=lifespan,
+    )
+    app.state.draining = Event()
+    app.add_middleware(Guard, limits=limits, keys=api_keys, metrics=metrics, draining=app.state.draining)
+    _add_errors(app)
+    _add_model_routes(app, service)
+    _add_search_routes(app, service)
+    _add_docs(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, object]:
+        """Say that the server runs, and what it serves."""
+        return {"status": "ok", "model": service.model, "indexes": list(service.indexes)}
+
+    @app.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        """Return counters in Prometheus's text format."""
+        return Response(metrics.page(), media_type="text/plain; version=0.0.4")
+
+    return app
+
+
+def listen(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, started: Callable[[str], object] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; requests that were accepted by then are answered.
+
+    `started` is told the address once it is open; port 0 is one that is free, and a host that begins with "unix:" names
+    a socket in the file system. Raises `InputError` if the address can't be opened.
+    """
+    file = Path(host.removeprefix("unix:")) if host.startswith("unix:") else None
+    try:
+        opened = _unix_socket(file) if file is not None else _tcp_socket(host, port)
+    except OSError as error:
+        raise InputError(f"{host}: can't listen there, port {port} ({error.strerror or error})") from error
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again at its end, which would kill us
+    try:
+        with opened:
+            if started is not None:
+                name = f"[{host}]" if ":" in host else host
+                started(host if file is not None else f"http://{name}:{opened.getsockname()[1]}")
+            _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[opened])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if file is not None:
+            file.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """A server that also answers those who had connected, but not yet asked, when it was told to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, leave those that are open time to ask, and end when all are answered."""
+        self.config.app.state.draining.set()
+        connected = []
+        for opened in sockets or ():
+            if opened.family == socket.AF_UNIX:
+                Path(opened.getsockname()).unlink(missing_ok=True)  # from now on nobody can connect
+            with suppress(BlockingIOError):
+                while True:  # closing would reset who is in the backlog
+                    connected.append(opened.accept()[0])
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in connected:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(_GRACE)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[no-any-return]
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def _unix_socket(file: Path) -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX)
+    opened.bind(str(file))
+    opened.listen(_BACKLOG)
+    return opened
+
+
+def _add_model_routes(app: FastAPI, service: Service) -> None:
+    limits = service.settings.limits
+
+    @app.get("/v1/models")
+    def models() -> dict[str, object]:
+        """List the model in OpenAI's shape."""
+        one = {"id": service.model, "object": "model", "created": 0, "owned_by": "tp-retrieval"}
+        return {"object": "list", "data": [one | {"dimension": service.embedder.dimension}]}
+
+    @app.post("/v1/embeddings")
+    def embeddings(asked: EmbeddingsRequest) -> Response:
+        """Embed texts through the recipe's document template, or with `input_type` "query" its query template.
+
+        Vectors are of unit length. `dimensions` keeps the first ones, and brings them to unit length again. Texts longer
+        than the recipe's `max_tokens` are cut; `usage.cut_tokens` says by how many tokens in all.
+        """
+        service.check_model(asked.model)
+        texts = _texts(asked.input)
+        limits.check(texts, "input")
+        own = service.embedder.dimension
+        if asked.dimensions is not None and asked.dimensions > own:
+            raise RequestError(400, f"dimensions: {asked.dimensions} are more than the vectors' {own}", "dimensions")
+        vectors, tokens, cut = service.embed(texts, asked.input_type.removeprefix("search_"))
+        if asked.dimensions is not None:
+            vectors = vectors[:, : asked.dimensions]
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        if asked.encoding_format == "base64":
+            rows: Sequence[object] = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+        else:
+            rows = vectors.tolist()
+        data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens, "cut_tokens": cut}
+        return _json({"object": "list", "data": data, "model": service.model, "usage": usage})
+
+    @app.post("/v2/rerank", include_in_schema=False)
+    @app.post("/v1/rerank")
+    def rerank(asked: RerankRequest) -> Response:
+        """Score documents by how well they answer a query; best first, in the method's own unit."""
+        service.check_model(asked.model)
+        texts = [one if isinstance(one, str) else one.text for one in asked.documents]
+        limits.check([asked.query], "query")
+        limits.check(texts, "documents")
+        scores, tokens = service.rerank(asked.query, texts)
+        order = np.argsort(-scores, kind="stable")[: asked.top_n]
+        results: list[dict[str, object]] = [{"index": int(i), "relevance_score": float(scores[i])} for i in order]
+        if asked.return_documents:
+            results = [one | {"document": {"text": texts[i]}} for one, i in zip(results, order, strict=True)]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return _json({"id": "rerank", "model": service.model, "results": results, "usage": usage})
+
+
+def _add_search_routes(app: FastAPI, service: Service) -> None:
+    limits = service.settings.limits
+
+    @app.get("/v1/indexes")
+    def indexes() -> dict[str, object]:
+        """List the indexes that can be searched."""
+        return {"data": [{"name": name, "documents": len(index)} for name, index in service.indexes.items()]}
+
+    @app.post("/v1/search")
+    def search(asked: SearchRequest) -> Response:
+        """Find the documents of an index that answer a query, best first, with the parts of each score."""
+        limits.check([asked.query], "query")
+        if asked.k > limits.hits:
+            raise RequestError(413, f"k: {asked.k} hits; a search may have {limits.hits}", "k")
+        begin = time.perf_counter()
+        options = asked.model_dump(include={"mode", "where", "mmr", "min_score", "dense_weight"})
+        hits = service.search(asked.index, asked.query, asked.k, rerank=asked.rerank, **options)
+        milliseconds = round(1000 * (time.perf_counter() - begin), 1)
+        return _json({"query": asked.query, "milliseconds": milliseconds, "hits": [_record(hit) for hit in hits]})
+
+    for path, name in _FILES.items():
+        app.add_api_route(path, _sender(_PAGE / name), include_in_schema=False)
+
+
+def _add_docs(app: FastAPI) -> None:
+    """Show the OpenAPI document with files that are here, since the usual page loads its script from elsewhere."""
+    files = {name: f"/docs/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")}
+    for name, path in files.items():
+        app.add_api_route(path, _sender(Path(swagger_ui_path) / name), include_in_schema=False)
+    script, style, icon = files.values()
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="tp-retrieval",
+        swagger_js_url=script,
+        swagger_css_url=style,
+        swagger_favicon_url=icon,
+    )
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return page
+
+
+def _sender(file: Path) -> Callable[[], Awaitable[FileResponse]]:
+    async def send() -> FileResponse:
+        return FileResponse(file, headers=_SAFE)
+
+    return send
+
+
+def _texts(given: str | Sequence[Any]) -> list[str]:
+    if isinstance(given, str):
+        return [given]
+    if given and not isinstance(given[0], str):
+        raise RequestError(
+            400,
+            "input: token ids are of another model's tokenizer; send texts. LangChain's OpenAIEmbeddings does with "
+            "check_embedding_ctx_length=False",
+            "input",
+        )
+    return list(given)
+
+
+def _record(hit: Hit) -> dict[str, object]:
+    document = hit.document
+    found = {"id": document.id, "text": document.text, "metadata": document.metadata}
+    return {"rank": hit.rank, "score": hit.score, "parts": dict(hit.parts), **found}
+
+
+def _json(value: object) -> Response:
+    return Response(json.dumps(value), media_type="application/json")
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Answer every error in OpenAI's shape."""
+
+    def answer(error: RequestError) -> Response:
+        return Response(error_body(error), error.status, error_headers(error))
+
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:2])
+        return answer(RequestError(400, f"{place or 'the body'}: {first['msg']}", place or None))
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        return answer(RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+
+    @app.exception_handler(TPRetrievalError)
+    async def ours(request: Request, error: TPRetrievalError) -> Response:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        return answer(RequestError(status, str(error)))

@@ -1,0 +1,177 @@
+"""Many callers' work done together on one thread, by a budget of tokens, so that none waits for another's long list.
+
+batcher = Batcher({"query": embedder.embed_queries})
+batcher.run("query", ["a text"], costs=[5])      # from any thread; returns when the text's vector is there
+batcher.close()                                  # after what was accepted is done
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Event, Thread
+from typing import Any
+
+from tp_retrieval import TPRetrievalError
+
+Work = Callable[[list[Any]], Sequence[Any]]
+
+_STEP_SECONDS = 0.5  # how long a step should last: long enough to fill the processor, short enough to wait for
+_FEWEST = 512  # tokens of a step, at least
+_SMOOTHING = 0.3  # share of the newest step in the measured speed
+
+
+class OverloadedError(TPRetrievalError, RuntimeError):
+    """More is waiting than the server takes on."""
+
+
+class ClosedError(TPRetrievalError, RuntimeError):
+    """The server is going down."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """One caller's items and what has become of them."""
+
+    kind: str
+    items: Sequence[Any]
+    costs: Sequence[int]
+    results: list[Any] = field(default_factory=list)
+    taken: int = 0
+    error: BaseException | None = None
+    done: Event = field(default_factory=Event)
+
+    @property
+    def finished(self) -> bool:
+        return self.error is not None or len(self.results) == len(self.items)
+
+
+class Batcher:
+    """Run callers' items in steps. Each step takes items of one kind from all who wait, one by one in turn.
+
+    `work` maps a kind to what computes a list of its items, one result each. `waiting` bounds the tokens that wait.
+    `together` False lets each step serve one caller alone. `observe` is told each step's items and seconds.
+    """
+
+    def __init__(
+        self,
+        work: Mapping[str, Work],
+        *,
+        waiting: int = 1_000_000,
+        together: bool = True,
+        observe: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._work = dict(work)
+        self._limit = waiting
+        self._together = together
+        self._observe = observe
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0
+        self._rate = 2 * _FEWEST / _STEP_SECONDS
+        self._closed = False
+        self._changed = Condition()
+        self._thread = Thread(target=self._loop, name="tp-retrieval-batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Tokens that wait to be computed."""
+        return self._waiting
+
+    def add(self, kind: str, work: Work) -> None:
+        """Learn how to compute a further kind of item."""
+        self._work[kind] = work
+
+    def run(self, kind: str, items: Sequence[Any], costs: Sequence[int]) -> list[Any]:
+        """Return one result an item, in order; `costs` are their tokens.
+
+        Raises `OverloadedError` if too much is waiting, and what the work raised.
+        """
+        if not items:
+            return []
+        job, total = _Job(kind, items, costs), sum(costs)
+        with self._changed:
+            if self._closed:
+                raise ClosedError("the server is going down")
+            if self._waiting and self._waiting + total > self._limit:
+                raise OverloadedError(f"{self._waiting} tokens are waiting, and no more than {self._limit} may; try later")
+            self._waiting += total
+            self._jobs.append(job)
+            self._changed.notify()
+        job.done.wait()
+        if job.error is not None:
+            raise job.error
+        return job.results
+
+    def close(self) -> None:
+        """Finish what was accepted, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                if not self._jobs:
+                    return
+                taken = self._take()
+            self._step(taken)
+            with self._changed:
+                for job, count in taken:
+                    self._waiting -= sum(job.costs[job.taken - count : job.taken])
+                    if job.finished:
+                        self._waiting -= sum(job.costs[job.taken :])
+                        job.done.set()
+                    else:
+                        self._jobs.append(job)  # behind those who came meanwhile
+
+    def _take(self) -> list[tuple[_Job, int]]:
+        """Take jobs of the first one's kind out of the queue; return them and how many items of each are this step's."""
+        kind = self._jobs[0].kind
+        jobs = [job for job in self._jobs if job.kind == kind] if self._together else [self._jobs[0]]
+        budget = max(_FEWEST, self._rate * _STEP_SECONDS)
+        counts = dict.fromkeys(range(len(jobs)), 0)
+        spent, open_ = 0, list(counts)
+        while open_ and spent < budget:
+            for i in list(open_):
+                job = jobs[i]
+                place = job.taken + counts[i]
+                if place == len(job.items):
+                    open_.remove(i)
+                elif not spent or spent + job.costs[place] <= budget:
+                    counts[i] += 1
+                    spent += job.costs[place]
+                else:
+                    open_.remove(i)
+        taken = [(jobs[i], count) for i, count in counts.items() if count]
+        for job, count in taken:
+            self._jobs.remove(job)
+            job.taken += count
+        return taken
+
+    def _step(self, taken: Sequence[tuple[_Job, int]]) -> None:
+        begin = time.perf_counter()
+        work = self._work[taken[0][0].kind]
+        items = [item for job, count in taken for item in job.items[job.taken - count : job.taken]]
+        try:
+            results = work(items)
+        except Exception as error:
+            if len(taken) > 1:
+                for one in taken:
+                    self._step([one])
+            else:
+                taken[0][0].error = error
+            return
+        place = 0
+        for job, count in taken:
+            job.results.extend(results[place : place + count])
+            place += count
+        seconds = time.perf_counter() - begin
+        tokens = sum(sum(job.costs[job.taken - count : job.taken]) for job, count in taken)
+        self._rate += _SMOOTHING * (tokens / max(seconds, 1e-6) - self._rate)
+        if self._observe is not None:
+            self._observe(len(items), seconds)

@@ -1,0 +1,139 @@
+"""What every request passes before a route sees it: API keys, a bound on requests at once, a whole body in time."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import Sequence
+from threading import Event
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tp_retrieval.integrations.server.limits import Limits, RequestError
+from tp_retrieval.integrations.server.metrics import Metrics
+
+_DRAINED = 64 * 2**20  # bytes of a body too large that are read and forgotten, so that its sender reads the answer
+
+
+class Guard:
+    """Refuse requests that pass the limits or lack a key, before anything is done for them.
+
+    While the server is `draining`, every answer is the last on its connection.
+
+    Paths under `/v1/` and `/v2/` need a key, as `Authorization: Bearer KEY`, if there are any.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, keys: Sequence[str], metrics: Metrics, draining: Event) -> None:
+        self._app = app
+        self._limits = limits
+        self._keys = [key.encode() for key in keys]
+        self._metrics = metrics
+        self._draining = draining
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let the app do it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), 499  # what is noted if the client went away
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._draining.is_set():
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        self._running += 1
+        try:
+            await self._answer(scope, receive, noting)
+        finally:
+            self._running -= 1
+            self._metrics.request(scope["path"], status, time.perf_counter() - begin)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["path"].startswith(("/v1/", "/v2/")):
+                self._check_key(scope)
+                if self._running > self._limits.requests:
+                    raise RequestError(429, f"{self._limits.requests} requests are running, no more may; try later")
+            body = await self._body(scope, receive)
+        except RequestError as error:
+            await refuse(error, send)
+            return
+        except _GoneError:
+            return
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    def _check_key(self, scope: Scope) -> None:
+        if not self._keys:
+            return
+        sent = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
+        # every key is compared, each in constant time, so that the answer's time tells nothing
+        if not any([hmac.compare_digest(sent, key) for key in self._keys]):
+            raise RequestError(401, "the header `Authorization: Bearer KEY` must hold one of the server's keys")
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        limit = self._limits.body_bytes
+        parts, size, more = [], 0, True
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while more and size <= _DRAINED:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _GoneError
+                    size += len(message.get("body", b""))
+                    if size <= limit:
+                        parts.append(message.get("body", b""))
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            seconds = f"{self._limits.body_seconds:g}"
+            raise RequestError(408, f"the body must be here within {seconds} seconds; {size} bytes are") from None
+        if size > limit:
+            raise RequestError(413, f"the body has {'over ' if more else ''}{size} bytes; it may have {limit}")
+        return b"".join(parts)
+
+
+class _GoneError(Exception):
+    """The client closed its connection."""
+
+
+def error_body(error: RequestError) -> bytes:
+    """Return an error in OpenAI's shape, in ASCII, so that whatever a client sent can be quoted."""
+    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error"}
+    kind = kinds.get(error.status, "invalid_request_error")
+    return json.dumps({"error": {"message": str(error), "type": kind, "param": error.field, "code": error.status}}).encode()
+
+
+def error_headers(error: RequestError) -> dict[str, str]:
+    """Return the headers that belong to an error."""
+    headers = {"content-type": "application/json"}
+    if error.status in (429, 503):
+        headers["retry-after"] = "1"
+    if error.status in (408, 413):
+        headers["connection"] = "close"  # the rest of the body may still be on its way
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return headers
+
+
+async def refuse(error: RequestError, send: Send) -> None:
+    """Send an error as a whole response."""
+    body = error_body(error)
+    headers = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,70 @@
+"""What a server counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+PATHS = frozenset(
+    {
+        "/",
+        "/docs",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/search.css",
+        "/search.js",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/search",
+        "/v1/models",
+        "/v1/indexes",
+        "/v2/rerank",
+    }
+)
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """Counters of one server, apart from those of any other in the process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        prefix = "tp_retrieval"
+        self._requests = Counter(f"{prefix}_requests", "Requests answered", ["path", "status"], registry=self._registry)
+        self._seconds = Histogram(
+            f"{prefix}_request_seconds", "Time to answer", ["path"], buckets=_SECONDS, registry=self._registry
+        )
+        self._tokens = Counter(f"{prefix}_tokens", "Tokens of texts taken in", ["path"], registry=self._registry)
+        self._items = Histogram(
+            f"{prefix}_step_items",
+            "Texts that the model read together in a step",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self._registry,
+        )
+        self._step = Histogram(f"{prefix}_step_seconds", "Time of a step", buckets=_SECONDS, registry=self._registry)
+        self._waiting = Gauge(f"{prefix}_waiting_tokens", "Tokens that wait for the model", registry=self._registry)
+
+    def request(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer; unknown paths are counted together, so that no client makes the page grow."""
+        known = path if path in PATHS else "other"
+        self._requests.labels(known, str(status)).inc()
+        self._seconds.labels(known).observe(seconds)
+
+    def tokens(self, path: str, count: int) -> None:
+        """Count tokens of texts."""
+        self._tokens.labels(path).inc(count)
+
+    def step(self, items: int, seconds: float) -> None:
+        """Count a step of the batcher."""
+        self._items.observe(items)
+        self._step.observe(seconds)
+
+    def watch(self, waiting: Callable[[], float]) -> None:
+        """Ask for the tokens that wait whenever the page is read."""
+        self._waiting.set_function(waiting)
+
+    def page(self) -> bytes:
+        """Return all in Prometheus's text format."""
+        return generate_latest(self._registry)

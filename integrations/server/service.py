@@ -1,0 +1,172 @@
+"""The model, the indexes and the reranker behind a server: whoever asks, the model reads in steps of many callers' texts.
+
+service = Service(Embedder.from_pretrained(), {"faq": Path("faq-index")})
+vectors, tokens = service.embed(["a text"], "document")
+hits = service.search("faq", "a question", 10)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tp_retrieval import Embedder, Hit, IncompatibleIndexError, Index, Recipe, Reranker
+from tp_retrieval.embedding.embedder import Role
+from tp_retrieval.embedding.unit import UnitEmbedder
+from tp_retrieval.integrations.server.batcher import Batcher
+from tp_retrieval.integrations.server.limits import Limits, RequestError
+from tp_retrieval.integrations.server.metrics import Metrics
+from tp_retrieval.types import Float32Array, HasProvenance, Provenance, TextEmbedder
+
+_TEMPLATE = 8  # tokens that a template adds to a text, roughly
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server serves: its limits, whether requests are computed together, and how hits are reranked.
+
+    `method` None offers no reranking, and spares the LM head.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    batching: bool = True
+    method: str | None = "query-likelihood"
+
+
+class Service:
+    """Embed, search and rerank for many callers, from any thread.
+
+    `indexes` are folders by the name they are served under. Raises what `Index.open` raises.
+    """
+
+    def __init__(self, embedder: Embedder, indexes: Mapping[str, Path], settings: Settings, metrics: Metrics) -> None:
+        self.embedder = embedder
+        self.settings = settings
+        self._metrics = metrics
+        self._batcher = Batcher(
+            {}, waiting=settings.limits.waiting_tokens, together=settings.batching, observe=metrics.step
+        )
+        metrics.watch(lambda: self._batcher.waiting)
+        self._served = _Served(embedder, embedder.count_tokens, self._batcher)
+        self._reranker: Reranker | None = None
+        if settings.method is not None:
+            whole = Reranker(embedder, method=settings.method)
+            self._batcher.add("rerank", whole.score_pairs)
+            self._reranker = Reranker(method=_Scorer(self._batcher, embedder), depth=whole.depth)
+        self.indexes: dict[str, Index] = {}
+        try:
+            for name, folder in indexes.items():
+                self.indexes[name] = self._open(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Finish what was accepted and close the indexes."""
+        self._batcher.close()
+        for index in self.indexes.values():
+            index.close()
+
+    @property
+    def model(self) -> str:
+        """The name the model is served under."""
+        return Path(self.embedder.provenance.model).name
+
+    def check_model(self, name: str | None) -> None:
+        """Raise `RequestError` 404 if a client asks for another model."""
+        known = (self.model, self.embedder.provenance.model)
+        if name is not None and name not in known:
+            raise RequestError(404, f"model: {name!r} is not served here; {self.model!r} is", "model")
+
+    def embed(self, texts: Sequence[str], role: Role) -> tuple[Float32Array, int, int]:
+        """Return unit vectors `(n, dim) float32`, how many tokens the texts have, and how many of them were cut off."""
+        vectors, tokens = self._served.embed(texts, role)
+        self._metrics.tokens("/v1/embeddings", tokens)
+        cut = sum(self.embedder.cut_tokens(texts, role))
+        return vectors if self.embedder.fitted else self.embedder.normalize(vectors), tokens, cut
+
+    def rerank(self, query: str, texts: Sequence[str]) -> tuple[Float32Array, int]:
+        """Return the method's score of each text, `(n,) float32`, and how many tokens were read."""
+        if self._reranker is None:
+            raise RequestError(404, "this server was started without a reranker")
+        tokens = len(texts) * self.embedder.count_tokens(query) + sum(map(self.embedder.count_tokens, texts))
+        self._metrics.tokens("/v1/rerank", tokens)
+        return self._reranker.score(query, texts), tokens
+
+    def search(self, name: str | None, query: str, k: int, *, rerank: bool = False, **options: Any) -> list[Hit]:
+        """Return an index's k best hits; `options` are those of `Index.search`."""
+        if rerank and self._reranker is None:
+            raise RequestError(404, "this server was started without a reranker", "rerank")
+        return self._index(name).search(query, k, rerank=self._reranker if rerank else None, **options)
+
+    def _index(self, name: str | None) -> Index:
+        if name is None and len(self.indexes) == 1:
+            return next(iter(self.indexes.values()))
+        if name not in self.indexes:
+            known = ", ".join(self.indexes) or "none"
+            raise RequestError(404, f"index: {name!r} is not served here; there are {known}", "index")
+        return self.indexes[name]
+
+    def _open(self, folder: Path) -> Index:
+        """Open an index with an embedder that shares the model's weights if it can, and the steps in any case."""
+        with Index.open(folder) as index:
+            recipe = index.info().recipe
+            candidates: list[TextEmbedder] = [self.embedder]
+            if recipe is not None and not self.embedder.fitted:
+                same = self.embedder.with_recipe(Recipe.from_dict(recipe))
+                candidates += [same, UnitEmbedder.of(same)]
+            for candidate in candidates:
+                try:
+                    return Index.open(folder, _Served(candidate, self.embedder.count_tokens, self._batcher))
+                except IncompatibleIndexError:
+                    continue
+            own = index.embedder
+        return Index.open(folder, _Served(own, self.embedder.count_tokens, self._batcher))
+
+
+class _Served:
+    """An embedder whose texts are read in the batcher's steps."""
+
+    provenance: Provenance
+
+    def __init__(self, embedder: TextEmbedder, count_tokens: Any, batcher: Batcher) -> None:
+        self.dimension = embedder.dimension
+        self.fingerprint = embedder.fingerprint
+        if isinstance(embedder, HasProvenance):
+            self.provenance = embedder.provenance
+        self._count_tokens = count_tokens
+        self._batcher = batcher
+        batcher.add(f"query {self.fingerprint}", embedder.embed_queries)
+        batcher.add(f"document {self.fingerprint}", embedder.embed_documents)
+
+    def embed(self, texts: Sequence[str], role: str) -> tuple[Float32Array, int]:
+        """Return one vector a text and how many tokens the texts have."""
+        counts = [self._count_tokens(text) for text in texts]
+        rows = self._batcher.run(f"{role} {self.fingerprint}", list(texts), [count + _TEMPLATE for count in counts])
+        vectors = np.stack(rows) if rows else np.zeros((0, self.dimension), dtype=np.float32)
+        return vectors, sum(counts)
+
+    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one vector a query."""
+        return self.embed(texts, "query")[0]
+
+    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one vector a document."""
+        return self.embed(texts, "document")[0]
+
+
+class _Scorer:
+    """A reranking method whose pairs are read in the batcher's steps."""
+
+    def __init__(self, batcher: Batcher, embedder: Embedder) -> None:
+        self._batcher = batcher
+        self._embedder = embedder
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]], *, show_progress: bool = False) -> Float32Array:
+        """Return one score a pair, `(n,) float32`."""
+        costs = [sum(map(self._embedder.count_tokens, pair)) + _TEMPLATE for pair in pairs]
+        return np.array(self._batcher.run("rerank", list(pairs), costs), dtype=np.float32)

@@ -1,0 +1,117 @@
+"""The batcher: together, in order, in turn, and no one's fault is another's."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tp_retrieval.integrations.server.batcher import Batcher, ClosedError, OverloadedError
+
+
+class Slow:
+    """Work that doubles numbers, remembers its steps, and waits at the first until it is let go."""
+
+    def __init__(self):
+        self.steps = []
+        self.began = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, items):
+        self.steps.append(list(items))
+        self.began.set()
+        self.go.wait(10)
+        if -1 in items:
+            raise ValueError("minus one")
+        return [2 * item for item in items]
+
+
+@pytest.fixture
+def slow():
+    return Slow()
+
+
+@pytest.fixture
+def held(slow):
+    """Return a function that starts calls while the batcher is held at its first step."""
+    batchers, pool = [], ThreadPoolExecutor(32)
+
+    def start(calls, **options):
+        batcher = Batcher({"double": slow, "halve": lambda items: [item / 2 for item in items]}, **options)
+        batchers.append(batcher)
+        first = pool.submit(batcher.run, "double", [0], [1])
+        assert slow.began.wait(10)
+        found = []
+        for kind, items, cost in calls:
+            waiting = len(batcher._jobs)
+            found.append(pool.submit(batcher.run, kind, items, [cost] * len(items)))
+            while len(batcher._jobs) == waiting and not found[-1].done():
+                time.sleep(0.001)
+        slow.go.set()
+        return batcher, first, found
+
+    yield start
+    slow.go.set()
+    for batcher in batchers:
+        batcher.close()
+    pool.shutdown()
+
+
+def test_callers_who_wait_are_served_together_and_each_gets_its_own(held, slow):
+    _, first, found = held([("double", [i, i + 100], 1) for i in range(20)])
+    assert first.result() == [0]
+    assert [one.result() for one in found] == [[2 * i, 2 * i + 200] for i in range(20)]
+    assert [len(step) for step in slow.steps] == [1, 40]
+
+
+def test_apart_every_step_is_one_callers(held, slow):
+    _, _, found = held([("double", [i, i + 100], 1) for i in range(3)], together=False)
+    assert [one.result() for one in found] == [[2 * i, 2 * i + 200] for i in range(3)]
+    assert slow.steps == [[0], [0, 100], [1, 101], [2, 102]]
+
+
+def test_a_short_list_does_not_wait_for_a_long_one(held, slow):
+    _, _, (long, short) = held([("double", list(range(1, 101)), 100), ("double", [1000], 100)])
+    assert short.result() == [2000]
+    assert long.result() == [2 * i for i in range(1, 101)]
+    assert 1000 in slow.steps[1]  # the first step after it came
+    assert len(slow.steps[1]) < 20
+
+
+def test_kinds_take_turns(held, slow):
+    _, _, (long, other) = held([("double", list(range(1, 101)), 100), ("halve", [8], 100)])
+    assert other.result() == [4]
+    assert sum(len(step) for step in slow.steps) < 102 or long.done()
+    assert long.result()[-1] == 200
+
+
+def test_a_failure_is_told_to_its_caller_alone(held, slow):
+    batcher, _, found = held([("double", [1], 1), ("double", [-1, 2], 1), ("double", [3], 1)])
+    assert found[0].result() == [2]
+    with pytest.raises(ValueError, match="minus one"):
+        found[1].result()
+    assert found[2].result() == [6]
+    assert batcher.run("double", [4], [1]) == [8]
+    assert batcher.waiting == 0
+
+
+def test_what_is_too_much_is_refused_and_the_rest_is_served(held, slow):
+    _, _, found = held([("double", [1, 2], 40), ("double", [3], 20)], waiting=100)
+    assert found[0].result() == [2, 4]
+    with pytest.raises(OverloadedError, match="81 tokens are waiting, and no more than 100 may"):
+        found[1].result()
+
+
+def test_one_list_longer_than_the_bound_is_served_when_nothing_waits():
+    batcher = Batcher({"double": lambda items: [2 * item for item in items]}, waiting=10)
+    assert batcher.run("double", list(range(50)), [1] * 50) == [2 * i for i in range(50)]
+    batcher.close()
+
+
+def test_what_was_accepted_is_done_before_the_end(held, slow):
+    slow.go.clear()
+    batcher, _, found = held([("double", [i], 1) for i in range(5)])
+    batcher.close()
+    assert [one.result(5) for one in found] == [[2 * i] for i in range(5)]
+    with pytest.raises(ClosedError):
+        batcher.run("double", [1], [1])

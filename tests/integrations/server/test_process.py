@@ -1,0 +1,150 @@
+"""A server in a process of its own, asked through a socket in the file system: bad clients, many clients, and the end."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.integrations.server.conftest import TEXTS
+from tp_retrieval.integrations.server.guard import Guard
+from tp_retrieval.integrations.server.limits import Limits
+from tp_retrieval.integrations.server.metrics import Metrics
+
+_SERVE = """
+import sys
+from tests import tiny
+from tp_retrieval import Embedder
+from tp_retrieval.integrations.server import Limits, Settings, create_app, listen
+model, index, address = sys.argv[1:]
+embedder = Embedder.from_pretrained(model, recipe=tiny.RECIPE, dtype="float32", device="cpu")
+app = create_app(embedder, {"things": index}, settings=Settings(Limits(body_seconds=2), method=None))
+listen(app, address, started=lambda name: print(name, flush=True))
+"""
+
+
+@pytest.fixture
+def server(tiny_folder, folder, tmp_path):
+    """A running server: its process, and its socket's file."""
+    file = tmp_path / "socket"
+    command = [sys.executable, "-c", _SERVE, tiny_folder("llama"), folder, f"unix:{file}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == f"unix:{file}\n"
+        yield process, file
+        process.kill()
+
+
+@pytest.fixture
+def ask(server):
+    """Return a client whose every request takes a connection of its own."""
+    file = str(server[1])
+
+    def post(path, **given):
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=file, verify=False), base_url="http://server", timeout=60
+        ) as client:
+            return client.post(path, **given)
+
+    return post
+
+
+def embed(ask, text):
+    return ask("/v1/embeddings", json={"input": text}).status_code
+
+
+def test_bad_clients_get_their_answer_and_disturb_no_one(server, ask):
+    hanging = socket.socket(socket.AF_UNIX)
+    hanging.connect(str(server[1]))
+    hanging.sendall(b'POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"input": ')
+    gone = socket.socket(socket.AF_UNIX)
+    gone.connect(str(server[1]))
+    gone.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{")
+    gone.close()
+    with ThreadPoolExecutor(16) as pool:
+        good = [pool.submit(embed, ask, TEXTS[i % 12]) for i in range(40)]
+        bad = {
+            "10 MB": pool.submit(ask, "/v1/embeddings", content=b"x" * 10_000_000),
+            "100,000 texts": pool.submit(ask, "/v1/embeddings", json={"input": ["a"] * 100_000}),
+            "broken": pool.submit(
+                ask, "/v1/embeddings", content=b'{"input": "a', headers={"content-type": "application/json"}
+            ),
+            "long": pool.submit(ask, "/v1/embeddings", json={"input": "a" * 1_000_000}),
+        }
+        assert [one.result() for one in good] == [200] * 40
+    found = {name: (one.result().status_code, one.result().json()["error"]["message"]) for name, one in bad.items()}
+    assert found["10 MB"] == (413, "the body has 10000000 bytes; it may have 8388608")
+    assert found["100,000 texts"] == (413, "input: 100000 texts; one request may have 2048")
+    assert found["broken"][0] == 400
+    assert found["long"] == (413, "input: 1000000 characters; a text may have 200000")
+    hanging.settimeout(30)
+    answer = hanging.recv(65536)
+    hanging.close()
+    assert b" 408 " in answer.split(b"\r\n")[0]
+    assert b"must be here within 2 seconds" in answer
+    assert embed(ask, "still there") == 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx leaves refused sockets open
+def test_every_request_that_was_accepted_is_answered_after_a_sigterm(server, ask):
+    process, file = server
+    accepted, refused, broken = [], [], []
+
+    def one(i):
+        connection = httpx.HTTPTransport(uds=str(file), verify=False)
+        try:
+            with httpx.Client(transport=connection, base_url="http://server", timeout=60) as client:
+                accepted.append(client.post("/v1/embeddings", json={"input": f"text {i}"}).status_code)
+        except httpx.ConnectError:
+            refused.append(i)  # it came after the server had stopped to listen
+        except httpx.HTTPError as error:
+            broken.append(repr(error))
+
+    with ThreadPoolExecutor(32) as pool:
+        calls = [pool.submit(one, i) for i in range(1000)]
+        while len(accepted) < 300:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        for call in calls:
+            call.result()
+    assert set(accepted) == {200}
+    assert broken == []
+    assert len(accepted) + len(refused) == 1000
+    assert len(accepted) < 1000
+    assert process.wait(30) == 0
+    assert not file.exists()
+
+
+def test_a_body_in_pieces_too_slow_is_refused_and_one_in_time_is_whole():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run(pieces, wait):
+        sent, left = [], list(pieces)
+
+        async def receive():
+            await asyncio.sleep(wait)
+            return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+        async def send(message):
+            sent.append(message)
+
+        guard = Guard(app, Limits(body_seconds=0.2), [], Metrics(), threading.Event())
+        await guard({"type": "http", "path": "/v1/embeddings", "headers": []}, receive, send)
+        return sent[0]["status"], sent[-1]["body"]
+
+    assert asyncio.run(run([b"a", b"b", b"c"], 0))[0] == 200
+    assert seen == [b"abc"]
+    status, body = asyncio.run(run([b"a", b"b", b"c"], 0.15))
+    assert status == 408
+    assert "within 0.2 seconds; 1 bytes are" in json.loads(body)["error"]["message"]

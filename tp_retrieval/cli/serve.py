@@ -1,0 +1,64 @@
+"""`tp-retrieval serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tp_retrieval.cli.output import Model, RecipeOption
+from tp_retrieval.errors import InputError, OptionalDependencyError
+
+KEYS = "TP_RETRIEVAL_API_KEYS"
+
+
+def serve(
+    indexes: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of indexes to search, served under the folder's name or NAME=FOLDER."),
+    ] = None,
+    model: Model = None,
+    recipe: RecipeOption = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at: 0.0.0.0 is every one the machine has, unix:FILE a socket of its own.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
+    rerank: Annotated[str, typer.Option(help="query-likelihood, yes-no, choice, or none.")] = "query-likelihood",
+    batching: Annotated[bool, typer.Option(help="Let the model read the texts of many requests together.")] = True,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests at once; more are answered with 429.")] = 256,
+    max_texts: Annotated[int, typer.Option(min=1, help="Texts of a request; more are answered with 413.")] = 2048,
+) -> None:
+    """Serve embeddings, reranking and search over HTTP; the page at / searches.
+
+    API keys, if there should be any, are in the environment variable TP_RETRIEVAL_API_KEYS, separated by commas.
+    """
+    try:
+        from tp_retrieval.integrations.server import Limits, Settings, create_app, listen
+    except ImportError as error:
+        raise OptionalDependencyError(error.name or "fastapi", "server") from error
+    from tp_retrieval import Embedder
+
+    folders = named(indexes or [])
+    method = None if rerank == "none" else rerank
+    keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
+    embedder = Embedder.from_pretrained(model, recipe=recipe, whole=method is not None)
+    settings = Settings(Limits(requests=max_requests, texts=max_texts), batching, method)
+    app = create_app(embedder, folders, settings=settings, api_keys=keys)
+    if host not in ("127.0.0.1", "localhost", "::1") and not host.startswith("unix:") and not keys:
+        sys.stderr.write(f"tp-retrieval: {host} can be reached by others, and {KEYS} holds no key: anyone may use this\n")
+    listen(app, host, port, lambda address: sys.stderr.write(f"tp-retrieval: serving at {address}\n"))
+
+
+def named(paths: list[Path]) -> dict[str, Path]:
+    """Return folders by the name they are served under."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        name, there, folder = str(path).partition("=")
+        name, place = (name, Path(folder)) if there else (path.resolve().name, path)
+        if name in found:
+            raise InputError(f"{path}: the name {name!r} is taken by {found[name]}; give it another as NAME=FOLDER")
+        found[name] = place
+    return found
