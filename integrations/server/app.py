@@ -24,10 +24,9 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from swagger_ui_bundle import swagger_ui_path
 
 from tp_retrieval import Embedder, Hit, InputError, TPRetrievalError
 from tp_retrieval.integrations.server.batcher import ClosedError, OverloadedError
@@ -71,9 +70,8 @@ def create_app(
         yield
         await anyio.to_thread.run_sync(service.close)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # the usual page of documents loads its script from elsewhere
         title="tp-retrieval",
-        docs_url=None,
         redoc_url=None,
         version=version("tp-retrieval"),
         summary="One frozen language model that embeds, searches and reranks.",
@@ -84,7 +82,6 @@ def create_app(
     _add_errors(app)
     _add_model_routes(app, service)
     _add_search_routes(app, service)
-    _add_docs(app)
 
     @app.get("/health")
     async def health() -> dict[str, object]:
@@ -234,25 +231,6 @@ def _add_search_routes(app: FastAPI, service: Service) -> None:
 
     for path, name in _FILES.items():
         app.add_api_route(path, _sender(_PAGE / name), include_in_schema=False)
-
-
-def _add_docs(app: FastAPI) -> None:
-    """Show the OpenAPI document with files that are here, since the usual page loads its script from elsewhere."""
-    files = {name: f"/docs/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")}
-    for name, path in files.items():
-        app.add_api_route(path, _sender(Path(swagger_ui_path) / name), include_in_schema=False)
-    script, style, icon = files.values()
-    page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title="tp-retrieval",
-        swagger_js_url=script,
-        swagger_css_url=style,
-        swagger_favicon_url=icon,
-    )
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return page
 
 
 def _sender(file: Path) -> Callable[[], Awaitable[FileResponse]]:

@@ -20,6 +20,7 @@ Work = Callable[[list[Any]], Sequence[Any]]
 
 _STEP_SECONDS = 0.5  # how long a step should last: long enough to fill the processor, short enough to wait for
 _FEWEST = 512  # tokens of a step, at least
+_PATIENCE = 0.1  # share of a step's time for which the next one waits for as many callers
 _SMOOTHING = 0.3  # share of the newest step in the measured speed
 
 
@@ -113,13 +114,18 @@ class Batcher:
         self._thread.join()
 
     def _loop(self) -> None:
+        before = 0, 0.0  # callers and seconds of the last step
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
                 if not self._jobs:
                     return
+                if self._together:
+                    self._gather(*before)
                 taken = self._take()
+            begin = time.perf_counter()
             self._step(taken)
+            before = len(taken), time.perf_counter() - begin
             with self._changed:
                 for job, count in taken:
                     self._waiting -= sum(job.costs[job.taken - count : job.taken])
@@ -128,6 +134,10 @@ class Batcher:
                         job.done.set()
                     else:
                         self._jobs.append(job)  # behind those who came meanwhile
+
+    def _gather(self, callers: int, seconds: float) -> None:
+        """Wait a moment for as many callers as the last step had: those just answered are about to ask again."""
+        self._changed.wait_for(lambda: len(self._jobs) >= callers or self._closed, _PATIENCE * seconds)
 
     def _take(self) -> list[tuple[_Job, int]]:
         """Take jobs of the first one's kind out of the queue; return them and how many items of each are this step's."""

@@ -48,7 +48,8 @@ function appendMarked(node, text, stems) {
 
 /** Return the stretch of a text that holds most of the query's words, cut at words. */
 function passage(text, stems) {
-  const flat = text.replace(/\s+/g, " ").trim();
+  const lines = text.split("\n").filter((line) => /[\p{L}\p{N}]/u.test(line)); // without rulers
+  const flat = lines.join(" ").replace(/\s+/g, " ").trim();
   if (flat.length <= PASSAGE) return flat;
   const places = [...flat.matchAll(/[\p{L}\p{N}]+/gu)]
     .filter((found) => stems.has(found[0].toLowerCase().slice(0, STEM)))
@@ -121,7 +122,7 @@ async function search(event) {
     const sent = { method: "POST", headers: headers(), body: JSON.stringify(asked), signal: mine.signal };
     const found = await answer(await fetch("v1/search", sent));
     by("hits").replaceChildren();
-    const stems = new Set(wordsOf(query).filter((word) => word.length > 2).map((word) => word.slice(0, STEM)));
+    const stems = new Set(wordsOf(query).filter((word) => word.length > 3).map((word) => word.slice(0, STEM)));
     found.hits.forEach((hit) => show(hit, stems));
     const count = found.hits.length;
     say(count ? `${count} hit${count > 1 ? "s" : ""} in ${found.milliseconds.toFixed(0)} ms` : "No hits.");
