@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tp_retrieval.errors import TPRetrievalError as TPRetrievalError
     from tp_retrieval.errors import TruncationWarning as TruncationWarning
     from tp_retrieval.errors import UnsupportedModelError as UnsupportedModelError
+    from tp_retrieval.errors import WorkerError as WorkerError
     from tp_retrieval.indexing.cached_embedder import CachedEmbedder as CachedEmbedder
     from tp_retrieval.indexing.index import Index as Index
     from tp_retrieval.reranking.reranker import Reranker as Reranker
@@ -52,6 +53,7 @@ _HOME = {
     "Template": "embedding.template",
     "TruncationWarning": "errors",
     "UnsupportedModelError": "errors",
+    "WorkerError": "errors",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "Template",
     "TruncationWarning",
     "UnsupportedModelError",
+    "WorkerError",
 ]
 
 

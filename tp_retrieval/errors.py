@@ -12,6 +12,7 @@ TPRetrievalError
 ├── IndexLockedError (TimeoutError)        another process is writing and did not finish in time
 ├── IndexAccessError (OSError)             the index's place can't be read or written
 ├── CorruptIndexError (RuntimeError)       the index on disk is damaged
+├── WorkerError (RuntimeError)             a process that embeds was killed
 └── OptionalDependencyError (ImportError)  an extra of this package is not installed
 
 TruncationWarning (UserWarning)            texts were cut to fit `max_tokens`
@@ -64,6 +65,10 @@ class IndexAccessError(TPRetrievalError, OSError):
 
 class CorruptIndexError(TPRetrievalError, RuntimeError):
     """The index on disk is damaged; the message names file and record."""
+
+
+class WorkerError(TPRetrievalError, RuntimeError):
+    """A process that embeds was killed, by the machine for want of memory perhaps; nothing was returned."""
 
 
 class OptionalDependencyError(TPRetrievalError, ImportError):

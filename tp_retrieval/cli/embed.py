@@ -37,6 +37,7 @@ def embed(
     model: Model = None,
     recipe: RecipeOption = None,
     dtype: Annotated[DtypeName, typer.Option(help="Type the model computes in.")] = DtypeName.auto,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that embed, each with the model loaded.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Write the vectors of a file's texts."""
@@ -52,7 +53,7 @@ def embed(
     if recipe is None:
         hint_unmeasured("retrieval", embedder.backbone.name)
     method = embedder.embed_queries if role is RoleName.query else embedder.embed_documents
-    vectors = method(texts, show_progress=sys.stderr.isatty())
+    vectors = method(texts, show_progress=sys.stderr.isatty(), processes=processes)
     try:
         np.save(output, vectors)
     except OSError as error:

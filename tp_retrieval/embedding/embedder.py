@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from tp_retrieval.embedding.backbone import Backbone, n_blocks_of
 from tp_retrieval.embedding.batching import Batching
 from tp_retrieval.embedding.forward import Prefix, check_causal, hidden_states, read_prefix
 from tp_retrieval.embedding.postprocess import AffineMap, combine, fit_views
+from tp_retrieval.embedding.processes import embedded
 from tp_retrieval.embedding.readout import read
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.embedding.source import ModelSource
@@ -173,20 +175,24 @@ class Embedder:
 
     def cut_tokens(self, texts: Sequence[str], role: Role) -> list[int]:
         """Return how many of each text's last tokens are lost to the recipe's `max_tokens`, 0 for a text that fits."""
-        cut = [0] * len(texts)
         cleaned = self._cleaned(texts)
-        for template in self._recipe.templates(role):
-            rows = self._tokenizers[template].rows(cleaned)
-            cut = [max(before, row.cut) for before, row in zip(cut, rows, strict=True)]
-        return cut
+        rows = [self._tokenizers[template].rows(cleaned) for template in self._recipe.templates(role)]
+        return [max(row.cut for row in same) for same in zip(*rows, strict=True)]
 
-    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
-        """Return one vector a text, `(n, dimension) float32`, through the recipe's query templates."""
-        return self._embed(texts, "query", show_progress)
+    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
+        """Return one vector a text, `(n, dimension) float32`, through the recipe's query templates.
 
-    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
-        """Return one vector a text, `(n, dimension) float32`, through the recipe's document templates."""
-        return self._embed(texts, "document", show_progress)
+        With several `processes`, each loads the model and takes its share of the texts, on a GPU of its own if there are
+        several; a script that asks for them needs `if __name__ == "__main__":`. Raises `WorkerError` if one is killed.
+        """
+        return self._embed(texts, "query", show_progress, processes)
+
+    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
+        """Return one vector a text, `(n, dimension) float32`, through the recipe's document templates.
+
+        `processes` is as in `embed_queries`.
+        """
+        return self._embed(texts, "document", show_progress, processes)
 
     def normalize(self, raw: Float32Array) -> Float32Array:
         """Turn raw views side by side into weighted unit vectors, for a store other than an `Index`, without maps."""
@@ -219,35 +225,61 @@ class Embedder:
         header |= {name: value for name, value in origin.items() if value is not None}
         maps_file.write(Path(folder), self._recipe, self._maps, header)
 
-    def _embed(self, texts: Sequence[str], role: Role, show_progress: bool) -> Float32Array:
+    def raw_with_cuts(
+        self, texts: Sequence[str], role: Role, bar: tqdm[Any] | None = None
+    ) -> tuple[Float32Array, list[int]]:
+        """Return raw vectors `(n, dim) float32` of cleaned texts, and how many tokens of each were cut off."""
+        templates = self._recipe.templates(role)
+        raw = np.zeros((len(texts), self._raw_dimension), dtype=np.float32)
+        cut = [0] * len(texts)
+        for template in templates:
+            rows = self._tokenizers[template].rows(texts)
+            cut = [max(before, row.cut) for before, row in zip(cut, rows, strict=True)]
+            raw += self._embed_rows(rows, bar) / len(templates)
+        return raw, cut
+
+    def _embed(self, texts: Sequence[str], role: Role, show_progress: bool, processes: int) -> Float32Array:
+        if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
+            raise InputError(f"processes: {processes!r} must be a whole number from 1")
         cleaned = self._cleaned(texts)
         unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
-        templates = self._recipe.templates(role)
         raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
         cut: dict[str, int] = {}
-        with tqdm(total=len(unique) * len(templates), unit="text", disable=not show_progress) as bar:
-            for begin in range(0, len(unique), _WINDOW):
-                window = unique[begin : begin + _WINDOW]
-                for template in templates:
-                    rows = self._tokenizers[template].rows(window)
-                    cut |= {text: row.cut for text, row in zip(window, rows, strict=True) if row.cut}
-                    raw[begin : begin + len(window)] += self._embed_rows(rows, bar) / len(templates)
+        total = len(unique) * len(self._recipe.templates(role))
+        with tqdm(total=total, unit="text", disable=not show_progress) as bar:
+            for begin, (vectors, lost) in self._parts(unique, role, processes, bar):
+                raw[begin : begin + len(vectors)] = vectors
+                cut |= {text: n for text, n in zip(unique[begin : begin + len(vectors)], lost, strict=True) if n}
         if cut:
             self._warn_of_truncation(cleaned, cut)
         place = {text: i for i, text in enumerate(unique)}
         raw = raw[[place[text] for text in cleaned]]
         return raw if self._maps is None else combine(raw, self.raw_views, self._maps)
 
+    def _parts(
+        self, texts: Sequence[str], role: Role, processes: int, bar: tqdm[Any]
+    ) -> Iterator[tuple[int, tuple[Float32Array, list[int]]]]:
+        """Yield the place, the raw vectors and the cuts of parts of a list, in order."""
+        if processes > 1 and len(texts) > 1:
+            with closing(embedded(self, texts, role, processes)) as parts:
+                for begin, part in parts:
+                    bar.update(len(part[1]) * len(self._recipe.templates(role)))
+                    yield begin, part
+            return
+        for begin in range(0, len(texts), _WINDOW):
+            yield begin, self.raw_with_cuts(texts[begin : begin + _WINDOW], role, bar)
+
     def _cleaned(self, texts: Sequence[str]) -> list[str]:
         given = checked_texts(texts)
         return [clean(text) for text in given] if self._recipe.clean else given
 
-    def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any]) -> Float32Array:
+    def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any] | None) -> Float32Array:
         """Return raw vectors of rows of one template."""
         raw = np.empty((len(rows), self._raw_dimension), dtype=np.float32)
         for group, vectors in self._batching.run(rows, self._forward):
             raw[group] = vectors
-            bar.update(len(group))
+            if bar is not None:
+                bar.update(len(group))
         return raw
 
     @torch.inference_mode()

@@ -34,10 +34,10 @@ class UnitEmbedder(Embedder):
         """Another digest than the raw vectors have."""
         return hashlib.sha256(f"unit {super().fingerprint}".encode()).hexdigest()[:32]
 
-    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
         """Return one unit vector a text, `(n, dimension) float32`, through the recipe's query templates."""
-        return self.normalize(super().embed_queries(texts, show_progress=show_progress))
+        return self.normalize(super().embed_queries(texts, show_progress=show_progress, processes=processes))
 
-    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
         """Return one unit vector a text, `(n, dimension) float32`, through the recipe's document templates."""
-        return self.normalize(super().embed_documents(texts, show_progress=show_progress))
+        return self.normalize(super().embed_documents(texts, show_progress=show_progress, processes=processes))
