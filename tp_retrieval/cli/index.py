@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
 from tp_retrieval.cli.sources import Source, find, read, records
-from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError
+from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError, OptionalDependencyError
 from tp_retrieval.indexing.store import FILE
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ class _Report:
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders: .md .rst .txt .html .jsonl")],
     into: Annotated[Path, typer.Option(help="Folder of the index; made if it is not there.")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders: .md .rst .txt .html .jsonl")] = None,
+    from_parquet: Annotated[
+        Path | None, typer.Option(help="Folder that `embed-corpus` wrote: its vectors are loaded, nothing is embedded.")
+    ] = None,
     model: Model = None,
     recipe: RecipeOption = None,
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
@@ -67,19 +70,56 @@ def index(
     as_json: Json = False,
 ) -> None:
     """Index files and folders. Run it again after a change: unchanged files are skipped, removed ones forgotten."""
-    sources = [read(path) for path in find(paths)]
+    if (from_parquet is None) == (not paths):
+        raise InputError("give files and folders to embed, or --from-parquet, and not both")
+    made = {"kind": kind, "tokenizer": None if tokenizer is None else tokenizer.value}
+    wanted = {name: value for name, value in made.items() if value is not None}
+    if from_parquet is not None:
+        _show(_load(into, from_parquet, wanted), as_json)
+        return
+    roots = paths or []
+    sources = [read(path) for path in find(roots)]
     for source in sources:
         if source.format == "jsonl":
             list(records(source))  # a broken line is named before any work is done
 
-    made = {"kind": kind, "tokenizer": None if tokenizer is None else tokenizer.value}
-    opened, count_tokens = _open(into, model, recipe, {name: value for name, value in made.items() if value is not None})
+    opened, count_tokens = _open(into, model, recipe, wanted)
     with opened:
-        report = _update(opened, count_tokens, sources, [path for path in paths if path.is_dir()], chunk_tokens)
+        report = _update(opened, count_tokens, sources, [path for path in roots if path.is_dir()], chunk_tokens)
+    _show(report, as_json)
+
+
+def _show(report: _Report, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
     else:
         print_fields(asdict(report))
+
+
+def _load(into: Path, folder: Path, made: Mapping[str, Any]) -> _Report:
+    """Add the documents and vectors of Parquet shards; a new index is made by the embedder that made them."""
+    try:
+        from tp_retrieval.integrations import parquet
+    except ImportError as error:
+        raise OptionalDependencyError(error.name or "pyarrow", "ray") from error
+    from tp_retrieval import Embedder, Index, Recipe
+
+    files = parquet.shard_files(folder)
+    first = parquet.made_of(files[0])
+    try:
+        opened = Index.open(into)
+    except IndexNotFoundError:
+        recipe = Recipe.from_dict(first.recipe)
+        embedder = Embedder.from_pretrained(first.source, recipe=recipe, revision=first.revision, dtype=first.dtype)
+        opened = Index.create(into, embedder, **made)
+    added = 0
+    with opened:
+        for shard in tqdm(parquet.read_shards(folder), total=len(files), unit="shard", disable=not sys.stderr.isatty()):
+            opened.add_vectors(shard.documents, shard.vectors, fingerprint=shard.made.fingerprint)
+            added += len(shard.documents)
+        if len(opened) > _REFIT_AT * opened.info().fitted_on > 0:
+            opened.rebuild()
+        return _Report(str(into), len(files), 0, added, 0, len(opened))
 
 
 def _open(into: Path, model: str | None, recipe: str | None, made: Mapping[str, Any]) -> tuple[Index, Callable[[str], int]]:

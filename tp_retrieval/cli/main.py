@@ -12,6 +12,7 @@ from tp_retrieval.cli import (
     ablate,
     analyze,
     embed,
+    embed_corpus,
     evaluate,
     import_faiss,
     index,
@@ -37,6 +38,7 @@ app.command("search")(search.search)
 app.command("rerank")(rerank.rerank)
 app.command("embed")(embed.embed)
 app.command("serve")(serve.serve)
+app.command("embed-corpus")(embed_corpus.embed_corpus)
 app.command("info")(info.info)
 app.command("rebuild")(rebuild.rebuild)
 app.command("verify")(verify.verify)

@@ -15,7 +15,14 @@ from typing import Any, Literal, Unpack, cast, overload
 import numpy as np
 
 from tp_retrieval.embedding.postprocess import rows_needed
-from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError, TPRetrievalError
+from tp_retrieval.errors import (
+    CorruptIndexError,
+    IncompatibleIndexError,
+    IndexAccessError,
+    IndexLockedError,
+    InputError,
+    TPRetrievalError,
+)
 from tp_retrieval.indexing.checks import checked_vectors, prepared
 from tp_retrieval.indexing.fitting import fit, fit_if_due, views_of, with_maps
 from tp_retrieval.indexing.forking import guard
@@ -172,6 +179,18 @@ class Index:
             self._follow()
             self._keep_image(build=True)
         return ids
+
+    def add_vectors(self, documents: Sequence[Document | str], vectors: Float32Array, *, fingerprint: str) -> list[str]:
+        """Add documents whose raw vectors `(n, dimension)` were made elsewhere; return their ids.
+
+        `fingerprint` is that of the embedder that made them. Raises `IncompatibleIndexError` if it is not the index's.
+        """
+        stored = self._store.meta("fingerprint")
+        if fingerprint != stored:
+            raise IncompatibleIndexError(
+                f"{self._folder} holds vectors of another embedder (fingerprint: stored {stored}, given {fingerprint})"
+            )
+        return self.add(documents, vectors=vectors)
 
     def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> int:
         """Remove documents by id, or those that fit `where`, or both at once, and return how many there were.

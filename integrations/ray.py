@@ -1,0 +1,262 @@
+"""A corpus embedded by many workers on Ray, each of which holds the model, into Parquet shards.
+
+    embed_corpus([Path("passages.jsonl")], Path("embedded"), workers=8)
+    index.add_vectors(shard.documents, shard.vectors, fingerprint=shard.made.fingerprint)   # for each of read_shards(...)
+
+The corpus is cut into shards before anything is embedded, and a shard is one file, written whole. So a job that was stopped
+does what is left, and a worker that is killed has its shard done again by another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from tp_retrieval import Document, Embedder, InputError, Recipe, TPRetrievalError
+from tp_retrieval.integrations.parquet import Made, Shard, made_of, write_shard
+
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A stretch of a file: `rows` of them, from byte `begin` of a .jsonl file or row `begin` of a .parquet file.
+
+    `first` is the number of its first row in the file.
+    """
+
+    file: str
+    begin: int
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class EmbeddedCorpus:
+    """What a job did: all rows and shards that are there now, and how many shards were there before."""
+
+    rows: int
+    shards: int
+    skipped: int
+    seconds: float
+
+
+def embed_corpus(
+    files: Sequence[Path],
+    output: Path,
+    *,
+    model: str | None = None,
+    recipe: str | Path | Recipe | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    workers: int = 2,
+    gpus: float = 0,
+    shard_rows: int = 1000,
+    address: str | None = None,
+    show_progress: bool = False,
+) -> EmbeddedCorpus:
+    """Embed the documents of .jsonl and .parquet files into a folder of Parquet shards; shards that are there are kept.
+
+    A row has `text`, and may have `id` or `_id` (else its file and number), `title`, and `metadata`; the rest is metadata.
+    Each worker holds the model, on `gpus` GPUs. `address` is a Ray cluster's, else one is started here. Raises
+    `InputError` for files that can't be read, or a folder that holds another job's shards.
+    """
+    if workers < 1 or shard_rows < 1:
+        raise InputError(f"workers: {workers}, shard_rows: {shard_rows}; both must be at least 1")
+    begin = time.perf_counter()
+    slices = [one for file in files for one in _slices(Path(file).resolve(), shard_rows)]
+    named = recipe.to_dict() if isinstance(recipe, Recipe) else None if recipe is None else str(recipe)
+    settings = {"model": model, "recipe": named, "dtype": dtype, "revision": revision}
+    _keep_plan(output, {"settings": settings, "slices": [asdict(one) for one in slices], "files": _stamps(files)})
+    left = [i for i in range(len(slices)) if not _place(output, i).exists()]
+    if left:
+        _run(slices, left, output, settings, workers, gpus, address, show_progress)
+    made = {made_of(_place(output, i)).fingerprint for i in range(len(slices))}
+    if len(made) > 1:
+        raise InputError(f"{output}: its shards are of {len(made)} embedders; remove those that another model made")
+    for unfinished in output.glob(".shard-*"):  # what killed workers left
+        unfinished.unlink()
+    rows = sum(one.rows for one in slices)
+    return EmbeddedCorpus(rows, len(slices), len(slices) - len(left), time.perf_counter() - begin)
+
+
+def _run(
+    slices: Sequence[Slice],
+    left: Sequence[int],
+    output: Path,
+    settings: dict[str, Any],
+    workers: int,
+    gpus: float,
+    address: str | None,
+    show_progress: bool,
+) -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    started = not ray.is_initialized()
+    if started:
+        here = {} if address or "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+    context = ray.data.DataContext.get_current()
+    before, context.enable_progress_bars = context.enable_progress_bars, show_progress
+    try:
+        common = json.dumps([settings, str(output.resolve())])  # in the rows, so that an actor can begin again anywhere
+        jobs = [{"number": i, "slice": json.dumps(asdict(slices[i])), "common": common} for i in left]
+        done = (
+            ray.data.from_items(jobs, override_num_blocks=len(jobs))
+            .map_batches(
+                _Worker,
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(jobs))),
+                num_gpus=gpus or None,
+            )
+            .take_all()
+        )
+    finally:
+        context.enable_progress_bars = before
+        if started:
+            ray.shutdown()
+    wrong = [row["error"] for row in done if row["error"]]
+    if wrong:
+        raise InputError(wrong[0])
+
+
+class _Worker:
+    """An actor that loads the model at its first call and keeps it, and writes a shard a call."""
+
+    def __init__(self) -> None:
+        self._embedder: Embedder | None = None
+
+    def _load(self, settings: dict[str, Any]) -> Embedder:
+        given = dict(settings)
+        if isinstance(given["recipe"], dict):
+            given["recipe"] = Recipe.from_dict(given["recipe"])
+        return Embedder.from_pretrained(given.pop("model"), **given)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Embed the batch's shards and write them; return what is wrong with the data, since trying again is no use."""
+        try:
+            self._write(batch)
+        except TPRetrievalError as error:
+            return {"error": [str(error)]}
+        return {"error": [""]}
+
+    def _write(self, batch: dict[str, Any]) -> None:
+        for number, text, common in zip(batch["number"], batch["slice"], batch["common"], strict=True):
+            settings, output = json.loads(str(common))
+            self._embedder = self._embedder or self._load(settings)
+            documents = list(_documents(Slice(**json.loads(str(text)))))
+            vectors = self._embedder.embed_documents([document.text for document in documents])
+            write_shard(_place(Path(output), int(number)), Shard(documents, vectors, Made.by(self._embedder)))
+
+
+def _place(output: Path, number: int) -> Path:
+    return output / f"shard-{number:06d}.parquet"
+
+
+def _keep_plan(output: Path, plan: dict[str, Any]) -> None:
+    """Write what a job is to do, or compare it with what is there."""
+    file = output / _PLAN
+    if file.exists():
+        if json.loads(file.read_text(encoding="utf-8")) != plan:
+            raise InputError(
+                f"{output}: holds another job's shards (other files, settings or --shard-rows); take a new folder"
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output}: holds other files; give a new folder, or that of an interrupted job")
+    output.mkdir(parents=True, exist_ok=True)
+    beside = output / f".{_PLAN}"
+    beside.write_text(json.dumps(plan), encoding="utf-8")
+    beside.replace(file)
+
+
+def _stamps(files: Sequence[Path]) -> list[str]:
+    """Return a digest of each file's path, size and time, by which a job knows its files again."""
+    stamps = []
+    for file in files:
+        known = Path(file).stat()
+        text = f"{Path(file).resolve()} {known.st_size} {known.st_mtime_ns}"
+        stamps.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+    return stamps
+
+
+def _slices(file: Path, rows: int) -> Iterator[Slice]:
+    """Cut a file into stretches of so many rows."""
+    try:
+        if file.suffix == ".parquet":
+            count = pq.ParquetFile(file).metadata.num_rows
+            for begin in range(0, count, rows):
+                yield Slice(str(file), begin, begin, min(rows, count - begin))
+            return
+        if file.suffix != ".jsonl":
+            raise InputError(f"{file}: must end in .jsonl or .parquet")
+        place = first = number = 0
+        offset = 0
+        with file.open("rb") as lines:
+            for line in lines:
+                if line.strip():
+                    if number == rows:
+                        yield Slice(str(file), place, first, number)
+                        place, first, number = offset, first + number, 0
+                    number += 1
+                offset += len(line)
+        if number:
+            yield Slice(str(file), place, first, number)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: can't be read ({error})") from error
+
+
+def _documents(part: Slice) -> Iterator[Document]:
+    file = Path(part.file)
+    for number, record in enumerate(_records(part, file), part.first):
+        where = f"{file}, row {number}"
+        fields = dict(record)
+        text, title = fields.pop("text", None), fields.pop("title", None) or ""
+        if not isinstance(text, str):
+            raise InputError(f'{where}: must have a string "text"')
+        id_ = next((fields.pop(name) for name in ("id", "_id") if fields.get(name) is not None), f"{file.name}#{number}")
+        metadata = fields.pop("metadata", None) or {}
+        metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
+        known = {name: value for name, value in (fields | metadata).items() if value is not None}
+        try:
+            json.dumps(known, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: metadata that JSON can't hold ({error})") from error
+        yield Document(f"{title}\n{text}" if title else text, known, str(id_))
+
+
+def _records(part: Slice, file: Path) -> Iterator[dict[str, Any]]:
+    if file.suffix == ".parquet":
+        taken = skipped = 0
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=min(part.rows, 10_000)):
+            inside = batch.slice(min(max(part.begin - skipped, 0), len(batch)), part.rows - taken)
+            skipped += len(batch)
+            taken += len(inside)
+            yield from inside.to_pylist()
+            if taken == part.rows:
+                return
+        return
+    with file.open("rb") as lines:
+        lines.seek(part.begin)
+        left = part.rows
+        for line in lines:
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{file}, row {part.first + part.rows - left}: not JSON ({error})") from error
+                left -= 1
+            if not left:
+                return

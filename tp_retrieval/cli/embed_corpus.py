@@ -1,0 +1,87 @@
+"""`tp-retrieval embed-corpus`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tp_retrieval.cli.embed import DtypeName
+from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.sources import find, read
+from tp_retrieval.errors import InputError, OptionalDependencyError
+
+_CHUNKS = "chunks.jsonl"
+
+
+def embed_corpus(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files .jsonl and .parquet with `text`, or folders of texts to chunk.")
+    ],
+    into: Annotated[Path, typer.Option(help="Folder of the shards; that of an interrupted job goes on.")],
+    model: Model = None,
+    recipe: RecipeOption = None,
+    dtype: Annotated[DtypeName, typer.Option(help="Type the model computes in.")] = DtypeName.auto,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that embed, each with the model loaded.")] = 2,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each process.")] = 0,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Documents of a shard.")] = 1000,
+    chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk of a folder's texts.")] = 256,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster's; by default one is started on this machine.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Embed a corpus with many workers into Parquet, for `tp-retrieval index --from-parquet` to load."""
+    try:
+        from tp_retrieval.integrations import ray
+    except ImportError as error:
+        raise OptionalDependencyError(error.name or "ray", "ray") from error
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    tables = [path for path in paths if path.is_file() and path.suffix in (".jsonl", ".parquet")]
+    texts = [path for path in paths if path not in tables]
+    if texts:
+        tables.append(_chunked(texts, into.absolute(), model, chunk_tokens))
+    with redirect_stdout(sys.stderr):  # Ray prints there what happens to its workers
+        done = ray.embed_corpus(
+            tables,
+            into,
+            model=model,
+            recipe=recipe,
+            dtype=dtype.value,
+            workers=workers,
+            gpus=gpus,
+            shard_rows=shard_rows,
+            address=address,
+            show_progress=sys.stderr.isatty(),
+        )
+    shown = {"into": str(into), **asdict(done), "seconds": round(done.seconds, 1)}
+    if as_json:
+        print_json(shown)
+    else:
+        print_fields(shown)
+
+
+def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int) -> Path:
+    """Write the chunks of folders and files beside the shards' folder, unless they are there; return the file."""
+    from tp_retrieval import Embedder
+    from tp_retrieval.cli.chunks import chunk
+
+    file = into.with_name(f"{into.name}.{_CHUNKS}")
+    embedder = Embedder.from_pretrained(model)
+    lines = [
+        json.dumps({"id": document.id, "text": document.text, "metadata": dict(document.metadata)})
+        for path in find(paths)
+        for document in chunk(read(path), chunk_tokens, embedder.count_tokens)
+    ]
+    text = "".join(f"{line}\n" for line in lines)
+    if not file.exists() or file.read_text(encoding="utf-8") != text:  # the same file keeps its time, by which it is known
+        beside = file.with_name(f"{file.name}.{os.getpid()}")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(file)
+    return file
