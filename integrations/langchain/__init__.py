@@ -7,6 +7,7 @@ try:
 except ImportError as error:
     raise OptionalDependencyError("langchain-core", "langchain") from error
 
+from tp_retrieval.integrations.langchain.copying import TPIndexEmbeddings, copy_index
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
 from tp_retrieval.integrations.langchain.record_manager import TPRecordManager
 from tp_retrieval.integrations.langchain.reranker import TPReranker
@@ -14,4 +15,13 @@ from tp_retrieval.integrations.langchain.retriever import TPRetriever
 from tp_retrieval.integrations.langchain.structured_query import TPTranslator
 from tp_retrieval.integrations.langchain.vector_store import TPVectorStore
 
-__all__ = ["TPEmbeddings", "TPRecordManager", "TPReranker", "TPRetriever", "TPTranslator", "TPVectorStore"]
+__all__ = [
+    "TPEmbeddings",
+    "TPIndexEmbeddings",
+    "TPRecordManager",
+    "TPReranker",
+    "TPRetriever",
+    "TPTranslator",
+    "TPVectorStore",
+    "copy_index",
+]

@@ -14,6 +14,7 @@ EXPECTED = {
     "llama_index_rag.py": ["  Whales are mammals", "from: Bread dough rises"],
     "migrate_from_langchain_faiss.py": ["kept: 2 documents", "of 16 numbers", "new: 2 documents", "-> id0: An octopus"],
     "sentence_transformers_similarity.py": ["found: Bread dough rises", "read again: 1.0000", "binary: 144 bytes"],
+    "pgvector_and_chroma.py": ["Chroma: Bread dough rises"],
     "quickstart.py": ["1. whales", "bread: Bread dough rises"],
 }
 

@@ -11,6 +11,7 @@ import typer
 from tp_retrieval.cli import (
     ablate,
     analyze,
+    copy,
     embed,
     embed_corpus,
     evaluate,
@@ -39,6 +40,7 @@ app.command("rerank")(rerank.rerank)
 app.command("embed")(embed.embed)
 app.command("serve")(serve.serve)
 app.command("embed-corpus")(embed_corpus.embed_corpus)
+app.command("copy")(copy.copy)
 app.command("info")(info.info)
 app.command("rebuild")(rebuild.rebuild)
 app.command("verify")(verify.verify)

@@ -280,6 +280,32 @@ class Index:
         with self._lock, self._store.snapshot():
             return iter(list(self._store.documents()))
 
+    def batches(self, size: int = 512, *, after: str | None = None) -> Iterator[tuple[list[Document], Float32Array]]:
+        """Yield all documents in the order they were added, or those after one, with the vectors they are compared by.
+
+        The vectors are mapped, weighted and of unit length, `(n, width) float32`.
+        """
+        with self._lock, self._store.snapshot():
+            seqs = self._store.seqs()
+            if after is not None:
+                found = self._store.select(None, [after])
+                seqs = seqs if found is None or not len(found) else seqs[seqs > found[0]]
+        for begin in range(0, len(seqs), size):
+            with self._lock, self._store.snapshot():
+                self._image.refresh()
+                by_seq = self._store.documents_by_seq(seqs[begin : begin + size].tolist())
+                there = sorted(by_seq)  # some may have been deleted meanwhile
+                vectors = self._image.mapped(self._store.vectors_of(np.array(there, dtype=np.int64))) if there else None
+            if vectors is not None:
+                yield [by_seq[seq] for seq in there], vectors
+
+    def map_vectors(self, raw: Float32Array) -> Float32Array:
+        """Return raw vectors `(n, dimension)` as the index compares them, `(n, width) float32` of unit length."""
+        checked = checked_vectors(raw, len(raw), self._dimension)
+        with self._lock, self._store.snapshot():
+            self._image.refresh()
+            return self._image.mapped(checked)
+
     def get(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> list[Document]:
         """Return documents in the order asked for, or without ids in the order of adding; `where` keeps those that fit.
 

@@ -1,0 +1,92 @@
+"""An index copied into any other LangChain vector store, with the vectors it has.
+
+embeddings = TPIndexEmbeddings(index)
+store = Chroma("faq", embedding_function=embeddings, collection_metadata={"hnsw:space": "cosine"})
+copy_index(index, store, embeddings)
+store.similarity_search("Why is my program slow?")      # embedded and mapped as the index does
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+
+from tp_retrieval import Index
+from tp_retrieval.types import Float32Array
+
+
+class TPIndexEmbeddings(Embeddings):
+    """Embed for another store as an index does: by its model, through the maps it has fitted. The index stays open."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._known: dict[str, list[float]] = {}
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one unit vector a document; those being copied are not computed again."""
+        unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
+        found = dict(self._known)
+        if unknown:
+            vectors = self._index.map_vectors(self._index.embedder.embed_documents(unknown))
+            found |= dict(zip(unknown, vectors.tolist(), strict=True))
+        return [found[text] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the unit vector of a query."""
+        vector: list[float] = self._index.map_vectors(self._index.embedder.embed_queries([text]))[0].tolist()
+        return vector
+
+    @contextmanager
+    def knowing(self, texts: Sequence[str], vectors: Float32Array) -> Iterator[None]:
+        """Give these vectors to these texts for a while."""
+        self._known = dict(zip(texts, vectors.tolist(), strict=True))
+        try:
+            yield
+        finally:
+            self._known = {}
+
+
+def copy_index(
+    index: Index,
+    store: VectorStore,
+    embeddings: TPIndexEmbeddings,
+    *,
+    batch: int = 256,
+    flat: bool = False,
+    progress: Path | None = None,
+    told: Callable[[int], object] | None = None,
+) -> int:
+    """Add an index's documents to a store that embeds with `embeddings`, and return how many were added now.
+
+    Ids are kept, so a document that is there already is replaced. `flat` writes nested metadata as JSON strings, for
+    stores that hold plain values alone. `progress` is a file by which an interrupted copy goes on; it is removed at the
+    end. `told` gets the number of documents of each batch.
+    """
+    after = progress.read_text(encoding="utf-8") if progress is not None and progress.exists() else None
+    if after is not None and not index.get([after]):
+        after = None  # it was deleted meanwhile: from the beginning
+    copied = 0
+    for documents, vectors in index.batches(batch, after=after):
+        texts = [document.text for document in documents]
+        metadata = [_flat(document.metadata) if flat else dict(document.metadata) for document in documents]
+        with embeddings.knowing(texts, vectors):
+            store.add_texts(texts, metadata, ids=[str(document.id) for document in documents])
+        copied += len(documents)
+        if progress is not None:
+            progress.write_text(str(documents[-1].id), encoding="utf-8")
+        if told is not None:
+            told(len(documents))
+    if progress is not None:
+        progress.unlink(missing_ok=True)
+    return copied
+
+
+def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    plain = (str, int, float, bool)
+    return {name: value if isinstance(value, plain) else json.dumps(value) for name, value in metadata.items()}

@@ -1,0 +1,86 @@
+"""`tp-retrieval copy`."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from tqdm.auto import tqdm
+
+from tp_retrieval.cli.output import Json, print_fields, print_json
+from tp_retrieval.errors import InputError, OptionalDependencyError
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.vectorstores import VectorStore
+
+_EMBEDDINGS = ("embedding", "embeddings", "embedding_function", "embedding_service")
+
+
+def copy(
+    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    to: Annotated[str, typer.Option(help="Class of a LangChain vector store, such as langchain_chroma.Chroma.")],
+    options: Annotated[str, typer.Option(help="Its other arguments, as a JSON object.")] = "{}",
+    batch: Annotated[int, typer.Option(min=1, help="Documents added together.")] = 256,
+    flat: Annotated[bool, typer.Option(help="Write nested metadata as JSON strings, for stores of plain values.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Copy an index's documents and vectors into another vector store; run it again after an interrupt."""
+    try:
+        from tp_retrieval.integrations.langchain import TPIndexEmbeddings, copy_index
+    except ImportError as error:
+        raise OptionalDependencyError(error.name or "langchain-core", "langchain") from error
+    from tp_retrieval import Index
+
+    made = _class(to)
+    given = _object(options)
+    mark = hashlib.sha256(f"{to} {json.dumps(given, sort_keys=True)}".encode()).hexdigest()[:8]
+    progress = index.absolute().with_name(f"{index.name}.copy-{mark}")
+    with Index.open(index) as opened:
+        embeddings = TPIndexEmbeddings(opened)
+        store = _store(made, to, given, embeddings)
+        with tqdm(total=len(opened), unit="document", disable=not sys.stderr.isatty()) as bar:
+            copied = copy_index(opened, store, embeddings, batch=batch, flat=flat, progress=progress, told=bar.update)
+        done = {"index": str(index), "to": to, "copied": copied, "documents": len(opened)}
+    if as_json:
+        print_json(done)
+    else:
+        print_fields(done)
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--to: there is no class {path!r} here ({error})") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--options: no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"--options: expected a JSON object, got {text[:50]}")
+    return value
+
+
+def _store(made: Any, path: str, options: dict[str, Any], embeddings: Embeddings) -> VectorStore:
+    """Make a store; whatever the class calls its embeddings, it gets ours."""
+    try:
+        name = next((name for name in inspect.signature(made).parameters if name in _EMBEDDINGS), None)
+        if name is None:
+            raise InputError(f"--to: {path} takes none of {', '.join(_EMBEDDINGS)}; it is no vector store")
+        store: VectorStore = made(**{name: embeddings}, **options)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--to: {path} does not take these options ({error})") from error
+    return store
