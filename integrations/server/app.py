@@ -29,7 +29,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from tp_retrieval import Embedder, Hit, InputError, TPRetrievalError
-from tp_retrieval.integrations.server.batcher import ClosedError, OverloadedError
+from tp_retrieval.integrations.server.batcher import ClosedError, GoneError, OverloadedError
 from tp_retrieval.integrations.server.guard import Guard, error_body, error_headers
 from tp_retrieval.integrations.server.limits import RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
@@ -46,7 +46,7 @@ _SAFE = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-_STATUS = ((OverloadedError, 429), (ClosedError, 503), (InputError, 400), (TPRetrievalError, 503))
+_STATUS = ((OverloadedError, 429), (GoneError, 499), (ClosedError, 503), (InputError, 400), (TPRetrievalError, 503))
 
 
 def create_app(

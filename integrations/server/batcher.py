@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Condition, Event, Thread
 from typing import Any
@@ -32,6 +33,14 @@ class ClosedError(TPRetrievalError, RuntimeError):
     """The server is going down."""
 
 
+class GoneError(TPRetrievalError, ConnectionError):
+    """Whoever asked is not there any more."""
+
+
+CALLER: ContextVar[Event | None] = ContextVar("CALLER", default=None)
+"""Set once the caller of the current thread has gone; what it waits for is then left undone."""
+
+
 @dataclass(eq=False)
 class _Job:
     """One caller's items and what has become of them."""
@@ -42,6 +51,7 @@ class _Job:
     results: list[Any] = field(default_factory=list)
     taken: int = 0
     error: BaseException | None = None
+    caller: Event | None = field(default_factory=CALLER.get)
     done: Event = field(default_factory=Event)
 
     @property
@@ -122,6 +132,9 @@ class Batcher:
                     return
                 if self._together:
                     self._gather(*before)
+                self._forget_gone()
+                if not self._jobs:
+                    continue
                 taken = self._take()
             begin = time.perf_counter()
             self._step(taken)
@@ -134,6 +147,13 @@ class Batcher:
                         job.done.set()
                     else:
                         self._jobs.append(job)  # behind those who came meanwhile
+
+    def _forget_gone(self) -> None:
+        for job in [job for job in self._jobs if job.caller is not None and job.caller.is_set()]:
+            self._jobs.remove(job)
+            self._waiting -= sum(job.costs[job.taken :])
+            job.error = GoneError("the client closed its connection")
+            job.done.set()
 
     def _gather(self, callers: int, seconds: float) -> None:
         """Wait a moment for as many callers as the last step had: those just answered are about to ask again."""

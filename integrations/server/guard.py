@@ -11,6 +11,7 @@ from threading import Event
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tp_retrieval.integrations.server.batcher import CALLER
 from tp_retrieval.integrations.server.limits import Limits, RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
 
@@ -67,16 +68,19 @@ class Guard:
             return
         except _GoneError:
             return
-        given = False
+        parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        gone = Event()
+        watch = asyncio.create_task(_until_gone(receive, gone))
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return parts.pop() if parts else await watch
 
-        await self._app(scope, replay, send)
+        token = CALLER.set(gone)
+        try:
+            await self._app(scope, replay, send)
+        finally:
+            CALLER.reset(token)
+            watch.cancel()
 
     def _check_key(self, scope: Scope) -> None:
         if not self._keys:
@@ -105,6 +109,15 @@ class Guard:
         if size > limit:
             raise RequestError(413, f"the body has {'over ' if more else ''}{size} bytes; it may have {limit}")
         return b"".join(parts)
+
+
+async def _until_gone(receive: Receive, gone: Event) -> Message:
+    """Wait until the client closes its connection, and note it for the threads that work for it."""
+    message = await receive()
+    while message["type"] != "http.disconnect":
+        message = await receive()
+    gone.set()
+    return message
 
 
 class _GoneError(Exception):

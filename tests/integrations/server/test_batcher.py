@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tp_retrieval.integrations.server.batcher import Batcher, ClosedError, OverloadedError
+from tp_retrieval.integrations.server.batcher import CALLER, Batcher, ClosedError, GoneError, OverloadedError
 
 
 class Slow:
@@ -115,3 +115,26 @@ def test_what_was_accepted_is_done_before_the_end(held, slow):
     assert [one.result(5) for one in found] == [[2 * i] for i in range(5)]
     with pytest.raises(ClosedError):
         batcher.run("double", [1], [1])
+
+
+def test_what_nobody_waits_for_any_more_is_not_done(slow):
+    batcher, gone = Batcher({"double": slow}), threading.Event()
+
+    def ask(items):
+        CALLER.set(gone if items == [7, 8] else None)
+        return batcher.run("double", items, [1] * len(items))
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(ask, [1])
+        assert slow.began.wait(10)
+        left, stays = pool.submit(ask, [7, 8]), pool.submit(ask, [3])
+        while len(batcher._jobs) < 2:
+            time.sleep(0.001)
+        gone.set()
+        slow.go.set()
+        assert (first.result(), stays.result()) == ([2], [6])
+        with pytest.raises(GoneError):
+            left.result()
+    assert slow.steps == [[1], [3]]
+    assert batcher.waiting == 0
+    batcher.close()

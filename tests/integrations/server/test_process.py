@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.integrations.server.conftest import TEXTS
+from tp_retrieval.integrations.server.batcher import CALLER
 from tp_retrieval.integrations.server.guard import Guard
 from tp_retrieval.integrations.server.limits import Limits
 from tp_retrieval.integrations.server.metrics import Metrics
@@ -148,3 +149,28 @@ def test_a_body_in_pieces_too_slow_is_refused_and_one_in_time_is_whole():
     status, body = asyncio.run(run([b"a", b"b", b"c"], 0.15))
     assert status == 408
     assert "within 0.2 seconds; 1 bytes are" in json.loads(body)["error"]["message"]
+
+
+def test_a_client_that_goes_away_is_noted_for_the_threads_that_work_for_it():
+    found = []
+
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "http.request"
+        caller = CALLER.get()
+        found.append(caller.is_set())
+        assert (await receive())["type"] == "http.disconnect"
+        found.append(caller.is_set())
+
+    async def run():
+        messages = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+
+        async def receive():
+            await asyncio.sleep(0.01)
+            return messages.pop(0)
+
+        guard = Guard(app, Limits(), [], Metrics(), threading.Event())
+        await guard({"type": "http", "path": "/v1/search", "headers": []}, receive, None)
+        return CALLER.get()
+
+    assert asyncio.run(run()) is None
+    assert found == [False, True]
