@@ -80,7 +80,8 @@ def create_app(
     app.state.draining = Event()
     app.add_middleware(Guard, limits=limits, keys=api_keys, metrics=metrics, draining=app.state.draining)
     _add_errors(app)
-    _add_model_routes(app, service)
+    _add_embeddings(app, service)
+    _add_rerank(app, service)
     _add_search_routes(app, service)
 
     @app.get("/health")
@@ -158,7 +159,7 @@ def _unix_socket(file: Path) -> socket.socket:
     return opened
 
 
-def _add_model_routes(app: FastAPI, service: Service) -> None:
+def _add_embeddings(app: FastAPI, service: Service) -> None:
     limits = service.settings.limits
 
     @app.get("/v1/models")
@@ -191,6 +192,10 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens, "cut_tokens": cut}
         return _json({"object": "list", "data": data, "model": service.model, "usage": usage})
+
+
+def _add_rerank(app: FastAPI, service: Service) -> None:
+    limits = service.settings.limits
 
     @app.post("/v2/rerank", include_in_schema=False)
     @app.post("/v1/rerank")

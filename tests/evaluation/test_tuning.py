@@ -15,7 +15,8 @@ from tp_retrieval.evaluation.ablate import ablate
 from tp_retrieval.evaluation.arms import Arm, prompts, rewirings
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
-from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective, joint
+from tp_retrieval.evaluation.joint import joint
+from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective
 from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tune import Tuner
 from tp_retrieval.evaluation.views import ViewSearch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from tp_retrieval.cli.output import Json, print_fields, print_json
+from tp_retrieval.cli.output import Json, parsed_object, print_fields, print_json
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def copy(
     from tp_retrieval import Index
 
     made = _class(to)
-    given = _object(options)
+    given = parsed_object(options, "--options")
     mark = hashlib.sha256(f"{to} {json.dumps(given, sort_keys=True)}".encode()).hexdigest()[:8]
     progress = index.absolute().with_name(f"{index.name}.copy-{mark}")
     with Index.open(index) as opened:
@@ -60,16 +60,6 @@ def _class(path: str) -> Any:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"--to: there is no class {path!r} here ({error})") from error
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--options: no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise InputError(f"--options: expected a JSON object, got {text[:50]}")
-    return value
 
 
 def _store(made: Any, path: str, options: dict[str, Any], embeddings: Embeddings) -> VectorStore:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tp_retrieval.errors import InputError
+
 _EXCERPT = 500  # characters of a text that are shown
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -25,6 +27,17 @@ DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def parsed_object(text: str, option: str) -> dict[str, Any]:
+    """Return the JSON object that an option holds; raise `InputError` naming the option for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{option}: no JSON ({error}); write it like '{{\"year\": 2020}}'") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{option}: expected a JSON object, got {text[:50]}")
+    return value
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

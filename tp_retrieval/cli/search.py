@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from tp_retrieval.cli.output import Json, excerpt, print_json, shortened
+from tp_retrieval.cli.output import Json, excerpt, parsed_object, print_json, shortened
 from tp_retrieval.cli.rerank import MethodName
 from tp_retrieval.errors import InputError
 
@@ -46,7 +45,7 @@ def search(
     """Find the documents that answer a query, best first."""
     from tp_retrieval import Index
 
-    condition = None if where is None else _parsed(where)
+    condition = None if where is None else parsed_object(where, "--where")
     with Index.open(index) as opened:
         reranker = None if rerank is None else _reranker(opened, rerank.value)
         hits = opened.search(query, k, where=condition, mode=mode.value, mmr=mmr, min_score=min_score, rerank=reranker)
@@ -57,16 +56,6 @@ def search(
     console.print(Text(query, style="bold") + Text("" if hits else "  no hits", style="dim"))
     for hit in hits:
         _show(console, hit)
-
-
-def _parsed(where: str) -> dict[str, Any]:
-    try:
-        condition = json.loads(where)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--where: no JSON ({error}); write it like '{{\"year\": 2020}}'") from error
-    if not isinstance(condition, dict):
-        raise InputError(f"--where: expected a JSON object, got {where[:50]}")
-    return condition
 
 
 def _reranker(opened: Index, method: str) -> Reranker:

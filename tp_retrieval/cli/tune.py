@@ -39,7 +39,8 @@ def sts(
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
-    from tp_retrieval.evaluation.objectives import StsObjective, joint
+    from tp_retrieval.evaluation.joint import joint
+    from tp_retrieval.evaluation.objectives import StsObjective
 
     objective = joint([StsObjective(read_sts(file)) for file in files])
     embedder = Embedder.from_pretrained(model, recipe=recipe or "sts")
@@ -65,7 +66,8 @@ def retrieval(
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.evaluate import cut
-    from tp_retrieval.evaluation.objectives import RetrievalObjective, joint
+    from tp_retrieval.evaluation.joint import joint
+    from tp_retrieval.evaluation.objectives import RetrievalObjective
 
     embedder = Embedder.from_pretrained(model, recipe=recipe or "retrieval")
     datasets = [dataset_of(folder, document_tokens, embedder) for folder in folders]
