@@ -26,6 +26,7 @@ def test_two_processes_give_what_one_gives_in_order(embedder, role):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_mapped_and_unit_vectors(embedder):
     fitted, unit = embedder.fit(TEXTS), UnitEmbedder.of(embedder)
     for one in (fitted, unit):
@@ -89,6 +90,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_end_when_the_one_that_started_them_is_killed(tiny_folder, tmp_path):
     script = tmp_path / "endless.py"
     script.write_text(_ENDLESS)

