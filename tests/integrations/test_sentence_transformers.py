@@ -119,7 +119,7 @@ def test_mteb_runs_it(model, embedder, monkeypatch):
     monkeypatch.setattr(
         type(embedder),
         "_embed",
-        lambda self, texts, role, bar: (asked[role].update(texts), original(self, texts, role, bar))[1],
+        lambda self, texts, role, *rest: (asked[role].update(texts), original(self, texts, role, *rest))[1],
     )
     tasks = [MockSTSTask(), MockRetrievalTask(), MockRerankingTask()]
     results = {result.task_name: result for result in mteb.evaluate(model, tasks, cache=None).task_results}
