@@ -1,27 +1,21 @@
 """The HTTP server: OpenAI's embeddings, Cohere's reranking, search over indexes, and a page to search with.
 
 app = create_app(Embedder.from_pretrained(), {"faq": Path("faq-index")})
-listen(app, "127.0.0.1", 8000)
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import anyio.to_thread
 import numpy as np
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
@@ -36,8 +30,6 @@ from tp_retrieval.integrations.server.metrics import Metrics
 from tp_retrieval.integrations.server.schemas import EmbeddingsRequest, RerankRequest, SearchRequest
 from tp_retrieval.integrations.server.service import Service, Settings
 
-_BACKLOG = 2048  # connections that wait to be accepted
-_GRACE = 0.5  # seconds
 _PAGE = Path(__file__).parent / "page"
 _FILES = {"/": "search.html", "/search.js": "search.js", "/search.css": "search.css"}
 _SAFE = {
@@ -58,7 +50,8 @@ def create_app(
 ) -> FastAPI:
     """Return an app that serves an embedder's model, and indexes by name.
 
-    Everything under `/v1/` needs one of `api_keys`, if there are any. Raises what `Index.open` raises.
+    Everything but the page, its documentation, health and metrics needs one of `api_keys`, if there are any. Raises what
+    `Index.open` raises.
     """
     metrics = Metrics()
     service = Service(embedder, indexes or {}, settings or Settings(), metrics)
@@ -97,68 +90,6 @@ def create_app(
     return app
 
 
-def listen(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, started: Callable[[str], object] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; requests that were accepted by then are answered.
-
-    `started` is told the address once it is open; port 0 is one that is free, and a host that begins with "unix:" names
-    a socket in the file system. Raises `InputError` if the address can't be opened.
-    """
-    file = Path(host.removeprefix("unix:")) if host.startswith("unix:") else None
-    try:
-        opened = _unix_socket(file) if file is not None else _tcp_socket(host, port)
-    except OSError as error:
-        raise InputError(f"{host}: can't listen there, port {port} ({error.strerror or error})") from error
-    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again at its end, which would kill us
-    try:
-        with opened:
-            if started is not None:
-                name = f"[{host}]" if ":" in host else host
-                started(host if file is not None else f"http://{name}:{opened.getsockname()[1]}")
-            _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[opened])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if file is not None:
-            file.unlink(missing_ok=True)
-
-
-class _Server(uvicorn.Server):
-    """A server that also answers those who had connected, but not yet asked, when it was told to end."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, leave those that are open time to ask, and end when all are answered."""
-        self.config.app.state.draining.set()
-        connected = []
-        for opened in sockets or ():
-            if opened.family == socket.AF_UNIX:
-                Path(opened.getsockname()).unlink(missing_ok=True)  # from now on nobody can connect
-            with suppress(BlockingIOError):
-                while True:  # closing would reset who is in the backlog
-                    connected.append(opened.accept()[0])
-        for server in self.servers:
-            server.close()
-        loop = asyncio.get_running_loop()
-        for connection in connected:
-            await loop.connect_accepted_socket(self._protocol, connection)
-        await asyncio.sleep(_GRACE)
-        await super().shutdown(sockets)
-
-    def _protocol(self) -> asyncio.Protocol:
-        protocol: Any = self.config.http_protocol_class
-        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[no-any-return]
-
-
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-
-
-def _unix_socket(file: Path) -> socket.socket:
-    opened = socket.socket(socket.AF_UNIX)
-    opened.bind(str(file))
-    opened.listen(_BACKLOG)
-    return opened
-
-
 def _add_embeddings(app: FastAPI, service: Service) -> None:
     limits = service.settings.limits
 
@@ -176,8 +107,7 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
         than the recipe's `max_tokens` are cut; `usage.cut_tokens` says by how many tokens in all.
         """
         service.check_model(asked.model)
-        texts = _texts(asked.input)
-        limits.check(texts, "input")
+        texts = limits.texts_of(_listed(asked.input), "input")
         own = service.embedder.dimension
         if asked.dimensions is not None and asked.dimensions > own:
             raise RequestError(400, f"dimensions: {asked.dimensions} are more than the vectors' {own}", "dimensions")
@@ -202,9 +132,8 @@ def _add_rerank(app: FastAPI, service: Service) -> None:
     def rerank(asked: RerankRequest) -> Response:
         """Score documents by how well they answer a query; best first, in the method's own unit."""
         service.check_model(asked.model)
-        texts = [one if isinstance(one, str) else one.text for one in asked.documents]
-        limits.check([asked.query], "query")
-        limits.check(texts, "documents")
+        limits.checked(asked.query, "query")
+        texts = limits.texts_of(asked.documents, "documents")
         scores, tokens = service.rerank(asked.query, texts)
         order = np.argsort(-scores, kind="stable")[: asked.top_n]
         results: list[dict[str, object]] = [{"index": int(i), "relevance_score": float(scores[i])} for i in order]
@@ -225,7 +154,8 @@ def _add_search_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/search")
     def search(asked: SearchRequest) -> Response:
         """Find the documents of an index that answer a query, best first, with the parts of each score."""
-        limits.check([asked.query], "query")
+        limits.checked(asked.query, "query")
+        limits.check_where(asked.where)
         if asked.k > limits.hits:
             raise RequestError(413, f"k: {asked.k} hits; a search may have {limits.hits}", "k")
         begin = time.perf_counter()
@@ -245,17 +175,17 @@ def _sender(file: Path) -> Callable[[], Awaitable[FileResponse]]:
     return send
 
 
-def _texts(given: str | Sequence[Any]) -> list[str]:
+def _listed(given: object) -> object:
     if isinstance(given, str):
         return [given]
-    if given and not isinstance(given[0], str):
+    if isinstance(given, list) and given and isinstance(given[0], (int, list)):
         raise RequestError(
             400,
             "input: token ids are of another model's tokenizer; send texts. LangChain's OpenAIEmbeddings does with "
             "check_embedding_ctx_length=False",
             "input",
         )
-    return list(given)
+    return given
 
 
 def _record(hit: Hit) -> dict[str, object]:

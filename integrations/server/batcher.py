@@ -21,6 +21,7 @@ Work = Callable[[list[Any]], Sequence[Any]]
 
 _STEP_SECONDS = 0.5  # how long a step should last: long enough to fill the processor, short enough to wait for
 _FEWEST = 512  # tokens of a step, at least
+_FIRST_RATE = 2 * _FEWEST / _STEP_SECONDS  # tokens a second, until the first step is measured
 _PATIENCE = 0.1  # share of a step's time for which the next one waits for as many callers
 _SMOOTHING = 0.3  # share of the newest step in the measured speed
 
@@ -80,7 +81,7 @@ class Batcher:
         self._observe = observe
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
-        self._rate = 2 * _FEWEST / _STEP_SECONDS
+        self._rates: dict[str, float] = {}  # tokens a second, by kind
         self._closed = False
         self._changed = Condition()
         self._thread = Thread(target=self._loop, name="tp-retrieval-batcher", daemon=True)
@@ -96,7 +97,7 @@ class Batcher:
         self._work[kind] = work
 
     def run(self, kind: str, items: Sequence[Any], costs: Sequence[int]) -> list[Any]:
-        """Return one result an item, in order; `costs` are their tokens.
+        """Return one result an item, in order; items can be hashed, and `costs` are their tokens.
 
         Raises `OverloadedError` if too much is waiting, and what the work raised.
         """
@@ -163,7 +164,7 @@ class Batcher:
         """Take jobs of the first one's kind out of the queue; return them and how many items of each are this step's."""
         kind = self._jobs[0].kind
         jobs = [job for job in self._jobs if job.kind == kind] if self._together else [self._jobs[0]]
-        budget = max(_FEWEST, self._rate * _STEP_SECONDS)
+        budget = max(_FEWEST, self._rates.get(kind, _FIRST_RATE) * _STEP_SECONDS)
         counts = dict.fromkeys(range(len(jobs)), 0)
         spent, open_ = 0, list(counts)
         while open_ and spent < budget:
@@ -185,7 +186,8 @@ class Batcher:
 
     def _step(self, taken: Sequence[tuple[_Job, int]]) -> None:
         begin = time.perf_counter()
-        work = self._work[taken[0][0].kind]
+        kind = taken[0][0].kind
+        work = self._work[kind]
         items = [item for job, count in taken for item in job.items[job.taken - count : job.taken]]
         try:
             results = work(items)
@@ -201,7 +203,9 @@ class Batcher:
             job.results.extend(results[place : place + count])
             place += count
         seconds = time.perf_counter() - begin
-        tokens = sum(sum(job.costs[job.taken - count : job.taken]) for job, count in taken)
-        self._rate += _SMOOTHING * (tokens / max(seconds, 1e-6) - self._rate)
+        costs = [cost for job, count in taken for cost in job.costs[job.taken - count : job.taken]]
+        tokens = sum(dict(zip(items, costs, strict=True)).values())  # what several callers asked for was read once
+        rate = self._rates.get(kind, _FIRST_RATE)
+        self._rates[kind] = rate + _SMOOTHING * (tokens / max(seconds, 1e-6) - rate)
         if self._observe is not None:
             self._observe(len(items), seconds)

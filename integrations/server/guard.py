@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: API keys, a bound on requests at once, a whole body in time."""
+"""What a request passes before its route sees it: API keys, a bound on requests at once, a whole body in time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import time
 from collections.abc import Sequence
 from threading import Event
 
+from starlette._utils import get_route_path  # the path the router reads, whatever the app is mounted under
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tp_retrieval.integrations.server.batcher import CALLER
 from tp_retrieval.integrations.server.limits import Limits, RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
 
+_OPEN = frozenset({"/", "/search.css", "/search.js", "/docs", "/openapi.json", "/health", "/metrics"})
+_OPEN_FILES = "/static-offline-docs/"
 _DRAINED = 64 * 2**20  # bytes of a body too large that are read and forgotten, so that its sender reads the answer
 
 
 class Guard:
     """Refuse requests that pass the limits or lack a key, before anything is done for them.
 
-    While the server is `draining`, every answer is the last on its connection.
-
-    Paths under `/v1/` and `/v2/` need a key, as `Authorization: Bearer KEY`, if there are any.
+    The page, its documentation, health and metrics are open to all; any other path needs a key, as
+    `Authorization: Bearer KEY`, if there are any. While the server is `draining`, every answer is its connection's last.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, keys: Sequence[str], metrics: Metrics, draining: Event) -> None:
@@ -39,6 +41,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = get_route_path(scope)
         begin, status = time.perf_counter(), 499  # what is noted if the client went away
 
         async def noting(message: Message) -> None:
@@ -49,25 +52,35 @@ class Guard:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
-        self._running += 1
         try:
-            await self._answer(scope, receive, noting)
+            if path in _OPEN or path.startswith(_OPEN_FILES):
+                await self._app(scope, receive, noting)  # none of these reads a body
+            else:
+                await self._answer(scope, receive, noting)
         finally:
-            self._running -= 1
-            self._metrics.request(scope["path"], status, time.perf_counter() - begin)
+            self._metrics.request(path, status, time.perf_counter() - begin)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if scope["path"].startswith(("/v1/", "/v2/")):
-                self._check_key(scope)
-                if self._running > self._limits.requests:
-                    raise RequestError(429, f"{self._limits.requests} requests are running, no more may; try later")
-            body = await self._body(scope, receive)
+            self._check_key(scope)
+            if self._running == self._limits.requests:
+                raise RequestError(429, f"{self._running} requests are running, no more may; try later")
         except RequestError as error:
             await refuse(error, send)
             return
+        self._running += 1
+        try:
+            await self._app_with_body(scope, receive, send)
+        except RequestError as error:
+            await refuse(error, send)
         except _GoneError:
-            return
+            pass
+        finally:
+            self._running -= 1
+
+    async def _app_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer once the whole body is here, and note when the client goes away."""
+        body = await self._body(receive)
         parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         gone = Event()
         watch = asyncio.create_task(_until_gone(receive, gone))
@@ -81,6 +94,7 @@ class Guard:
         finally:
             CALLER.reset(token)
             watch.cancel()
+            gone.set()  # also where the server gave the request up at its end
 
     def _check_key(self, scope: Scope) -> None:
         if not self._keys:
@@ -90,7 +104,7 @@ class Guard:
         if not any([hmac.compare_digest(sent, key) for key in self._keys]):
             raise RequestError(401, "the header `Authorization: Bearer KEY` must hold one of the server's keys")
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, receive: Receive) -> bytes:
         limit = self._limits.body_bytes
         parts, size, more = [], 0, True
         try:

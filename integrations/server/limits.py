@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -14,22 +13,46 @@ class Limits:
     texts: int = 2048
     characters: int = 200_000
     """Of one text."""
+    conditions: int = 1000
+    """Values, lists and objects in a search's `where`."""
     hits: int = 1000
     requests: int = 256
     """At once."""
     waiting_tokens: int = 1_000_000
     """Of all texts that wait to be computed."""
     body_seconds: float = 30.0
-    """From a request's first byte to its last."""
+    """From when a request may run until its body is whole."""
 
-    def check(self, texts: Sequence[str], name: str) -> None:
-        """Raise `RequestError` 413 if there are too many texts, or one is too long."""
-        if len(texts) > self.texts:
-            raise RequestError(413, f"{name}: {len(texts)} texts; one request may have {self.texts}", name)
-        for i, text in enumerate(texts):
-            if len(text) > self.characters:
-                place = name if len(texts) == 1 else f"{name}[{i}]"
-                raise RequestError(413, f"{place}: {len(text)} characters; a text may have {self.characters}", name)
+    def texts_of(self, given: object, name: str) -> list[str]:
+        """Return a list of texts, or of objects with `text`, as strings.
+
+        Raises `RequestError` 413 if there are too many, or one is too long, and 400 if it is something else.
+        """
+        if not isinstance(given, list):
+            raise RequestError(400, f"{name}: must be a list of texts", name)
+        if len(given) > self.texts:
+            raise RequestError(413, f"{name}: {len(given)} texts; one request may have {self.texts}", name)
+        texts = [one.get("text") if isinstance(one, dict) else one for one in given]
+        return [self.checked(text, name if len(texts) == 1 else f"{name}[{i}]") for i, text in enumerate(texts)]
+
+    def checked(self, text: object, place: str) -> str:
+        """Return a text; raise `RequestError` 413 if it is too long, and 400 if it is none."""
+        field = place.partition("[")[0]
+        if not isinstance(text, str):
+            raise RequestError(400, f"{place}: must be a text", field)
+        if len(text) > self.characters:
+            raise RequestError(413, f"{place}: {len(text)} characters; a text may have {self.characters}", field)
+        return text
+
+    def check_where(self, where: object) -> None:
+        """Raise `RequestError` 413 if a `where` has too many parts."""
+        parts, left = 0, [where]
+        while left:
+            one = left.pop()
+            parts += 1
+            left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+            if parts > self.conditions:
+                raise RequestError(413, f"where: over {self.conditions} values, lists and objects; no more may be", "where")
 
 
 class RequestError(Exception):

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Request(BaseModel):
-    """Fields a server does not know are passed over: clients of several services send them."""
+    """Fields a server does not know are passed over: clients of several services send them.
+
+    Long lists are not validated here, on the thread that serves all; `Limits.texts_of` looks at them in the request's own.
+    """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class TextObject(Request):
+    """A text as an object, as Cohere and Jina have it."""
+
+    text: str
 
 
 class EmbeddingsRequest(Request):
     """OpenAI's shape, with `input_type` for the recipe's template."""
 
-    input: str | list[str] | list[int] | list[list[int]]
+    input: SkipValidation[str | list[str | TextObject] | list[int] | list[list[int]]]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     input_type: Literal["query", "document", "search_query", "search_document"] = "document"
 
 
-class RerankDocument(Request):
-    """A document as an object."""
-
-    text: str
-
-
 class RerankRequest(Request):
     """Cohere's and Jina's shape."""
 
     query: str
-    documents: list[str | RerankDocument]
+    documents: SkipValidation[list[str | TextObject]]
     model: str | None = None
     top_n: Annotated[int, Field(ge=0)] | None = None
     return_documents: bool = False

@@ -7,14 +7,26 @@ hits = service.search("faq", "a question", 10)
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tp_retrieval import Embedder, Hit, IncompatibleIndexError, Index, Recipe, Reranker
+from tp_retrieval import (
+    Embedder,
+    Hit,
+    IncompatibleIndexError,
+    Index,
+    Recipe,
+    RecipeError,
+    Reranker,
+    UnsupportedModelError,
+)
 from tp_retrieval.embedding.embedder import Role
 from tp_retrieval.embedding.unit import UnitEmbedder
 from tp_retrieval.integrations.server.batcher import Batcher
@@ -23,6 +35,7 @@ from tp_retrieval.integrations.server.metrics import Metrics
 from tp_retrieval.types import Float32Array, HasProvenance, Provenance, TextEmbedder
 
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
+_PAIR = 1024  # tokens of query and document that a reranker reads, at most
 
 
 @dataclass(frozen=True)
@@ -93,9 +106,10 @@ class Service:
         """Return the method's score of each text, `(n,) float32`, and how many tokens were read."""
         if self._reranker is None:
             raise RequestError(404, "this server was started without a reranker")
+        scores = self._reranker.score(query, texts)
         tokens = len(texts) * self.embedder.count_tokens(query) + sum(map(self.embedder.count_tokens, texts))
         self._metrics.tokens("/v1/rerank", tokens)
-        return self._reranker.score(query, texts), tokens
+        return scores, tokens
 
     def search(self, name: str | None, query: str, k: int, *, rerank: bool = False, **options: Any) -> list[Hit]:
         """Return an index's k best hits; `options` are those of `Index.search`."""
@@ -117,8 +131,9 @@ class Service:
             recipe = index.info().recipe
             candidates: list[TextEmbedder] = [self.embedder]
             if recipe is not None and not self.embedder.fitted:
-                same = self.embedder.with_recipe(Recipe.from_dict(recipe))
-                candidates += [same, UnitEmbedder.of(same)]
+                with suppress(RecipeError, UnsupportedModelError):  # it may be of a model with more blocks
+                    same = self.embedder.with_recipe(Recipe.from_dict(recipe))
+                    candidates += [same, UnitEmbedder.of(same)]
             for candidate in candidates:
                 try:
                     return Index.open(folder, _Served(candidate, self.embedder.count_tokens, self._batcher))
@@ -138,17 +153,19 @@ class _Served:
         self.fingerprint = embedder.fingerprint
         if isinstance(embedder, HasProvenance):
             self.provenance = embedder.provenance
+        self._longest = embedder.recipe.max_tokens if isinstance(embedder, Embedder) else sys.maxsize
         self._count_tokens = count_tokens
         self._batcher = batcher
         batcher.add(f"query {self.fingerprint}", embedder.embed_queries)
         batcher.add(f"document {self.fingerprint}", embedder.embed_documents)
 
     def embed(self, texts: Sequence[str], role: str) -> tuple[Float32Array, int]:
-        """Return one vector a text and how many tokens the texts have."""
-        counts = [self._count_tokens(text) for text in texts]
-        rows = self._batcher.run(f"{role} {self.fingerprint}", list(texts), [count + _TEMPLATE for count in counts])
-        vectors = np.stack(rows) if rows else np.zeros((0, self.dimension), dtype=np.float32)
-        return vectors, sum(counts)
+        """Return one vector a text and how many tokens the texts have; equal texts are read once."""
+        counts = {text: self._count_tokens(text) for text in texts}
+        costs = [min(count, self._longest) + _TEMPLATE for count in counts.values()]
+        rows = dict(zip(counts, self._batcher.run(f"{role} {self.fingerprint}", list(counts), costs), strict=True))
+        vectors = np.stack([rows[text] for text in texts]) if rows else np.zeros((0, self.dimension), dtype=np.float32)
+        return vectors, sum(counts[text] for text in texts)
 
     def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
         """Return one vector a query."""
@@ -168,5 +185,6 @@ class _Scorer:
 
     def score_pairs(self, pairs: Sequence[tuple[str, str]], *, show_progress: bool = False) -> Float32Array:
         """Return one score a pair, `(n,) float32`."""
-        costs = [sum(map(self._embedder.count_tokens, pair)) + _TEMPLATE for pair in pairs]
+        counts = {text: self._embedder.count_tokens(text) for text in dict.fromkeys(chain.from_iterable(pairs))}
+        costs = [min(counts[query] + counts[document], _PAIR) + _TEMPLATE for query, document in pairs]
         return np.array(self._batcher.run("rerank", list(pairs), costs), dtype=np.float32)

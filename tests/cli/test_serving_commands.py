@@ -23,20 +23,33 @@ def test_indexes_are_served_under_their_folders_names_or_given_ones(tmp_path):
 def test_serve_gives_the_server_what_was_asked_for(run, recipe, tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(server, "create_app", lambda *a, **k: given.update(k, folders=a[1]) or "app")
-    monkeypatch.setattr(server, "listen", lambda app, host, port, started: given.update(host=host, port=port))
+    monkeypatch.setattr(server, "listen", lambda app, host, port, started, **k: given.update(k, host=host, port=port))
     monkeypatch.setenv("TP_RETRIEVAL_API_KEYS", "one, two,")
-    options = ["--recipe", recipe, "--port", 9, "--no-batching", "--max-texts", 5, "--rerank", "none"]
+    options = [
+        "--recipe",
+        recipe,
+        "--port",
+        9,
+        "--no-batching",
+        "--max-texts",
+        5,
+        "--rerank",
+        "none",
+        "--graceful-timeout",
+        7,
+    ]
     code, _, _ = run("serve", tmp_path / "faq", *options)
     assert code == 0
     assert given["folders"] == {"faq": tmp_path / "faq"}
     assert (given["host"], given["port"], given["api_keys"]) == ("127.0.0.1", 9, ["one", "two"])
+    assert given["graceful_timeout"] == 7
     settings = given["settings"]
     assert (settings.batching, settings.method, settings.limits.texts) == (False, None, 5)
 
 
 def test_serving_everyone_without_a_key_is_said(run, recipe, monkeypatch):
     monkeypatch.setattr(server, "create_app", lambda *a, **k: "app")
-    monkeypatch.setattr(server, "listen", lambda *a: None)
+    monkeypatch.setattr(server, "listen", lambda *a, **k: None)
     _, _, told = run("serve", "--host", "0.0.0.0", "--recipe", recipe, "--rerank", "none")
     assert "anyone may use this" in told
     _, _, told = run("serve", "--recipe", recipe, "--rerank", "none")

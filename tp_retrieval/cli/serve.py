@@ -30,6 +30,7 @@ def serve(
     batching: Annotated[bool, typer.Option(help="Let the model read the texts of many requests together.")] = True,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at once; more are answered with 429.")] = 256,
     max_texts: Annotated[int, typer.Option(min=1, help="Texts of a request; more are answered with 413.")] = 2048,
+    graceful_timeout: Annotated[int, typer.Option(min=1, help="Seconds to answer what is open when told to end.")] = 60,
 ) -> None:
     """Serve embeddings, reranking and search over HTTP; the page at / searches.
 
@@ -49,7 +50,13 @@ def serve(
     app = create_app(embedder, folders, settings=settings, api_keys=keys)
     if host not in ("127.0.0.1", "localhost", "::1") and not host.startswith("unix:") and not keys:
         sys.stderr.write(f"tp-retrieval: {host} can be reached by others, and {KEYS} holds no key: anyone may use this\n")
-    listen(app, host, port, lambda address: sys.stderr.write(f"tp-retrieval: serving at {address}\n"))
+    listen(
+        app,
+        host,
+        port,
+        lambda address: sys.stderr.write(f"tp-retrieval: serving at {address}\n"),
+        graceful_timeout=graceful_timeout,
+    )
 
 
 def named(paths: list[Path]) -> dict[str, Path]:

@@ -57,6 +57,27 @@ def held(slow):
     pool.shutdown()
 
 
+def test_the_speed_of_one_kind_says_nothing_about_another(slow):
+    slow.go.set()
+    batcher = Batcher({"double": slow, "quick": lambda items: items})
+    batcher.run("quick", list(range(100)), [100] * 100)
+    batcher.run("quick", list(range(100)), [100] * 100)
+    batcher.run("double", list(range(100)), [100] * 100)
+    batcher.close()
+    assert len(slow.steps[0]) == 10  # as before anything is measured
+
+
+def test_what_several_callers_ask_for_counts_once_in_the_speed(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    alone, many = Batcher({"echo": lambda items: items}), Batcher({"echo": lambda items: items})
+    alone.run("echo", ["a"], [100])
+    many.run("echo", ["a"] * 5, [100] * 5)
+    for one in (alone, many):
+        one.close()
+    assert many._rates == alone._rates != {}
+
+
 def test_callers_who_wait_are_served_together_and_each_gets_its_own(held, slow):
     _, first, found = held([("double", [i, i + 100], 1) for i in range(20)])
     assert first.result() == [0]

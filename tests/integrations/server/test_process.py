@@ -9,14 +9,17 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from tests.integrations.server.conftest import TEXTS
+from tp_retrieval import InputError
 from tp_retrieval.integrations.server.batcher import CALLER
 from tp_retrieval.integrations.server.guard import Guard
 from tp_retrieval.integrations.server.limits import Limits
+from tp_retrieval.integrations.server.listening import opened
 from tp_retrieval.integrations.server.metrics import Metrics
 
 _SERVE = """
@@ -24,22 +27,33 @@ import sys
 from tests import tiny
 from tp_retrieval import Embedder
 from tp_retrieval.integrations.server import Limits, Settings, create_app, listen
-model, index, address = sys.argv[1:]
+model, index, address, timeout = sys.argv[1:]
 embedder = Embedder.from_pretrained(model, recipe=tiny.RECIPE, dtype="float32", device="cpu")
 app = create_app(embedder, {"things": index}, settings=Settings(Limits(body_seconds=2), method=None))
-listen(app, address, started=lambda name: print(name, flush=True))
+listen(app, address, started=lambda name: print(name, flush=True), graceful_timeout=int(timeout))
 """
 
 
 @pytest.fixture
-def server(tiny_folder, folder, tmp_path):
-    """A running server: its process, and its socket's file."""
+def start(tiny_folder, folder, tmp_path):
+    """Return a function that starts a server: its process, and its socket's file."""
     file = tmp_path / "socket"
-    command = [sys.executable, "-c", _SERVE, tiny_folder("llama"), folder, f"unix:{file}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == f"unix:{file}\n"
-        yield process, file
-        process.kill()
+    with ExitStack() as running:
+
+        def start(timeout):
+            command = [sys.executable, "-c", _SERVE, tiny_folder("llama"), folder, f"unix:{file}", str(timeout)]
+            process = running.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            running.callback(process.kill)
+            assert process.stdout.readline() == f"unix:{file}\n"
+            return process, file
+
+        yield start
+
+
+@pytest.fixture
+def server(start):
+    """A running server: its process, and its socket's file."""
+    return start(60)
 
 
 @pytest.fixture
@@ -120,6 +134,69 @@ def test_every_request_that_was_accepted_is_answered_after_a_sigterm(server, ask
     assert len(accepted) < 1000
     assert process.wait(30) == 0
     assert not file.exists()
+
+
+def test_a_client_that_never_reads_its_answer_does_not_keep_the_server(start):
+    process, file = start(1)
+    body = json.dumps({"input": [f"text {i}" for i in range(2000)]}).encode()
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.connect(str(file))
+        deaf.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n")
+        deaf.sendall(b"content-length: %d\r\n\r\n%s" % (len(body), body))
+        assert deaf.recv(8) == b"HTTP/1.1"  # the answer has begun, and does not fit in what the kernel holds
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_killed_servers_socket_is_taken_over(start):
+    process, file = start(60)
+    process.kill()
+    process.wait()
+    assert file.is_socket()
+    start(60)
+
+
+def test_a_socket_is_taken_from_no_one_and_left_to_its_successor(tmp_path):
+    file = tmp_path / "socket"
+    with opened(f"unix:{file}", 0):
+        with pytest.raises(InputError, match="in use"), opened(f"unix:{file}", 0):
+            pass
+        file.unlink()
+        successor = opened(f"unix:{file}", 0)
+        assert successor.__enter__()[1] == f"unix:{file}"
+    assert file.is_socket()
+    successor.__exit__(None, None, None)
+    assert not file.exists()
+    with opened(f"unix:{file}", 0) as (_, _, unname):
+        file.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(file))
+            unname()
+            assert file.exists()
+        file.unlink()
+    (tmp_path / "plain").write_text("mine")
+    with pytest.raises(InputError, match="in use"), opened(f"unix:{tmp_path / 'plain'}", 0):
+        pass
+    assert (tmp_path / "plain").read_text() == "mine"
+
+
+def test_what_is_open_to_all_counts_for_no_bound_and_its_bodies_are_not_read():
+    async def app(scope, receive, send):
+        assert guard._running == 0
+        await send({"type": "http.response.start", "status": 405, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive():
+        raise AssertionError("the body was read")
+
+    async def send(message):
+        sent.append(message)
+
+    sent = []
+    guard = Guard(app, Limits(requests=0), ["key"], Metrics(), threading.Event())
+    for path in ("/health", "/", "/static-offline-docs/a.js"):
+        asyncio.run(guard({"type": "http", "path": path, "headers": []}, receive, send))
+    assert [message["status"] for message in sent[::2]] == [405] * 3
 
 
 def test_a_body_in_pieces_too_slow_is_refused_and_one_in_time_is_whole():

@@ -9,13 +9,17 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from langchain_openai import OpenAIEmbeddings
 
 from tests.integrations.server.conftest import TEXTS
-from tp_retrieval import Index, InputError, Recipe, Reranker
+from tp_retrieval import Embedder, Index, InputError, Recipe, Reranker
 from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.server import Limits, Settings, create_app
+from tp_retrieval.integrations.server.batcher import Batcher
+
+run = Batcher.run
 
 
 def error_of(response):
@@ -78,6 +82,30 @@ def test_fewer_dimensions_are_the_first_ones_at_unit_length(client, unit):
 def test_nothing_in_nothing_out(client):
     assert client.post("/v1/embeddings", json={"input": []}).json()["data"] == []
     assert client.post("/v1/rerank", json={"query": "a", "documents": []}).json()["results"] == []
+
+
+def test_a_text_given_twice_is_read_once(client):
+    found = client.post("/v1/embeddings", json={"input": ["a b", "c", "a b"]}).json()
+    rows = [one["embedding"] for one in found["data"]]
+    assert rows[0] == rows[2] != rows[1]
+    assert "tp_retrieval_step_items_sum 2.0" in client.get("/metrics").text
+
+
+@pytest.mark.filterwarnings("ignore::tp_retrieval.TruncationWarning")
+def test_the_batcher_counts_the_tokens_that_are_read(whole, folder, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        Batcher,
+        "run",
+        lambda self, kind, items, costs: asked.update({kind.split()[0]: costs}) or run(self, kind, items, costs),
+    )
+    long = "word " * 3000
+    with TestClient(create_app(whole, {"things": folder})) as client:
+        client.post("/v1/embeddings", json={"input": ["a", long]})
+        client.post("/v1/rerank", json={"query": "a b c", "documents": ["a", long]})
+    a, query = whole.count_tokens("a"), whole.count_tokens("a b c")
+    assert asked["document"] == [a + 8, whole.recipe.max_tokens + 8]
+    assert asked["rerank"] == [query + a + 8, 1024 + 8]
 
 
 @pytest.mark.filterwarnings("ignore::tp_retrieval.TruncationWarning")
@@ -145,6 +173,14 @@ def test_reranked_search_is_the_indexs_own(client, folder, whole):
     assert np.allclose([one["parts"]["rerank"] for one in found], [hit.parts["rerank"] for hit in want], atol=1e-4)
 
 
+def test_an_index_of_a_model_with_more_blocks_is_searched_with_its_own(whole, smol_folder, tmp_path):
+    deeper = Embedder.from_pretrained(smol_folder, recipe=Recipe("{text}", "{text}", [View(8)]))
+    with Index.create(tmp_path / "other", deeper) as index:
+        index.add(TEXTS)
+    with TestClient(create_app(whole, {"other": tmp_path / "other"}, settings=Settings(method=None))) as client:
+        assert len(client.post("/v1/search", json={"query": "old whale", "k": 3, "mode": "dense"}).json()["hits"]) == 3
+
+
 def test_an_index_of_another_recipe_is_searched_with_its_own(whole, tmp_path):
     other = whole.with_recipe(Recipe("Query: {text}", "Text: {text}", [View(3, "mean")]))
     with Index.create(tmp_path / "other", other) as index:
@@ -166,7 +202,12 @@ def test_an_index_of_another_recipe_is_searched_with_its_own(whole, tmp_path):
         ("embeddings", {"input": ["a", "b" * 101]}, 413, "input[1]: 101 characters; a text may have 100"),
         ("embeddings", {"input": "\ud800"}, 400, "lone surrogate"),
         ("rerank", {"query": "b" * 101, "documents": ["a"]}, 413, "query: 101 characters"),
+        ("embeddings", {"input": ["a", 5]}, 400, "input[1]: must be a text"),
+        ("embeddings", {"input": ["a", {"text": 5}]}, 400, "input[1]: must be a text"),
+        ("embeddings", {"input": None}, 400, "input: must be a list of texts"),
         ("rerank", {"query": "a", "documents": ["a"] * 7}, 413, "documents: 7 texts"),
+        ("rerank", {"query": "a", "documents": ["a", {"body": "b"}]}, 400, "documents[1]: must be a text"),
+        ("search", {"query": "a", "where": {"$or": [{"number": i} for i in range(20)]}}, 413, "where: over 30 values"),
         ("search", {"query": "a", "index": "nothing"}, 404, "index: 'nothing' is not served here; there are things"),
         ("search", {"query": "a", "k": 10**9}, 413, "k: 1000000000 hits; a search may have 50"),
         ("search", {"query": "a", "k": -1}, 400, "k: "),
@@ -176,7 +217,7 @@ def test_an_index_of_another_recipe_is_searched_with_its_own(whole, tmp_path):
     ],
 )
 def test_mistakes_are_answered_in_openais_shape(serving, path, body, status, message):
-    client = serving(Settings(Limits(texts=6, characters=100, hits=50)))
+    client = serving(Settings(Limits(texts=6, characters=100, hits=50, conditions=30)))
     response = client.post(f"/v1/{path}", content=json.dumps(body), headers={"content-type": "application/json"})
     found, text = error_of(response)
     assert found == status
@@ -195,8 +236,26 @@ def test_keys(serving):
     assert error_of(client.get("/v1/models", headers={"authorization": "Bearer first2"}))[0] == 401
     for key in ("first", "second"):
         assert client.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code == 200
+    assert error_of(client.post("/v1/nowhere"))[0] == 401
     assert client.get("/health").status_code == 200  # for whoever restarts it
     assert client.get("/").status_code == 200
+    for path in re.findall(r'(?:src|href)="([^"]+)"', client.get("/docs").text):
+        assert client.get(path).status_code == 200
+
+
+def test_keys_of_an_app_under_a_path_of_another(whole):
+    app = create_app(whole, settings=Settings(Limits(requests=0), method=None), api_keys=["key"])
+    keyed = {"authorization": "Bearer key"}
+    outer = FastAPI()
+    outer.mount("/model", app)
+    for client in (TestClient(outer), TestClient(app, root_path="/model")):
+        assert client.get("/model/health").status_code == 200
+        for path in ("/model/v1/models", "/model/v1/indexes", "/model/health/../v1/models"):
+            assert client.get(path).status_code == 401
+        assert client.post("/model/v1/embeddings", json={"input": "a"}).status_code == 401
+        assert client.post("/model/v1/embeddings", json={"input": "a"}, headers=keyed).status_code == 429
+    with TestClient(app):
+        pass  # which ends its threads
 
 
 def test_a_body_too_large_and_requests_too_many(serving):
