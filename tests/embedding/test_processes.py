@@ -13,6 +13,7 @@ import pytest
 
 from tests import tiny
 from tp_retrieval import Embedder, InputError, ModelNotFoundError, WorkerError
+from tp_retrieval.embedding.processes import embedded
 from tp_retrieval.embedding.unit import UnitEmbedder
 
 TEXTS = [f"Text {i % 70} is about {'a longer thing ' * (i % 9)}and number {i}." for i in range(90)]
@@ -24,6 +25,19 @@ def test_two_processes_give_what_one_gives_in_order(embedder, role):
     embed = getattr(embedder, f"embed_{role}")
     assert np.allclose(embed(TEXTS, processes=2), embed(TEXTS), atol=1e-5)
     assert multiprocessing.active_children() == []
+
+
+def test_another_process_of_the_same_parent_is_left_alone(embedder):
+    parts = embedded(embedder, TEXTS, "document", 2)
+    next(parts)
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        assert len(list(parts)) > 0
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
+        other.join()
 
 
 @pytest.mark.slow

@@ -76,7 +76,6 @@ def embedded(
     worker = Worker.like(embedder, processes)
     size = max(_FEWEST, -(-len(texts) // (processes * _SHARES)))
     context = torch.multiprocessing.get_context("spawn")
-    before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(worker, context.Value("i", 0)))
     try:
         parts: list[Future[Part]] = [
@@ -87,8 +86,8 @@ def embedded(
     except BrokenProcessPool as error:
         raise WorkerError(f"one of {processes} processes ended before its texts were embedded: {error}") from error
     finally:
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
+        for process in list((pool._processes or {}).values()):  # Python 3.14 calls this terminate_workers
+            process.terminate()
         pool.shutdown(cancel_futures=True)  # which waits for them
 
 
