@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from tp_retrieval import Document, Embedder, InputError
 from tp_retrieval.types import Float32Array
 
+PLAN = "plan.json"
+"""Beside the shards of a job: what it is to do."""
 _MADE = b"tp_retrieval"
 _COLUMNS = ("id", "text", "metadata", "vector", "fingerprint")
 
@@ -70,10 +72,14 @@ def write_shard(file: Path, shard: Shard) -> None:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return a folder's shards in order; raise `InputError` if there are none."""
+    """Return a folder's shards in order; raise `InputError` if there are none, or its job has not made them all."""
     files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
     if not files:
         raise InputError(f"{folder}: no folder of .parquet files")
+    plan = folder / PLAN
+    planned = len(json.loads(plan.read_text(encoding="utf-8"))["slices"]) if plan.exists() else len(files)
+    if len(files) < planned:
+        raise InputError(f"{folder}: {len(files)} of {planned} shards are there; run its `embed-corpus` again to the end")
     return files
 
 

@@ -14,32 +14,17 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from tp_retrieval import Document, Embedder, InputError, Recipe, TPRetrievalError
-from tp_retrieval.integrations.parquet import Made, Shard, made_of, write_shard
-
-_PLAN = "plan.json"
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A stretch of a file: `rows` of them, from byte `begin` of a .jsonl file or row `begin` of a .parquet file.
-
-    `first` is the number of its first row in the file.
-    """
-
-    file: str
-    begin: int
-    first: int
-    rows: int
+from tp_retrieval import Embedder, InputError, Recipe, TPRetrievalError
+from tp_retrieval.integrations.corpus import Slice, check, documents_of, slices
+from tp_retrieval.integrations.parquet import PLAN, Made, Shard, made_of, write_shard
 
 
 @dataclass(frozen=True)
@@ -68,31 +53,34 @@ def embed_corpus(
 ) -> EmbeddedCorpus:
     """Embed the documents of .jsonl and .parquet files into a folder of Parquet shards; shards that are there are kept.
 
-    A row has `text`, and may have `id` or `_id` (else its file and number), `title`, and `metadata`; the rest is metadata.
-    Each worker holds the model, on `gpus` GPUs. `address` is a Ray cluster's, else one is started here. Raises
-    `InputError` for files that can't be read, or a folder that holds another job's shards.
+    A row has `text`, and may have `id` or `_id` (else its file's name and its number), `title`, and `metadata`, which other
+    fields go to. Every row is looked at before any is embedded. Each worker holds the model, on `gpus` GPUs. `address` is a
+    Ray cluster's, all of whose machines see the files and the output; else one is started here. Raises `InputError` for
+    files that can't be read, or a folder that holds another job's shards.
     """
     if workers < 1 or shard_rows < 1:
         raise InputError(f"workers: {workers}, shard_rows: {shard_rows}; both must be at least 1")
     begin = time.perf_counter()
-    slices = [one for file in files for one in _slices(Path(file).resolve(), shard_rows)]
+    parts = slices(files, shard_rows)
+    if not (output / PLAN).exists():
+        check(parts)
     named = recipe.to_dict() if isinstance(recipe, Recipe) else None if recipe is None else str(recipe)
     settings = {"model": model, "recipe": named, "dtype": dtype, "revision": revision}
-    _keep_plan(output, {"settings": settings, "slices": [asdict(one) for one in slices], "files": _stamps(files)})
-    left = [i for i in range(len(slices)) if not _place(output, i).exists()]
+    _keep_plan(output, {"settings": settings, "slices": [asdict(one) for one in parts], "files": _stamps(files)})
+    left = [i for i in range(len(parts)) if not _place(output, i).exists()]
     if left:
-        _run(slices, left, output, settings, workers, gpus, address, show_progress)
-    made = {made_of(_place(output, i)).fingerprint for i in range(len(slices))}
+        _run(parts, left, output, settings, workers, gpus, address, show_progress)
+    made = {made_of(_place(output, i)).fingerprint for i in range(len(parts))}
     if len(made) > 1:
         raise InputError(f"{output}: its shards are of {len(made)} embedders; remove those that another model made")
     for unfinished in output.glob(".shard-*"):  # what killed workers left
         unfinished.unlink()
-    rows = sum(one.rows for one in slices)
-    return EmbeddedCorpus(rows, len(slices), len(slices) - len(left), time.perf_counter() - begin)
+    rows = sum(one.rows for one in parts)
+    return EmbeddedCorpus(rows, len(parts), len(parts) - len(left), time.perf_counter() - begin)
 
 
 def _run(
-    slices: Sequence[Slice],
+    parts: Sequence[Slice],
     left: Sequence[int],
     output: Path,
     settings: dict[str, Any],
@@ -110,7 +98,7 @@ def _run(
     before, context.enable_progress_bars = context.enable_progress_bars, show_progress
     try:
         common = json.dumps([settings, str(output.resolve())])  # in the rows, so that an actor can begin again anywhere
-        jobs = [{"number": i, "slice": json.dumps(asdict(slices[i])), "common": common} for i in left]
+        jobs = [{"number": i, "slice": json.dumps(asdict(parts[i])), "common": common} for i in left]
         done = (
             ray.data.from_items(jobs, override_num_blocks=len(jobs))
             .map_batches(
@@ -154,7 +142,7 @@ class _Worker:
         for number, text, common in zip(batch["number"], batch["slice"], batch["common"], strict=True):
             settings, output = json.loads(str(common))
             self._embedder = self._embedder or self._load(settings)
-            documents = list(_documents(Slice(**json.loads(str(text)))))
+            documents = list(documents_of(Slice(**json.loads(str(text)))))
             vectors = self._embedder.embed_documents([document.text for document in documents])
             write_shard(_place(Path(output), int(number)), Shard(documents, vectors, Made.by(self._embedder)))
 
@@ -165,7 +153,7 @@ def _place(output: Path, number: int) -> Path:
 
 def _keep_plan(output: Path, plan: dict[str, Any]) -> None:
     """Write what a job is to do, or compare it with what is there."""
-    file = output / _PLAN
+    file = output / PLAN
     if file.exists():
         if json.loads(file.read_text(encoding="utf-8")) != plan:
             raise InputError(
@@ -175,7 +163,7 @@ def _keep_plan(output: Path, plan: dict[str, Any]) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: holds other files; give a new folder, or that of an interrupted job")
     output.mkdir(parents=True, exist_ok=True)
-    beside = output / f".{_PLAN}"
+    beside = output / f".{PLAN}"
     beside.write_text(json.dumps(plan), encoding="utf-8")
     beside.replace(file)
 
@@ -188,75 +176,3 @@ def _stamps(files: Sequence[Path]) -> list[str]:
         text = f"{Path(file).resolve()} {known.st_size} {known.st_mtime_ns}"
         stamps.append(hashlib.sha256(text.encode()).hexdigest()[:16])
     return stamps
-
-
-def _slices(file: Path, rows: int) -> Iterator[Slice]:
-    """Cut a file into stretches of so many rows."""
-    try:
-        if file.suffix == ".parquet":
-            count = pq.ParquetFile(file).metadata.num_rows
-            for begin in range(0, count, rows):
-                yield Slice(str(file), begin, begin, min(rows, count - begin))
-            return
-        if file.suffix != ".jsonl":
-            raise InputError(f"{file}: must end in .jsonl or .parquet")
-        place = first = number = 0
-        offset = 0
-        with file.open("rb") as lines:
-            for line in lines:
-                if line.strip():
-                    if number == rows:
-                        yield Slice(str(file), place, first, number)
-                        place, first, number = offset, first + number, 0
-                    number += 1
-                offset += len(line)
-        if number:
-            yield Slice(str(file), place, first, number)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: can't be read ({error})") from error
-
-
-def _documents(part: Slice) -> Iterator[Document]:
-    file = Path(part.file)
-    for number, record in enumerate(_records(part, file), part.first):
-        where = f"{file}, row {number}"
-        fields = dict(record)
-        text, title = fields.pop("text", None), fields.pop("title", None) or ""
-        if not isinstance(text, str):
-            raise InputError(f'{where}: must have a string "text"')
-        id_ = next((fields.pop(name) for name in ("id", "_id") if fields.get(name) is not None), f"{file.name}#{number}")
-        metadata = fields.pop("metadata", None) or {}
-        metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
-        known = {name: value for name, value in (fields | metadata).items() if value is not None}
-        try:
-            json.dumps(known, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: metadata that JSON can't hold ({error})") from error
-        yield Document(f"{title}\n{text}" if title else text, known, str(id_))
-
-
-def _records(part: Slice, file: Path) -> Iterator[dict[str, Any]]:
-    if file.suffix == ".parquet":
-        taken = skipped = 0
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=min(part.rows, 10_000)):
-            inside = batch.slice(min(max(part.begin - skipped, 0), len(batch)), part.rows - taken)
-            skipped += len(batch)
-            taken += len(inside)
-            yield from inside.to_pylist()
-            if taken == part.rows:
-                return
-        return
-    with file.open("rb") as lines:
-        lines.seek(part.begin)
-        left = part.rows
-        for line in lines:
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise InputError(f"{file}, row {part.first + part.rows - left}: not JSON ({error})") from error
-                left -= 1
-            if not left:
-                return

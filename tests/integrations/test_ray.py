@@ -16,7 +16,7 @@ import pytest
 from tests import tiny
 from tp_retrieval import Document, Embedder, IncompatibleIndexError, Index, InputError
 from tp_retrieval.integrations import parquet
-from tp_retrieval.integrations.ray import Slice, _documents, _slices
+from tp_retrieval.integrations.corpus import Slice, check, documents_of, slices
 
 COMMAND = [str(Path(sys.executable).with_name("tp-retrieval")), "embed-corpus"]
 
@@ -38,22 +38,22 @@ def recipe(tmp_path):
 
 
 def rows_of(slices):
-    return [(document.id, document.text, dict(document.metadata)) for part in slices for document in _documents(part)]
+    return [(document.id, document.text, dict(document.metadata)) for part in slices for document in documents_of(part)]
 
 
 def test_slices_of_a_jsonl_file_are_the_whole_file_in_order(corpus):
-    slices = list(_slices(corpus, 33))
-    assert [part.rows for part in slices] == [33] * 6 + [2]
-    found = rows_of(slices)
+    parts = slices([corpus], 33)
+    assert [part.rows for part in parts] == [33] * 6 + [2]
+    found = rows_of(parts)
     assert [id_ for id_, _, _ in found] == [f"d{i}" for i in range(200)]
     assert found[150] == ("d150", "Passage 150 " + "goes on " * 30, {"number": 150})
-    assert found == rows_of(reversed(list(reversed(slices))))
+    assert found == [row for part in parts for row in rows_of([part])]
 
 
 def test_slices_of_a_parquet_file_across_row_groups(tmp_path):
     rows = [{"text": f"Passage {i}", "title": "T" if i % 2 else None, "metadata": {"n": i}} for i in range(25)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=7)
-    found = rows_of(_slices(tmp_path / "c.parquet", 10))
+    found = rows_of(slices([tmp_path / "c.parquet"], 10))
     assert [id_ for id_, _, _ in found] == [f"c.parquet#{i}" for i in range(25)]
     assert [text for _, text, _ in found] == [f"T\nPassage {i}" if i % 2 else f"Passage {i}" for i in range(25)]
     assert [known for _, _, known in found] == [{"n": i} for i in range(25)]
@@ -61,13 +61,40 @@ def test_slices_of_a_parquet_file_across_row_groups(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", "row 1: not JSON"), ('{"id": "a"}', 'row 1: must have a string "text"')],
+    [
+        ("{", "row 1: not JSON"),
+        ("[1]", "row 1: must be an object, not list"),
+        ('{"id": "a"}', 'row 1: must have a string "text"'),
+        ('{"text": "a", "metadata": "{"}', "row 1: metadata that JSON can't hold"),
+        ('{"text": "a", "metadata": [1]}', "row 1: metadata must be an object, not list"),
+        ('{"text": "a", "metadata": "5"}', "row 1: metadata must be an object, not int"),
+        ('{"text": "a", "number": NaN}', "row 1: metadata that JSON can't hold"),
+    ],
 )
 def test_a_bad_row_is_named(tmp_path, line, message):
     file = tmp_path / "bad.jsonl"
     file.write_text(f'{{"text": "good"}}\n{line}\n')
     with pytest.raises(InputError, match=message):
-        rows_of([Slice(str(file), 0, 0, 2)])
+        check([Slice(str(file), file.name, 0, 0, 2)])
+
+
+def test_files_of_one_name_give_rows_of_different_ids(tmp_path):
+    files = [tmp_path / "a" / "c.jsonl", tmp_path / "b" / "c.jsonl"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text('{"text": "one"}\n{"text": "two"}\n')
+    parts = slices(files, 10)
+    assert [id_ for id_, _, _ in rows_of(parts)] == ["a/c.jsonl#0", "a/c.jsonl#1", "b/c.jsonl#0", "b/c.jsonl#1"]
+    check(parts)
+    with pytest.raises(InputError, match=r"the id 'c\.jsonl#0' is given more than once"):
+        check(slices([files[0], files[0]], 10))
+
+
+def test_an_id_given_twice_in_different_files_is_named(tmp_path):
+    for name, ids in (("a", range(50)), ("b", range(40, 45))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"id": {i}, "text": "t"}}\n' for i in ids))
+    with pytest.raises(InputError, match=r"b\.jsonl: the id '40' is given more than once"):
+        check(slices([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], 7))
 
 
 def test_shards_are_read_as_they_were_written(embedder, tmp_path):
@@ -96,6 +123,9 @@ def test_shards_that_are_none_are_refused(embedder, tmp_path):
     other = parquet.Made(**{**vars(made), "fingerprint": "other"})
     parquet.write_shard(tmp_path / "b.parquet", parquet.Shard([Document("b", {}, "b")], vectors, other))
     with pytest.raises(InputError, match=r"b\.parquet: made by another embedder"):
+        list(parquet.read_shards(tmp_path))
+    (tmp_path / parquet.PLAN).write_text(json.dumps({"slices": [{}] * 5}))
+    with pytest.raises(InputError, match=r"2 of 5 shards are there; run its `embed-corpus` again"):
         list(parquet.read_shards(tmp_path))
 
 

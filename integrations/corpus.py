@@ -1,0 +1,133 @@
+"""A corpus in .jsonl and .parquet files, cut into stretches that are read apart, and documents of their rows.
+
+parts = slices([Path("a/passages.jsonl"), Path("b/passages.jsonl")], 1000)
+check(parts)                                # a broken row, or an id given twice, is named before there is any work
+documents = list(documents_of(parts[0]))
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tp_retrieval import Document, InputError
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A stretch of a file: `rows` of them, from byte `begin` of a .jsonl file or row `begin` of a .parquet file.
+
+    `first` is the number of its first row in the file; `name` is the file's, by which rows without an id are named.
+    """
+
+    file: str
+    name: str
+    begin: int
+    first: int
+    rows: int
+
+
+def slices(files: Sequence[Path], rows: int) -> list[Slice]:
+    """Cut files into stretches of at most so many rows; raise `InputError` for a file that can't be read."""
+    places = [Path(file).resolve() for file in files]
+    above = os.path.commonpath([place.parent for place in places]) if places else ""
+    return [part for place in places for part in _slices(place, place.relative_to(above).as_posix(), rows)]
+
+
+def check(parts: Sequence[Slice]) -> None:
+    """Read every row once; raise `InputError` naming one that is no document, or an id that several have."""
+    marks = np.fromiter((hash(document.id) for part in parts for document in documents_of(part)), np.int64)
+    found, counts = np.unique(marks, return_counts=True)
+    suspects = set(found[counts > 1].tolist())
+    seen: set[str] = set()
+    for part in parts if suspects else ():
+        for document in documents_of(part):
+            if document.id in seen:
+                raise InputError(f"{part.file}: the id {document.id!r} is given more than once; ids must differ")
+            if hash(document.id) in suspects:
+                seen.add(str(document.id))
+
+
+def _slices(file: Path, name: str, rows: int) -> Iterator[Slice]:
+    try:
+        if file.suffix == ".parquet":
+            count = pq.ParquetFile(file).metadata.num_rows
+            for begin in range(0, count, rows):
+                yield Slice(str(file), name, begin, begin, min(rows, count - begin))
+            return
+        if file.suffix != ".jsonl":
+            raise InputError(f"{file}: must end in .jsonl or .parquet")
+        place = first = number = 0
+        offset = 0
+        with file.open("rb") as lines:
+            for line in lines:
+                if line.strip():
+                    if number == rows:
+                        yield Slice(str(file), name, place, first, number)
+                        place, first, number = offset, first + number, 0
+                    number += 1
+                offset += len(line)
+        if number:
+            yield Slice(str(file), name, place, first, number)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: can't be read ({error})") from error
+
+
+def documents_of(part: Slice) -> Iterator[Document]:
+    """Yield the documents of a stretch; raise `InputError` naming a row that is none."""
+    file = Path(part.file)
+    for number, record in enumerate(_records(part, file), part.first):
+        where = f"{file}, row {number}"
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: must be an object, not {type(record).__name__}")
+        fields = dict(record)
+        text, title = fields.pop("text", None), fields.pop("title", None) or ""
+        if not isinstance(text, str):
+            raise InputError(f'{where}: must have a string "text"')
+        id_ = next((fields.pop(name) for name in ("id", "_id") if fields.get(name) is not None), f"{part.name}#{number}")
+        metadata = fields.pop("metadata", None) or {}
+        try:
+            metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
+            if not isinstance(metadata, dict):
+                raise InputError(f"{where}: metadata must be an object, not {type(metadata).__name__}")
+            known = {name: value for name, value in (fields | metadata).items() if value is not None}
+            json.dumps(known, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{where}: metadata that JSON can't hold ({error})") from error
+        yield Document(f"{title}\n{text}" if title else text, known, str(id_))
+
+
+def _records(part: Slice, file: Path) -> Iterator[Any]:
+    if file.suffix == ".parquet":
+        taken = skipped = 0
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=min(part.rows, 10_000)):
+            inside = batch.slice(min(max(part.begin - skipped, 0), len(batch)), part.rows - taken)
+            skipped += len(batch)
+            taken += len(inside)
+            yield from inside.to_pylist()
+            if taken == part.rows:
+                return
+        return
+    with file.open("rb") as lines:
+        lines.seek(part.begin)
+        left = part.rows
+        for line in lines:
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{file}, row {part.first + part.rows - left}: not JSON ({error})") from error
+                left -= 1
+            if not left:
+                return
