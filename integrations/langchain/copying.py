@@ -65,12 +65,12 @@ def copy_index(
     """Add an index's documents to a store that embeds with `embeddings`, and return how many were added now.
 
     Ids are kept, so a document that is there already is replaced. `flat` writes nested metadata as JSON strings, for
-    stores that hold plain values alone. `progress` is a file by which an interrupted copy goes on; it is removed at the
-    end. `told` gets the number of documents of each batch.
+    stores that hold plain values alone. `progress` is a file by which an interrupted copy goes on, if both sides are as it
+    left them; it is removed at the end. `told` gets the number of documents of each batch. Raises
+    `IncompatibleIndexError` if the index fits other maps meanwhile: copied again, all are replaced.
     """
-    after = progress.read_text(encoding="utf-8") if progress is not None and progress.exists() else None
-    if after is not None and not index.get([after]):
-        after = None  # it was deleted meanwhile: from the beginning
+    maps = index.info().maps_digest
+    after = None if progress is None else _last(progress, index, store, maps)
     copied = 0
     for documents, vectors in index.batches(batch, after=after):
         texts = [document.text for document in documents]
@@ -79,12 +79,23 @@ def copy_index(
             store.add_texts(texts, metadata, ids=[str(document.id) for document in documents])
         copied += len(documents)
         if progress is not None:
-            progress.write_text(str(documents[-1].id), encoding="utf-8")
+            progress.write_text(json.dumps({"last": documents[-1].id, "maps": maps}), encoding="utf-8")
         if told is not None:
             told(len(documents))
     if progress is not None:
         progress.unlink(missing_ok=True)
     return copied
+
+
+def _last(progress: Path, index: Index, store: VectorStore, maps: str) -> str | None:
+    """Return the id of the last document copied; None if both sides are not, or can't be seen to be, as they were."""
+    try:
+        known = json.loads(progress.read_text(encoding="utf-8"))
+        last = str(known["last"])
+        there = known["maps"] == maps and index.get([last]) and store.get_by_ids([last])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, NotImplementedError):
+        return None
+    return last if there else None
 
 
 def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The store is the truth. The image may be lost, damaged or behind; it is then mad
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -171,6 +172,10 @@ class VectorImage:
         self._take_in()
 
     # -- searching
+
+    def maps_digest(self) -> str:
+        """Return a digest of the fitted maps: vectors mapped under different ones can't be compared."""
+        return hashlib.sha256("\n".join(map_.digest() for map_ in self._maps).encode()).hexdigest()[:16]
 
     def mapped(self, raw: Float32Array) -> Float32Array:
         """Return raw vectors `(n, dimension)` as the unit vectors that are compared."""

@@ -283,9 +283,12 @@ class Index:
     def batches(self, size: int = 512, *, after: str | None = None) -> Iterator[tuple[list[Document], Float32Array]]:
         """Yield all documents in the order they were added, or those after one, with the vectors they are compared by.
 
-        The vectors are mapped, weighted and of unit length, `(n, width) float32`.
+        The vectors are mapped, weighted and of unit length, `(n, width) float32`. Raises `IncompatibleIndexError` if other
+        maps are fitted meanwhile, under which later vectors would not fit the earlier ones.
         """
         with self._lock, self._store.snapshot():
+            self._image.refresh()
+            maps = self._image.maps_digest()
             seqs = self._store.seqs()
             if after is not None:
                 found = self._store.select(None, [after])
@@ -293,6 +296,8 @@ class Index:
         for begin in range(0, len(seqs), size):
             with self._lock, self._store.snapshot():
                 self._image.refresh()
+                if self._image.maps_digest() != maps:
+                    raise IncompatibleIndexError(f"{self._folder}: other maps were fitted meanwhile; begin again")
                 by_seq = self._store.documents_by_seq(seqs[begin : begin + size].tolist())
                 there = sorted(by_seq)  # some may have been deleted meanwhile
                 vectors = self._image.mapped(self._store.vectors_of(np.array(there, dtype=np.int64))) if there else None

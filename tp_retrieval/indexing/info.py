@@ -17,7 +17,8 @@ from tp_retrieval.indexing.store import Store
 class IndexInfo:
     """What an index holds, what made it, and how its vectors are searched.
 
-    `growth` is how many times as many documents there are as the maps were fitted on. `tuning` is None for exact search.
+    `maps_digest` tells fitted maps from others: vectors of different ones can't be compared. `growth` is how many times as
+    many documents there are as the maps were fitted on. `tuning` is None for exact search.
     """
 
     path: str
@@ -34,6 +35,7 @@ class IndexInfo:
     postprocess: tuple[str, ...]
     fitted: tuple[str, ...]
     fitted_on: int
+    maps_digest: str
     growth: float | None
     libraries: Mapping[str, str]
     bytes_on_disk: int
@@ -60,6 +62,7 @@ def describe(folder: Path, store: Store, image: VectorImage) -> IndexInfo:
         postprocess=tuple(view.postprocess for view in views_of(store)),
         fitted=tuple(fitted.postprocess for fitted in maps),
         fitted_on=fitted_on,
+        maps_digest=image.maps_digest(),
         growth=round(count / fitted_on, 2) if fitted_on else None,
         libraries=store.meta("libraries"),
         bytes_on_disk=store.database.size() + image.size(),

@@ -12,7 +12,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_postgres import PGVector
 
 from tests.toy import ToyEmbedder
-from tp_retrieval import Document, Embedder, Index, Recipe
+from tp_retrieval import Document, Embedder, IncompatibleIndexError, Index, Recipe
 from tp_retrieval.cli import main as command
 from tp_retrieval.cli.chunks import chunk
 from tp_retrieval.cli.sources import find, read
@@ -116,14 +116,50 @@ def test_an_interrupted_copy_goes_on_where_it_stopped(index, tmp_path):
 
     with pytest.raises(ConnectionError):
         copy_index(index, Broken(embeddings), embeddings, batch=2, progress=progress)
-    assert progress.read_text() == "d3"
+    assert json.loads(progress.read_text())["last"] == "d3"
     told = []
     assert copy_index(index, store, embeddings, batch=2, progress=progress, told=told.append) == 4
     assert told == [2, 2]
     assert sorted(store.store) == sorted(f"d{i}" for i in range(8))
     assert not progress.exists()
-    progress.write_text("deleted meanwhile")
+
+
+@pytest.mark.parametrize("known", ["d3", "[]", '{"last": "d3", "maps": "other"}', '{"last": "gone", "maps": "same"}'])
+def test_a_copy_that_can_not_go_on_begins_again(index, tmp_path, known):
+    embeddings, progress = TPIndexEmbeddings(index), tmp_path / "progress"
+    store = InMemoryVectorStore(embeddings)
+    copy_index(index, store, embeddings)
+    progress.write_text(known.replace("same", index.info().maps_digest))
     assert copy_index(index, store, embeddings, progress=progress) == 8
+
+
+def test_a_copy_into_an_emptied_store_begins_again(index, tmp_path):
+    embeddings, progress = TPIndexEmbeddings(index), tmp_path / "progress"
+    progress.write_text(json.dumps({"last": "d3", "maps": index.info().maps_digest}))
+    assert copy_index(index, InMemoryVectorStore(embeddings), embeddings, progress=progress) == 8
+
+
+def test_vectors_of_different_maps_are_not_mixed(embedder, tmp_path):
+    centred = embedder.with_recipe(Recipe("{text}", "{text}", [View(2, "mean", "center")]))
+    with Index.create(tmp_path / "index", centred) as index:
+        index.add([f"Thing {i} is {'very ' * (i % 7)}old." for i in range(70)])
+        embeddings, progress = TPIndexEmbeddings(index), tmp_path / "progress"
+        store = InMemoryVectorStore(embeddings)
+
+        def grow(copied):
+            index.rebuild()  # fits the same maps again, which is no change
+            if copied and len(index) == 70:
+                index.add([f"Something else, number {i}" for i in range(40)])
+                index.rebuild()
+
+        with pytest.raises(IncompatibleIndexError, match="other maps were fitted meanwhile"):
+            copy_index(index, store, embeddings, batch=20, progress=progress, told=grow)
+        assert len(store.store) == 20
+        assert copy_index(index, store, embeddings, batch=20, progress=progress) == 110
+        query = "Something very old"
+        found = [one.id for one in store.similarity_search(query, k=10)]
+        want = index.search(query, 10, mode="dense")
+        same_top(found, [hit.document.id for hit in want], [hit.score for hit in want])
 
 
 def chroma(tmp_path, embeddings):
