@@ -95,8 +95,8 @@ def snapshot(folder, data, **changes):
     (folder / "vectors-1.faiss").write_bytes(data)
     store = Store(folder)
     with store.transaction():
-        known = store.meta("snapshot") | {"sha256": hashlib.sha256(data).hexdigest()} | changes
-        store.set_meta("snapshot", known)
+        known = store.meta.get("snapshot") | {"sha256": hashlib.sha256(data).hexdigest()} | changes
+        store.meta.set("snapshot", known)
     store.close(seal=True)
 
 
@@ -197,26 +197,26 @@ def test_tables_views_and_triggers_that_are_not_ours_are_refused_before_they_are
 def test_meta_records_of_another_shape_are_named(folder, key, value):
     store = Store(folder)
     with store.transaction():
-        store.set_meta(key, value)
+        store.meta.set(key, value)
     store.close(seal=True)
     found = opened(folder)
     assert found == IDS or (found.startswith("CorruptIndexError") and "index.sqlite" in found), found
 
 
 def test_deep_json_is_an_error_not_a_crash(folder):
-    from tp_retrieval.indexing.store import _digest
+    from tp_retrieval.indexing.records import digest_of
 
     deep = "[" * 100_000 + "]" * 100_000
     altered(
         folder,
-        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (deep, _digest("views", deep))),
+        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (deep, digest_of("views", deep))),
     )
     assert opened(folder).startswith("CorruptIndexError")
     row = (1, "id0", "green river", '{"a":' + deep + "}", b"\0" * 64)
     altered(
         folder,
-        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (w := '[{"width": 16}]', _digest("views", w))),
-        ("UPDATE documents SET metadata = ?, vector = ?, digest = ? WHERE seq = 1", (row[3], row[4], _digest(*row))),
+        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (w := '[{"width": 16}]', digest_of("views", w))),
+        ("UPDATE documents SET metadata = ?, vector = ?, digest = ? WHERE seq = 1", (row[3], row[4], digest_of(*row))),
     )
     assert opened(folder).startswith("CorruptIndexError")
 

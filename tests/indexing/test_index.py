@@ -485,7 +485,7 @@ def test_another_fingerprint_or_dimension_is_named(tmp_path, toy):
 def test_a_newer_format_is_refused_with_both_numbers(tmp_path, toy):
     index = Index.create(tmp_path / "i", toy)
     with index._store.transaction():
-        index._store.set_meta("format", 99)
+        index._store.meta.set("format", 99)
     index.close()
     with pytest.raises(IncompatibleIndexError, match="format stored 99, this version reads up to 2"):
         Index.open(tmp_path / "i", toy)

@@ -115,7 +115,7 @@ def test_the_measured_recall_is_that_of_brute_force(index, data, monkeypatch):
     tuning = index.info().tuning
     assert abs(recall(index, data, np.ones(ROWS, bool)) - tuning.recall) < 0.1
     index.rebuild(target_recall=1.0)
-    assert index.info().tuning.recall > tuning.recall
+    assert index.info().tuning.recall >= max(tuning.recall, 0.99)  # the first may be as high: the fastest point is timed
     assert recall(index, data, np.ones(ROWS, bool)) > 0.99
 
 

@@ -207,7 +207,7 @@ from tests.toy import ToyEmbedder
 from tp_retrieval import Index
 index = Index.open(sys.argv[1], ToyEmbedder())
 with index._store.transaction():
-    index._store.set_meta("libraries", {})
+    index._store.meta.set("libraries", {})
     print("held", flush=True)
     time.sleep(60)
 """

@@ -76,9 +76,13 @@ class Facts:
         rows = [(*fact, seq) for fact in facts_of(json.loads(metadata))]
         self._database.execute_many("DELETE FROM facts WHERE path = ? AND kind = ? AND value = ? AND seq = ?", rows)
 
+    def clear(self) -> None:
+        """Remove all facts."""
+        self._database.execute("DELETE FROM facts")
+
     def remake(self) -> None:
         """Make the table anew from the documents."""
-        self._database.execute("DELETE FROM facts")
+        self.clear()
         self.insert(self._database.execute("SELECT seq, metadata FROM documents"))
 
     def matching(self, comparison: Comparison) -> Seqs:

@@ -7,7 +7,8 @@ from functools import partial
 
 from tp_retrieval.embedding.postprocess import AffineMap, attainable, is_map, split
 from tp_retrieval.errors import InputError
-from tp_retrieval.indexing.store import Store, StoredMap
+from tp_retrieval.indexing.records import StoredMap
+from tp_retrieval.indexing.store import Store
 from tp_retrieval.types import Float32Array, VectorView
 
 FIT_AT = 64
@@ -16,7 +17,7 @@ FIT_AT = 64
 
 def views_of(store: Store) -> tuple[VectorView, ...]:
     """Return an index's views, with the maps it wishes for."""
-    return tuple(VectorView(**view) for view in store.meta("views"))
+    return tuple(VectorView(**view) for view in store.meta.get("views"))
 
 
 def fit(store: Store) -> None:
@@ -24,7 +25,7 @@ def fit(store: Store) -> None:
 
     A map that needs more rows than there are falls back to a smaller one, and below `FIT_AT` rows to none.
     """
-    count, views = len(store), views_of(store)
+    count, views = len(store.documents), views_of(store)
     fitted = []
     for i, postprocess in enumerate(_attainable(views, count)):
         map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i))
@@ -37,8 +38,8 @@ def fit_if_due(store: Store) -> None:
     views = views_of(store)
     if all(view.postprocess == "none" for view in views):
         return
-    have = [stored.postprocess for stored in store.maps()] or ["none"] * len(views)
-    want = _attainable(views, len(store))
+    have = [stored.postprocess for stored in store.maps.all()] or ["none"] * len(views)
+    want = _attainable(views, len(store.documents))
     wished = [view.postprocess for view in views]
     if any(h not in (w, full) and _effort(w) > _effort(h) for h, w, full in zip(have, want, wished, strict=True)):
         fit(store)
@@ -62,7 +63,7 @@ def _attainable(views: Sequence[VectorView], count: int) -> list[str]:
 
 
 def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Float32Array]:
-    return (split(raw, views)[i] for _, raw in store.vectors())
+    return (split(raw, views)[i] for _, raw in store.documents.vectors())
 
 
 def _effort(postprocess: str) -> tuple[int, int]:

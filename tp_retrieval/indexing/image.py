@@ -74,20 +74,20 @@ class VectorImage:
     def _load(self, from_rows: bool) -> None:
         self._timed_at = self._failed_at = 0
         self._data_version = self._store.database.data_version()
-        self._generation = self._store.meta("generation")
+        self._generation = self._store.meta.get("generation")
         self._views = views_of(self._store)
-        fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps())
+        fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps.all())
         self._maps = fitted or (AffineMap(),) * len(self._views)
         dimension = self._dimension()
         self._vectors, self._last_seq, self._unsaved = Vectors(dimension, self._exact), 0, 0
-        self._deletion = self._clean = self._store.last_deletion()
-        wish = self._store.meta("vectors")
+        self._deletion = self._clean = self._store.documents.last_deletion()
+        wish = self._store.meta.get("vectors")
         tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
         read = not from_rows and self._read_snapshot(dimension, tuning)
-        if not read and tuning is not None and len(self._store) >= kinds.TRAIN_AT:
+        if not read and tuning is not None and len(self._store.documents) >= kinds.TRAIN_AT:
             self._build_or_stay_exact(tuning)
         self._replay()
-        if len(self._vectors) != len(self._store):  # a snapshot of other rows
+        if len(self._vectors) != len(self._store.documents):  # a snapshot of other rows
             self._start_over()
 
     def _build_or_stay_exact(self, tuning: kinds.Tuning) -> None:
@@ -102,7 +102,7 @@ class VectorImage:
         return sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
 
     def _read_snapshot(self, dimension: int, tuning: kinds.Tuning | None) -> bool:
-        known, file = self._store.meta("snapshot"), self._snapshot_file()
+        known, file = self._store.meta.get("snapshot"), self._snapshot_file()
         if file is None or known["generation"] != self._generation:
             return False
         with ThreadPoolExecutor(1) as beside:  # reading and hashing take a processor each
@@ -136,14 +136,14 @@ class VectorImage:
 
     def replay(self) -> None:
         """Drop what was deleted and add what is new since the last replay; under new maps or kinds, start over."""
-        if self._store.meta("generation") != self._generation:
+        if self._store.meta.get("generation") != self._generation:
             self.load()
             return
         with self._wholly():
             self._replay()
 
     def _replay(self) -> None:
-        self._deletion, gone = self._store.deleted(self._deletion)
+        self._deletion, gone = self._store.documents.deleted(self._deletion)
         self._vectors.remove(gone)
         self._unsaved += len(gone)
         if self._vectors.crowded:
@@ -158,9 +158,9 @@ class VectorImage:
             self._unsaved += len(seqs)
 
     def _mapped_rows(self, after: int = 0) -> Iterator[tuple[Seqs, Float32Array]]:
-        total = len(self._store) if self.show_progress else None
+        total = len(self._store.documents) if self.show_progress else None
         with tqdm(total=total, unit="vector", disable=not self.show_progress) as bar:
-            for seqs, raw in self._store.vectors(after):
+            for seqs, raw in self._store.documents.vectors(after):
                 yield seqs, self.mapped(raw)
                 bar.update(len(seqs))
 
@@ -168,7 +168,7 @@ class VectorImage:
         """Fill the vectors anew from the rows; what was trained stays."""
         self._vectors.emptied()
         self._last_seq = 0
-        self._deletion = self._clean = self._store.last_deletion()
+        self._deletion = self._clean = self._store.documents.last_deletion()
         self._take_in()
 
     # -- searching
@@ -199,13 +199,13 @@ class VectorImage:
         return self._vectors.seqs
 
     def _exact(self, seqs: Seqs) -> Float32Array:
-        return self.mapped(self._store.vectors_of(seqs))
+        return self.mapped(self._store.documents.vectors_of(seqs))
 
     # -- approximate kinds
 
     def build_if_due(self) -> None:
         """Build the wished kind of index if there are rows enough, or four times those it was trained on."""
-        wish = self._store.meta("vectors")
+        wish = self._store.meta.get("vectors")
         count, tuning = len(self), self._vectors.tuning
         if count < max(kinds.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0), _LOOK_AGAIN * self._failed_at):
             return
@@ -230,22 +230,22 @@ class VectorImage:
             with self._store.snapshot():
                 self._build(factory, wish["target_recall"])
             with self._store.transaction():
-                if self._store.meta("generation") != self._generation or self._store.meta("vectors") != wish:
+                if self._store.meta.get("generation") != self._generation or self._store.meta.get("vectors") != wish:
                     self.forget()  # another process changed maps or kind meanwhile
                     return
                 tuning = self._vectors.tuning
-                self._store.set_meta("vectors", {**wish, "tuning": None if tuning is None else asdict(tuning)})
-                self._store.next_generation()
-                self._generation = self._store.meta("generation")
+                self._store.meta.set("vectors", {**wish, "tuning": None if tuning is None else asdict(tuning)})
+                self._store.meta.next_generation()
+                self._generation = self._store.meta.get("generation")
                 previous = self._write_snapshot()
         self._saved(previous)
 
     def _build(self, factory: str, target_recall: float) -> None:
-        seqs = self._store.seqs()
+        seqs = self._store.documents.seqs()
         self._vectors = Vectors(self._dimension(), self._exact)  # the old ones go before the new ones come
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
-        self._deletion = self._clean = self._store.last_deletion()
+        self._deletion = self._clean = self._store.documents.last_deletion()
         self._vectors = Vectors.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall)
         self._last_seq = int(seqs[-1])
         self._unsaved = len(seqs)
@@ -263,14 +263,14 @@ class VectorImage:
         if self._unsaved < max(at_least, 1):
             return
         with self._store.transaction():  # one process at a time writes a snapshot
-            if self._store.meta("generation") != self._generation:
+            if self._store.meta.get("generation") != self._generation:
                 return  # what would be written is of the past
             previous = self._write_snapshot()
         self._saved(previous)
 
     def _write_snapshot(self) -> str | None:
         """Write the vectors and make them the ones the store knows, inside a transaction; return the file before."""
-        previous = self._store.meta("snapshot") or {"number": 0, "file": None}
+        previous = self._store.meta.get("snapshot") or {"number": 0, "file": None}
         name = f"vectors-{previous['number'] + 1}.faiss"
         self._vectors.write(self._folder / name)
         known = {
@@ -281,7 +281,7 @@ class VectorImage:
             "deletion": self._clean,
             "generation": self._generation,
         }
-        self._store.set_meta("snapshot", known)
+        self._store.meta.set("snapshot", known)
         for file in self._folder.glob("vectors-*"):
             if file.name not in (name, previous["file"]):
                 file.unlink(missing_ok=True)
@@ -294,7 +294,7 @@ class VectorImage:
 
     def _snapshot_file(self) -> Path | None:
         """Return the file the store knows, None where there is none that may be trusted to be ours."""
-        known = self._store.meta("snapshot")
+        known = self._store.meta.get("snapshot")
         if known is None or not _NAME.fullmatch(known["file"]):
             return None
         file = self._folder / known["file"]
@@ -307,17 +307,17 @@ class VectorImage:
 
     def problems(self) -> Iterator[str]:
         """Yield how snapshot and vectors differ from the rows."""
-        known = self._store.meta("snapshot")
+        known = self._store.meta.get("snapshot")
         if known is not None:
             file = self._snapshot_file()
             if file is None or sha256(file) != known["sha256"]:
                 named = self._folder / known["file"]
                 yield f"{named}: the snapshot is missing or damaged; the vectors are made from the rows at each opening"
-        if not np.array_equal(self._vectors.seqs, self._store.seqs()):
+        if not np.array_equal(self._vectors.seqs, self._store.documents.seqs()):
             yield f"{self._store.file}: the vectors are not of the rows that are there"
             return
         if not self._vectors.lossless:
             return  # what is kept is not the rows themselves; the digest of the snapshot guards it
-        for seqs, raw in self._store.vectors():
+        for seqs, raw in self._store.documents.vectors():
             if not np.allclose(self._vectors.rows(seqs), self.mapped(raw), atol=1e-5):
                 yield f"{self._store.file}: vectors {seqs[0]} to {seqs[-1]} are not those of the rows"

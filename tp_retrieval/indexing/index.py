@@ -61,11 +61,11 @@ class Index:
         self._store = store
         self._lock = threading.RLock()
         self._embedder = embedder
-        self._dimension = int(store.meta("dimension"))
+        self._dimension = int(store.meta.get("dimension"))
         self._image = VectorImage(folder, store)
         self._searcher = Searcher(store, self._image)
         self._closed = False
-        recipe = (store.meta("provenance") or {}).get("recipe", {})
+        recipe = (store.meta.get("provenance") or {}).get("recipe", {})
         self._dense_weight = float(recipe.get("dense_weight", DENSE_WEIGHT))
         guard(self._lock, store.database)
 
@@ -185,7 +185,7 @@ class Index:
 
         `fingerprint` is that of the embedder that made them. Raises `IncompatibleIndexError` if it is not the index's.
         """
-        stored = self._store.meta("fingerprint")
+        stored = self._store.meta.get("fingerprint")
         if fingerprint != stored:
             raise IncompatibleIndexError(
                 f"{self._folder} holds vectors of another embedder (fingerprint: stored {stored}, given {fingerprint})"
@@ -203,7 +203,7 @@ class Index:
         with self._lock:
             with self._store.transaction():
                 found = self._store.select(asked.condition, asked.ids)
-                count = 0 if found is None else self._store.delete(self._store.ids_of(found))
+                count = 0 if found is None else self._store.delete(self._store.documents.ids_of(found))
             self._follow()
         return count
 
@@ -236,10 +236,10 @@ class Index:
             with self._store.transaction():
                 if postprocess is not None:
                     self._set_maps(postprocess)
-                wish = self._store.meta("vectors") | {"tuning": None}
+                wish = self._store.meta.get("vectors") | {"tuning": None}
                 changed = {"kind": kind, "target_recall": target_recall}
                 wish |= {name: value for name, value in changed.items() if value is not None}
-                self._store.set_meta("vectors", wish)
+                self._store.meta.set("vectors", wish)
                 fit(self._store)
             self._image.show_progress = show_progress
             try:
@@ -252,12 +252,12 @@ class Index:
 
     def _set_maps(self, postprocess: str | Sequence[str]) -> None:
         views = with_maps(views_of(self._store), postprocess)
-        count = len(self._store)
+        count = len(self._store.documents)
         for view in views:
             needed = rows_needed(view.postprocess, view.width)
             if count < needed:
                 raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents, there are {count}")
-        self._store.set_meta("views", [asdict(view) for view in views])
+        self._store.meta.set("views", [asdict(view) for view in views])
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Check every record, the full text, the facts and the vectors; `repair` makes again what can be made.
@@ -273,12 +273,12 @@ class Index:
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._store)
+            return len(self._store.documents)
 
     def __iter__(self) -> Iterator[Document]:
         """Yield all documents in the order they were added."""
         with self._lock, self._store.snapshot():
-            return iter(list(self._store.documents()))
+            return iter(list(self._store.documents))
 
     def batches(self, size: int = 512, *, after: str | None = None) -> Iterator[tuple[list[Document], Float32Array]]:
         """Yield all documents in the order they were added, or those after one, with the vectors they are compared by.
@@ -289,7 +289,7 @@ class Index:
         with self._lock, self._store.snapshot():
             self._image.refresh()
             maps = self._image.maps_digest()
-            seqs = self._store.seqs()
+            seqs = self._store.documents.seqs()
             if after is not None:
                 found = self._store.select(None, [after])
                 seqs = seqs if found is None or not len(found) else seqs[seqs > found[0]]
@@ -298,9 +298,11 @@ class Index:
                 self._image.refresh()
                 if self._image.maps_digest() != maps:
                     raise IncompatibleIndexError(f"{self._folder}: other maps were fitted meanwhile; begin again")
-                by_seq = self._store.documents_by_seq(seqs[begin : begin + size].tolist())
+                by_seq = self._store.documents.by_seq(seqs[begin : begin + size].tolist())
                 there = sorted(by_seq)  # some may have been deleted meanwhile
-                vectors = self._image.mapped(self._store.vectors_of(np.array(there, dtype=np.int64))) if there else None
+                vectors = (
+                    self._image.mapped(self._store.documents.vectors_of(np.array(there, dtype=np.int64))) if there else None
+                )
             if vectors is not None:
                 yield [by_seq[seq] for seq in there], vectors
 
@@ -319,8 +321,8 @@ class Index:
         asked = Search(0, where, ids)
         with self._lock, self._store.snapshot():
             found = self._store.select(asked.condition, asked.ids)
-            seqs = (self._store.seqs() if found is None else found).tolist()
-            by_seq = self._store.documents_by_seq(seqs)
+            seqs = (self._store.documents.seqs() if found is None else found).tolist()
+            by_seq = self._store.documents.by_seq(seqs)
         if asked.ids is None:
             return [by_seq[seq] for seq in seqs]
         by_id = {document.id: document for document in by_seq.values()}
@@ -444,7 +446,7 @@ class Index:
         """The embedder that made the index, loaded now if it was not given."""
         with self._lock:
             if self._embedder is None:
-                stored = self._store.meta("provenance")
+                stored = self._store.meta.get("provenance")
                 if stored is None:
                     raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
                 embedder = load_embedder(stored)
@@ -457,8 +459,8 @@ class Index:
             embedder,
             path=self._folder,
             dimension=self._dimension,
-            fingerprint=self._store.meta("fingerprint"),
-            provenance=self._store.meta("provenance"),
+            fingerprint=self._store.meta.get("fingerprint"),
+            provenance=self._store.meta.get("provenance"),
         )
 
 

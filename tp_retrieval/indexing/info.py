@@ -43,27 +43,27 @@ class IndexInfo:
 
 def describe(folder: Path, store: Store, image: VectorImage) -> IndexInfo:
     """Return what an index holds, what made it, and how its vectors are searched."""
-    provenance = store.meta("provenance") or {}
-    maps = store.maps()
-    count = len(store)
+    provenance = store.meta.get("provenance") or {}
+    maps = store.maps.all()
+    count = len(store.documents)
     fitted_on = min((fitted.fitted_on for fitted in maps), default=0)
     return IndexInfo(
         path=str(folder),
         documents=count,
-        dimension=int(store.meta("dimension")),
-        kind=store.meta("vectors")["kind"],
+        dimension=int(store.meta.get("dimension")),
+        kind=store.meta.get("vectors")["kind"],
         tuning=image.tuning,
-        tokenizer=store.meta("tokenizer"),
+        tokenizer=store.meta.get("tokenizer"),
         model=provenance.get("model"),
         source=provenance.get("source"),
         revision=provenance.get("revision"),
-        fingerprint=store.meta("fingerprint"),
+        fingerprint=store.meta.get("fingerprint"),
         recipe=provenance.get("recipe"),
         postprocess=tuple(view.postprocess for view in views_of(store)),
         fitted=tuple(fitted.postprocess for fitted in maps),
         fitted_on=fitted_on,
         maps_digest=image.maps_digest(),
         growth=round(count / fitted_on, 2) if fitted_on else None,
-        libraries=store.meta("libraries"),
+        libraries=store.meta.get("libraries"),
         bytes_on_disk=store.database.size() + image.size(),
     )

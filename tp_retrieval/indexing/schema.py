@@ -52,13 +52,13 @@ def _facts_deletions_and_digests(store: Store) -> None:
     renamed = {"map_generation": "generation", "deletions": None, "snapshot": None, "kind": None}
     for key, value in small["meta"]:
         if (new := renamed.get(key, key)) is not None:
-            store.set_meta(new, json.loads(value))
-    store.set_meta("tokenizer", "words")
-    store.set_meta("vectors", {"kind": "auto", "target_recall": 0.95, "tuning": None})
+            store.meta.set(new, json.loads(value))
+    store.meta.set("tokenizer", "words")
+    store.meta.set("vectors", {"kind": "auto", "target_recall": 0.95, "tuning": None})
     for record in small["maps"]:
-        store.put_map(*record)
+        store.maps.put(*record)
     for record in small["map_arrays"]:
-        store.put_map_array(*record)
+        store.maps.put_array(*record)
     store.redigest_documents()
 
 

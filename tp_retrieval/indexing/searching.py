@@ -152,7 +152,7 @@ class Searcher:
         return [found[i] for i in fusions.mmr(relevance, rows, k, weight)]
 
     def _documents(self, found: list[_Found]) -> list[Hit]:
-        documents = self._store.documents_by_seq([one.seq for one in found])
+        documents = self._store.documents.by_seq([one.seq for one in found])
         missing = [one.seq for one in found if one.seq not in documents]
         if missing:
             raise CorruptIndexError(f"{self._store.file}: record {missing[0]} has a vector or words but no document")

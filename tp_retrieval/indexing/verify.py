@@ -43,7 +43,7 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
         if repair and problems:
             _repair(folder, store)
             left = list(_found(folder, store))
-        return Verification(len(store), tuple(problems), tuple(left))
+        return Verification(len(store.documents), tuple(problems), tuple(left))
     finally:
         if repair and left:
             store.database.seal.refuse()
@@ -51,7 +51,7 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
 
 
 def _found(folder: Path, store: Store) -> Iterator[str]:
-    damaged = store.damaged()
+    damaged = store.documents.damaged()
     yield from damaged.values()
     if damaged:
         return  # all else is made of the documents
@@ -68,9 +68,9 @@ def _found(folder: Path, store: Store) -> Iterator[str]:
 def _repair(folder: Path, store: Store) -> None:
     store.database.execute("REINDEX")
     with store.transaction():
-        store.drop(store.damaged())
+        store.documents.drop(store.documents.damaged())
         store.remake()
-        store.forget_meta("snapshot")
+        store.meta.forget("snapshot")
         _mend_maps(store)
     store.database.execute("VACUUM")
     image = VectorImage(folder, store)
@@ -82,8 +82,8 @@ def _repair(folder: Path, store: Store) -> None:
 def _mend_maps(store: Store) -> None:
     """Keep the maps that are there, fit them anew if they are damaged."""
     try:
-        store.maps()
+        store.maps.all()
     except CorruptIndexError:
         fit(store)
     else:
-        store.next_generation()
+        store.meta.next_generation()
