@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from tp_retrieval.embedding.postprocess import AffineMap, attainable, is_map, split
+from tp_retrieval.embedding.postprocess import AffineMap, attainable, combine, is_map, split
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.records import StoredMap
 from tp_retrieval.indexing.store import Store
@@ -18,6 +20,34 @@ FIT_AT = 64
 def views_of(store: Store) -> tuple[VectorView, ...]:
     """Return an index's views, with the maps it wishes for."""
     return tuple(VectorView(**view) for view in store.meta.get("views"))
+
+
+@dataclass(frozen=True)
+class MappedViews:
+    """An index's views with the maps that are fitted now: what turns raw vectors into those that are compared."""
+
+    views: tuple[VectorView, ...]
+    maps: tuple[AffineMap, ...]
+
+    @property
+    def dimension(self) -> int:
+        """Components of a compared vector."""
+        return sum(map_.width(view.width) for map_, view in zip(self.maps, self.views, strict=True))
+
+    def digest(self) -> str:
+        """Return a digest of the maps: vectors mapped under different ones can't be compared."""
+        return hashlib.sha256("\n".join(map_.digest() for map_ in self.maps).encode()).hexdigest()[:16]
+
+    def __call__(self, raw: Float32Array) -> Float32Array:
+        """Return raw vectors `(n, sum of widths)` mapped, weighted and of unit length, `(n, dimension) float32`."""
+        return combine(raw, self.views, self.maps)
+
+
+def mapped_views(store: Store) -> MappedViews:
+    """Return an index's views with the maps it has fitted, before the first fit with none."""
+    views = views_of(store)
+    fitted = tuple(AffineMap(**stored.arrays) for stored in store.maps.all())
+    return MappedViews(views, fitted or (AffineMap(),) * len(views))
 
 
 def fit(store: Store) -> None:

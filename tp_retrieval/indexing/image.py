@@ -5,11 +5,8 @@ The store is the truth. The image may be lost, damaged or behind; it is then mad
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from tp_retrieval.embedding.postprocess import AffineMap, combine
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing import kinds
-from tp_retrieval.indexing.disk import sha256
 from tp_retrieval.indexing.facts import Seqs
-from tp_retrieval.indexing.fitting import views_of
+from tp_retrieval.indexing.fitting import MappedViews, mapped_views
+from tp_retrieval.indexing.snapshot import Moment, Snapshot
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.vectors import Vectors
-from tp_retrieval.types import Float32Array, VectorView
+from tp_retrieval.types import Float32Array
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +33,6 @@ SLOW_SECONDS = 0.02
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
 _GROWTH = 4  # an approximate index is trained anew when the corpus has grown by this factor
 _LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one, or a kind that failed is tried again
-_NAME = re.compile(r"vectors-\d+\.faiss")
 
 
 class VectorImage:
@@ -45,10 +40,9 @@ class VectorImage:
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.show_progress = False
-        self._folder = folder
         self._store = store
-        self._views: tuple[VectorView, ...] = ()
-        self._maps: tuple[AffineMap, ...] = ()
+        self._snapshot = Snapshot(folder, store.meta)
+        self._maps = MappedViews((), ())
         self._vectors = Vectors(1, self._exact)
         self._last_seq = self._unsaved = 0
         self._data_version = (0, 0)
@@ -75,16 +69,17 @@ class VectorImage:
         self._timed_at = self._failed_at = 0
         self._data_version = self._store.database.data_version()
         self._generation = self._store.meta.get("generation")
-        self._views = views_of(self._store)
-        fitted = tuple(AffineMap(**stored.arrays) for stored in self._store.maps.all())
-        self._maps = fitted or (AffineMap(),) * len(self._views)
-        dimension = self._dimension()
+        self._maps = mapped_views(self._store)
+        dimension = self._maps.dimension
         self._vectors, self._last_seq, self._unsaved = Vectors(dimension, self._exact), 0, 0
         self._deletion = self._clean = self._store.documents.last_deletion()
         wish = self._store.meta.get("vectors")
         tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
-        read = not from_rows and self._read_snapshot(dimension, tuning)
-        if not read and tuning is not None and len(self._store.documents) >= kinds.TRAIN_AT:
+        read = None if from_rows else self._snapshot.read(self._generation, dimension, self._exact, tuning)
+        if read is not None:
+            self._vectors, moment = read
+            self._last_seq, self._deletion, self._clean = moment.last_seq, moment.deletion, moment.deletion
+        elif tuning is not None and len(self._store.documents) >= kinds.TRAIN_AT:
             self._build_or_stay_exact(tuning)
         self._replay()
         if len(self._vectors) != len(self._store.documents):  # a snapshot of other rows
@@ -96,23 +91,7 @@ class VectorImage:
             self._build(tuning.factory, tuning.target_recall)
         except InputError as error:
             logger.warning("the index stays exact: %s", error)
-            self._vectors, self._last_seq = Vectors(self._dimension(), self._exact), 0
-
-    def _dimension(self) -> int:
-        return sum(map_.width(view.width) for map_, view in zip(self._maps, self._views, strict=True))
-
-    def _read_snapshot(self, dimension: int, tuning: kinds.Tuning | None) -> bool:
-        known, file = self._store.meta.get("snapshot"), self._snapshot_file()
-        if file is None or known["generation"] != self._generation:
-            return False
-        with ThreadPoolExecutor(1) as beside:  # reading and hashing take a processor each
-            digest = beside.submit(sha256, file)
-            read = Vectors.read(file, dimension, self._exact, tuning)
-            if read is None or digest.result() != known["sha256"]:
-                return False
-        self._vectors, self._last_seq = read, known["last_seq"]
-        self._deletion = self._clean = known["deletion"]
-        return True
+            self._vectors, self._last_seq = Vectors(self._maps.dimension, self._exact), 0
 
     def refresh(self) -> None:
         """Follow what other processes committed."""
@@ -175,11 +154,11 @@ class VectorImage:
 
     def maps_digest(self) -> str:
         """Return a digest of the fitted maps: vectors mapped under different ones can't be compared."""
-        return hashlib.sha256("\n".join(map_.digest() for map_ in self._maps).encode()).hexdigest()[:16]
+        return self._maps.digest()
 
     def mapped(self, raw: Float32Array) -> Float32Array:
         """Return raw vectors `(n, dimension)` as the unit vectors that are compared."""
-        return combine(raw, self._views, self._maps)
+        return self._maps(raw)
 
     def search(self, unit: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
         """Return the k nearest rows (of `among`) and their cosines, best first."""
@@ -214,7 +193,7 @@ class VectorImage:
             if tuning is None and not self._is_slow():
                 return
             kind = "ivf"
-        factory = kinds.factory_string(kind, self._dimension(), count)
+        factory = kinds.factory_string(kind, self._maps.dimension, count)
         if factory is None:
             return
         try:
@@ -242,7 +221,7 @@ class VectorImage:
 
     def _build(self, factory: str, target_recall: float) -> None:
         seqs = self._store.documents.seqs()
-        self._vectors = Vectors(self._dimension(), self._exact)  # the old ones go before the new ones come
+        self._vectors = Vectors(self._maps.dimension, self._exact)  # the old ones go before the new ones come
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         self._deletion = self._clean = self._store.documents.last_deletion()
@@ -269,50 +248,19 @@ class VectorImage:
         self._saved(previous)
 
     def _write_snapshot(self) -> str | None:
-        """Write the vectors and make them the ones the store knows, inside a transaction; return the file before."""
-        previous = self._store.meta.get("snapshot") or {"number": 0, "file": None}
-        name = f"vectors-{previous['number'] + 1}.faiss"
-        self._vectors.write(self._folder / name)
-        known = {
-            "file": name,
-            "number": previous["number"] + 1,
-            "sha256": sha256(self._folder / name),
-            "last_seq": self._last_seq,
-            "deletion": self._clean,
-            "generation": self._generation,
-        }
-        self._store.meta.set("snapshot", known)
-        for file in self._folder.glob("vectors-*"):
-            if file.name not in (name, previous["file"]):
-                file.unlink(missing_ok=True)
-        return previous["file"] and str(previous["file"])
+        return self._snapshot.write(self._vectors, Moment(self._generation, self._last_seq, self._clean))
 
     def _saved(self, previous: str | None) -> None:
         self._unsaved = 0
-        if previous is not None and _NAME.fullmatch(previous):
-            (self._folder / previous).unlink(missing_ok=True)
-
-    def _snapshot_file(self) -> Path | None:
-        """Return the file the store knows, None where there is none that may be trusted to be ours."""
-        known = self._store.meta.get("snapshot")
-        if known is None or not _NAME.fullmatch(known["file"]):
-            return None
-        file = self._folder / known["file"]
-        return file if file.is_file() and not file.is_symlink() else None
+        self._snapshot.remove(previous)
 
     def size(self) -> int:
         """Return the bytes of the snapshot on disk."""
-        file = self._snapshot_file()
-        return 0 if file is None else file.stat().st_size
+        return self._snapshot.size()
 
     def problems(self) -> Iterator[str]:
         """Yield how snapshot and vectors differ from the rows."""
-        known = self._store.meta.get("snapshot")
-        if known is not None:
-            file = self._snapshot_file()
-            if file is None or sha256(file) != known["sha256"]:
-                named = self._folder / known["file"]
-                yield f"{named}: the snapshot is missing or damaged; the vectors are made from the rows at each opening"
+        yield from self._snapshot.problems()
         if not np.array_equal(self._vectors.seqs, self._store.documents.seqs()):
             yield f"{self._store.file}: the vectors are not of the rows that are there"
             return

@@ -1,0 +1,94 @@
+"""The vectors as FAISS holds them, in a file beside the database, and the record by which the store knows that file.
+
+A new snapshot is a new file, and the store names it in the same transaction: so the one it names is always whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tp_retrieval.indexing.disk import sha256
+from tp_retrieval.indexing.facts import Seqs
+from tp_retrieval.indexing.kinds import Tuning
+from tp_retrieval.indexing.records import Meta
+from tp_retrieval.indexing.vectors import Vectors
+from tp_retrieval.types import Float32Array
+
+_NAME = re.compile(r"vectors-\d+\.faiss")
+_KEY = "snapshot"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a snapshot has seen of its store: maps and kind, the last row, the last deletion."""
+
+    generation: int
+    last_seq: int
+    deletion: int
+
+
+class Snapshot:
+    """Read and write the snapshot of an index's folder."""
+
+    def __init__(self, folder: Path, meta: Meta) -> None:
+        self._folder = folder
+        self._meta = meta
+
+    def read(
+        self, generation: int, dimension: int, exact: Callable[[Seqs], Float32Array], tuning: Tuning | None
+    ) -> tuple[Vectors, Moment] | None:
+        """Return the vectors and what they have seen; None if there are none of this generation, or they are damaged."""
+        known, file = self._meta.get(_KEY), self._file()
+        if file is None or known["generation"] != generation:
+            return None
+        with ThreadPoolExecutor(1) as beside:  # reading and hashing take a processor each
+            digest = beside.submit(sha256, file)
+            read = Vectors.read(file, dimension, exact, tuning)
+            if read is None or digest.result() != known["sha256"]:
+                return None
+        return read, Moment(generation, known["last_seq"], known["deletion"])
+
+    def write(self, vectors: Vectors, moment: Moment) -> str | None:
+        """Write vectors and make them the ones the store knows, inside a transaction; return the file before."""
+        previous = self._meta.get(_KEY) or {"number": 0, "file": None}
+        number = previous["number"] + 1
+        name = f"vectors-{number}.faiss"
+        vectors.write(self._folder / name)
+        known = {"file": name, "number": number, "sha256": sha256(self._folder / name), **asdict(moment)}
+        self._meta.set(_KEY, known)
+        for file in self._folder.glob("vectors-*"):
+            if file.name not in (name, previous["file"]):
+                file.unlink(missing_ok=True)
+        return previous["file"] and str(previous["file"])
+
+    def remove(self, previous: str | None) -> None:
+        """Remove the file before, once the transaction is through."""
+        if previous is not None and _NAME.fullmatch(previous):
+            (self._folder / previous).unlink(missing_ok=True)
+
+    def size(self) -> int:
+        """Return the bytes of the snapshot on disk."""
+        file = self._file()
+        return 0 if file is None else file.stat().st_size
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the file."""
+        known = self._meta.get(_KEY)
+        if known is None:
+            return
+        file = self._file()
+        if file is None or sha256(file) != known["sha256"]:
+            named = self._folder / known["file"]
+            yield f"{named}: the snapshot is missing or damaged; the vectors are made from the rows at each opening"
+
+    def _file(self) -> Path | None:
+        """Return the file the store knows, None where there is none that may be trusted to be ours."""
+        known = self._meta.get(_KEY)
+        if known is None or not _NAME.fullmatch(known["file"]):
+            return None
+        file = self._folder / known["file"]
+        return file if file.is_file() and not file.is_symlink() else None
