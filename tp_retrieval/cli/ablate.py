@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tp_retrieval.cli.evaluate import Files, Folders, as_record, figure, require_evaluation
+from tp_retrieval.cli.evaluate import Files, Folders, as_record, figure, named_apart, require_evaluation
 from tp_retrieval.cli.output import DocumentTokens, Json, Model, print_json, print_rows
 from tp_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from tp_retrieval import Embedder
+    from tp_retrieval.evaluation.ablate import Ablated
     from tp_retrieval.evaluation.arms import Task
     from tp_retrieval.evaluation.objectives import Objective
 
@@ -42,7 +44,7 @@ def sts(
     from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.objectives import StsObjective
 
-    datasets = [read_sts(file) for file in files]
+    datasets = named_apart([read_sts(file) for file in files])
     if items is not None:
         datasets = [StsObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
     embedder = Embedder.from_pretrained(model, recipe="sts")
@@ -66,7 +68,7 @@ def retrieval(
     from tp_retrieval.evaluation.evaluate import cut
     from tp_retrieval.evaluation.objectives import RetrievalObjective
 
-    datasets = [read_retrieval(folder) for folder in folders]
+    datasets = named_apart([read_retrieval(folder) for folder in folders])
     if items is not None:
         datasets = [RetrievalObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
     embedder = Embedder.from_pretrained(model, recipe="retrieval")
@@ -83,17 +85,26 @@ def _run(embedder: Embedder, objectives: Sequence[Objective], task: Task, scope:
     model = Path(embedder.provenance.model).name
     found = {}
     for objective in objectives:
-        rows = ablate(embedder, objective, task, scope=(int(start), int(stop)), postprocess=map_)
-        found[next(iter(objective.sets))] = [
-            asdict(row) | {"score": as_record(row.score), "gain": as_record(row.gain)} for row in rows
-        ]
+        options: dict[str, Any] = {"postprocess": map_, "show_progress": sys.stderr.isatty()}
+        rows = ablate(embedder, objective, task, scope=(int(start), int(stop)), **options)
+        found[next(iter(objective.sets))] = [_record(row) for row in rows]
     if as_json:
         print_json({"task": task, "model": model, "scope": scope, "map": map_, "datasets": found})
         return
-    header = ("dataset", "arm", "exit", "score [95%]", "over the first [95%]")
+    header = ("dataset", "arm", "exit", "score [95%]", "over the first [95%]", "over no prepending [95%]")
     lines = [
-        (name, row["arm"], f"{row['exit']}{' (best)' if row['chosen'] else ''}", figure(row["score"]), figure(row["gain"]))
-        for name, rows in found.items()
-        for row in rows
+        (
+            name,
+            row["arm"],
+            f"{row['exit']}{' (best)' if row['chosen'] else ''}",
+            *("" if row[column] is None else figure(row[column]) for column in ("score", "gain", "prepending")),
+        )
+        for name, records in found.items()
+        for row in records
     ]
     print_rows(header, lines)
+
+
+def _record(row: Ablated) -> dict[str, Any]:
+    added = None if row.prepending is None else as_record(row.prepending)
+    return asdict(row) | {"score": as_record(row.score), "gain": as_record(row.gain), "prepending": added}

@@ -6,14 +6,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from tp_retrieval.cli.output import DocumentTokens, Json, Model, RecipeOption, hint_unmeasured, print_json, print_rows
-from tp_retrieval.errors import OptionalDependencyError
+from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
+    from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
     from tp_retrieval.evaluation.metrics import Estimate
     from tp_retrieval.types import TextEmbedder
 
@@ -22,6 +23,8 @@ Against = Annotated[
 ]
 Files = Annotated[list[Path], typer.Argument(help="Tables with the columns score, sentence1, sentence2, maybe subset.")]
 Folders = Annotated[list[Path], typer.Argument(help="Folders with corpus.jsonl, queries.jsonl and qrels.tsv.")]
+
+Named = TypeVar("Named", "StsPairs", "RetrievalSet")
 
 app = typer.Typer(help="Measure a model and a recipe on labelled data.", no_args_is_help=True)
 
@@ -35,7 +38,7 @@ def sts(
     from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.evaluate import evaluate_sts
 
-    datasets = [read_sts(file) for file in files]
+    datasets = named_apart([read_sts(file) for file in files])
     found: dict[str, dict[str, Any]] = {dataset.name: {} for dataset in datasets}
     for name, embedder in _embedders(model, recipe, "sts", against):
         for dataset in datasets:
@@ -74,7 +77,7 @@ def retrieval(
     from tp_retrieval.evaluation.datasets import read_retrieval
     from tp_retrieval.evaluation.evaluate import cut, evaluate_retrieval
 
-    datasets = [read_retrieval(folder) for folder in folders]
+    datasets = named_apart([read_retrieval(folder) for folder in folders])
     options = {} if dense_weight is None else {"dense_weight": dense_weight}
     found: dict[str, dict[str, Any]] = {}
     for name, embedder in _embedders(model, recipe, "retrieval", against):
@@ -138,6 +141,15 @@ def require_evaluation() -> None:
         raise OptionalDependencyError(error.name or "scikit-learn", "eval") from error
 
 
+def named_apart(datasets: list[Named]) -> list[Named]:
+    """Return sets of data as they are; raise `InputError` if two have one name, by which results are told apart."""
+    names = [dataset.name for dataset in datasets]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sets of data have the name {name!r}; rename one, or measure them apart")
+    return datasets
+
+
 def as_record(estimate: Estimate) -> dict[str, float]:
     """Return an estimate for JSON, with two digits behind the point."""
     return {name: round(value, 2) for name, value in asdict(estimate).items()}
@@ -165,8 +177,10 @@ def _embedders(
 def _lines(found: dict[str, dict[str, Any]]) -> Iterator[Sequence[str]]:
     for dataset, one in found.items():
         ways = {way: one[way] for way in ("bm25", "dense", "hybrid")}
+        short = [Path(name).name for name in one["against"]]
         for name, trained in one["against"].items():
-            ways |= {f"{way}, {Path(name).name}": metrics for way, metrics in trained.items()}
+            label = name if short.count(Path(name).name) > 1 else Path(name).name
+            ways |= {f"{way}, {label}": metrics for way, metrics in trained.items()}
         for way, metrics in ways.items():
             first, *others = metrics.values()
             yield dataset, way, figure(first), *(f"{other['value']:.1f}" for other in others)

@@ -16,11 +16,12 @@ from rich.text import Text
 from tp_retrieval.errors import InputError
 
 _EXCERPT = 500  # characters of a text that are shown
+_WIDE = 240  # characters of a table's line where no terminal says how many fit
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; by default the embedded model.")]
 Kind = Annotated[str, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
-RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default `retrieval`.")]
+RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default the one for the task.")]
 DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
 
 
@@ -67,7 +68,7 @@ def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*header, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def excerpt(text: str) -> str:

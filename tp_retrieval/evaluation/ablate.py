@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.recipe import Prepend, Readout, View
 from tp_retrieval.errors import InputError
-from tp_retrieval.evaluation.arms import Arm, Task, prompts, slotted
+from tp_retrieval.evaluation.arms import REWIRED, Arm, Task, prompts, slotted
 from tp_retrieval.evaluation.metrics import Estimate, Values
 from tp_retrieval.evaluation.objectives import Objective, estimate, gain
 from tp_retrieval.evaluation.sweep import Sweep
@@ -23,29 +24,45 @@ from tp_retrieval.evaluation.views import ViewSearch
 
 @dataclass(frozen=True)
 class Ablated:
-    """An arm read at one exit: its score, and what it gains over the first arm at the last exit."""
+    """An arm read at one exit: its score, and what it gains over the first arm at the last exit.
+
+    `prepending` is what it gains over the same prompt without rewiring, read likewise (`chosen` or not); None where there
+    is no such arm.
+    """
 
     arm: str
     exit: int
     chosen: bool
     score: Estimate
     gain: Estimate
+    prepending: Estimate | None
 
 
 def ablate(
-    embedder: Embedder, objective: Objective, task: Task, *, scope: tuple[int, int] = (1, 2), postprocess: str = "none"
+    embedder: Embedder,
+    objective: Objective,
+    task: Task,
+    *,
+    scope: tuple[int, int] = (1, 2),
+    postprocess: str = "none",
+    show_progress: bool = False,
 ) -> list[Ablated]:
-    """Return every arm at the last exit and, as `chosen`, at its best one; all by vectors alone."""
+    """Return every arm at the last exit and, as `chosen`, at its best one; all by vectors alone.
+
+    Raises `InputError` for fewer than three items.
+    """
     blocks = embedder.backbone.n_blocks
     if not 0 <= scope[0] < scope[1] <= blocks:
         raise InputError(f"scope: {scope[0]}..{scope[1]} must lie within the model's {blocks} blocks, the stop excluded")
     exits = list(range(1, blocks + 1))
     rows, choosing = objective.chosen_by, objective.held_out
-    signals: list[tuple[str, int, bool, Values]] = []
+    if not len(choosing) or not len(rows):
+        raise InputError(f"{', '.join(objective.sets)}: too few items; a third of them chooses the exit")
+    signals: dict[tuple[str, bool], tuple[int, Values]] = {}
     sweep = Sweep(embedder)
     previous: Arm | None = None
     try:
-        for arm, readout in arms(task, scope):
+        for arm, readout in tqdm(arms(task, scope), unit="arm", disable=not show_progress, leave=False):
             if previous is None or arm.key != previous.key:  # two arms may be two readings of one pass
                 documents = sweep.states(arm.document, arm.prepend, objective.documents)
                 queries = sweep.states(arm.query, arm.prepend, objective.queries) if objective.queries else None
@@ -53,15 +70,19 @@ def ablate(
             search = ViewSearch(objective, queries, documents)
             of_exits = [search.candidate([View(e, readout, postprocess)], 1.0).signal for e in exits]
             best = int(np.argmax([objective.score(signal, choosing) for signal in of_exits]))
-            signals.append((arm.name, exits[-1], False, of_exits[-1]))
-            signals.append((arm.name, exits[best], True, of_exits[best]))
+            signals[arm.name, False] = exits[-1], of_exits[-1]
+            signals[arm.name, True] = exits[best], of_exits[best]
     finally:
         sweep.close()
-    first = signals[0][-1]
-    return [
-        Ablated(name, exit_, chosen, estimate(objective, signal, rows), gain(objective, signal, first, rows))
-        for name, exit_, chosen, signal in signals
-    ]
+    _, first = next(iter(signals.values()))
+    found = []
+    for (name, chosen), (exit_, signal) in signals.items():
+        prompt, _, _ = name.rpartition(REWIRED)
+        plain = signals.get((prompt, chosen))
+        added = None if plain is None else gain(objective, signal, plain[1], rows)
+        score, over_first = estimate(objective, signal, rows), gain(objective, signal, first, rows)
+        found.append(Ablated(name, exit_, chosen, score, over_first, added))
+    return found
 
 
 def arms(task: Task, scope: tuple[int, int]) -> Sequence[tuple[Arm, Readout]]:

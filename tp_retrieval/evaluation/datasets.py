@@ -7,17 +7,18 @@ train = read_labelled("TREC-train.tsv") # label<TAB>text
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.types import check_text
 
 _SENTENCE = re.compile(r"(.+?[.!?])\s+(\S.*)", re.DOTALL)
 _WORDS = 3  # fewer do not ask for anything
@@ -78,25 +79,33 @@ def read_sts(file: str | Path) -> StsPairs:
 def read_retrieval(folder: str | Path) -> RetrievalSet:
     """Read a folder in BEIR's layout; queries without a relevant document are left out.
 
-    Judgements are in `qrels.tsv` or `qrels/test.tsv`: a header, then query id, document id and grade.
+    Judgements are in `qrels.tsv` or `qrels/test.tsv`: a header, then query id, document id and a whole number.
     """
     folder = Path(folder)
-    documents = {}
-    for place, record in _records(folder / "corpus.jsonl"):
+    documents, asked = {}, {}
+    for place, record in _identified(folder / "corpus.jsonl"):
         text = f"{record.get('title') or ''}\n{_field(record, 'text', place)}".strip()
-        documents[_field(record, "_id", place)] = text or "."
-    asked = {_field(r, "_id", place): _field(r, "text", place) for place, r in _records(folder / "queries.jsonl")}
+        documents[record["_id"]] = text or "."
+    for place, record in _identified(folder / "queries.jsonl"):
+        asked[record["_id"]] = _field(record, "text", place)
     grades: dict[str, dict[str, int]] = {}
     file = folder / "qrels.tsv"
     file = file if _present(file) else folder / "qrels" / "test.tsv"
-    for number, row in list(_table(file))[1:]:
+    for i, (number, row) in enumerate(_table(file)):
         if len(row) != 3:
             raise InputError(f"{file}, line {number}: {len(row)} columns must be 3: query id, document id, grade")
         query, document, grade = row
+        if i == 0:
+            if query in asked and document in documents:
+                raise InputError(f"{file}, line {number}: must be a header, such as query-id, corpus-id, score")
+            continue
         if query not in asked or document not in documents:
             unknown = f"query {query!r}" if query not in asked else f"document {document!r}"
             raise InputError(f"{file}, line {number}: {unknown} is in no file of {folder}")
-        grades.setdefault(query, {})[document] = int(_number(grade, f"{file}, line {number}: grade"))
+        value = _number(grade, f"{file}, line {number}: grade")
+        if value != int(value):
+            raise InputError(f"{file}, line {number}: grade must be a whole number, got {grade!r}")
+        grades.setdefault(query, {})[document] = int(value)
     judged = {query: given for query, given in grades.items() if any(grade > 0 for grade in given.values())}
     if not judged:
         raise InputError(f"{folder}: no query has a relevant document")
@@ -107,9 +116,9 @@ def read_unlabelled(folder: str | Path) -> RetrievalSet:
     """Read a corpus alone, corpus.jsonl, and let it ask for itself."""
     folder = Path(folder)
     rows = []
-    for place, record in _records(folder / "corpus.jsonl"):
+    for place, record in _identified(folder / "corpus.jsonl"):
         title = record.get("title")
-        rows.append((_field(record, "_id", place), title if isinstance(title, str) else "", _field(record, "text", place)))
+        rows.append((record["_id"], title if isinstance(title, str) else "", _field(record, "text", place)))
     return asking_for_itself(folder.resolve().name, rows)
 
 
@@ -155,10 +164,10 @@ def _text(file: Path) -> str:
     packed = file.with_name(f"{file.name}.gz")
     try:
         if not file.exists() and packed.exists():
-            return gzip.decompress(packed.read_bytes()).decode()
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: can't be read ({error.strerror or error})") from error
+            return gzip.decompress(packed.read_bytes()).decode("utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file}: can't be read ({getattr(error, 'strerror', None) or error})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 at byte {error.start}") from error
 
@@ -166,7 +175,7 @@ def _text(file: Path) -> str:
 def _table(file: Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(_text(file).split("\n"), 1):
         if line.strip():
-            yield number, next(csv.reader([line.rstrip("\r")], delimiter="\t", quoting=csv.QUOTE_NONE))
+            yield number, line.rstrip("\r").split("\t")
 
 
 def _records(file: Path) -> Iterator[tuple[str, Any]]:
@@ -183,10 +192,22 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
         yield place, record
 
 
+def _identified(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield records with an `_id` that none before has."""
+    seen = set()
+    for place, record in _records(file):
+        id_ = _field(record, "_id", place)
+        if id_ in seen:
+            raise InputError(f"{place}: the _id {id_!r} is given twice")
+        seen.add(id_)
+        yield place, record
+
+
 def _field(record: Mapping[str, Any], name: str, place: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
         raise InputError(f"{place}: {name} must be a string, got {value!r}")
+    check_text(value, f"{place}: {name}")
     return value
 
 

@@ -52,18 +52,23 @@ class Estimate:
         return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
 
-def bootstrap(statistic: Callable[[Rows], float], count: int, *, resamples: int = RESAMPLES) -> Estimate:
-    """Return a statistic of all `count` rows, times 100, with its percentile interval (Efron 1979).
+def bootstrap(statistic: Callable[[Rows], float], *counts: int, resamples: int = RESAMPLES) -> Estimate:
+    """Return a statistic of all rows, times 100, with its percentile interval (Efron 1979).
 
-    `statistic` takes the rows of a sample, drawn with replacement. Draws are the same for every statistic of as many rows,
+    `statistic` takes the rows of a sample, drawn with replacement. `counts` are rows of one stratum after the other: each
+    keeps its share in every draw. Draws are the same for every statistic of as many rows,
     so the difference of two systems is estimated in pairs by a statistic that subtracts.
     """
-    if count < 1:
+    if min(counts) < 1:
         raise InputError("a bootstrap needs at least one row")
     chance = np.random.default_rng(_SEED)
-    drawn = [statistic(chance.integers(0, count, count)) for _ in range(resamples)]
+    begins = np.cumsum([0, *counts])[:-1]
+    drawn = [
+        statistic(np.concatenate([chance.integers(0, n, n) + begin for n, begin in zip(counts, begins, strict=True)]))
+        for _ in range(resamples)
+    ]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Estimate(100 * statistic(np.arange(count)), 100 * float(low), 100 * float(high))
+    return Estimate(100 * statistic(np.arange(sum(counts))), 100 * float(low), 100 * float(high))
 
 
 def mean_of(values: Values) -> Callable[[Rows], float]:

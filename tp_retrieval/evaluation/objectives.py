@@ -74,11 +74,18 @@ class Objective(Protocol):
 
 
 class _OneSet:
-    """The items of one set in two parts, drawn once: one to choose by, one to be honest by."""
+    """The items of one set in two parts, drawn once: one to choose by, one to be honest by.
+
+    An item whose texts are also those of a held-out one is in neither.
+    """
 
     dataset: StsPairs | RetrievalSet
     count: int
     folded: bool
+
+    def texts_of_items(self) -> Sequence[object]:
+        """Return what each item asks, by which equal ones are known."""
+        raise NotImplementedError
 
     @cached_property
     def _order(self) -> Rows:
@@ -88,9 +95,13 @@ class _OneSet:
     def held_out(self) -> Rows:
         return np.sort(self._order[: int(self.count * HELD_OUT)]) if self.folded else np.arange(0)
 
-    @property
+    @cached_property
     def chosen_by(self) -> Rows:
-        return np.sort(self._order[int(self.count * HELD_OUT) :]) if self.folded else np.arange(self.count)
+        if not self.folded:
+            return np.arange(self.count)
+        texts = self.texts_of_items()
+        seen = {texts[i] for i in self.held_out}
+        return np.array([i for i in np.sort(self._order[int(self.count * HELD_OUT) :]) if texts[i] not in seen], dtype=int)
 
     @property
     def sets(self) -> Mapping[str, Rows]:
@@ -121,6 +132,10 @@ class StsObjective(_OneSet):
         place = {text: i for i, text in enumerate(self.documents)}
         self._first = [place[text] for text in self.dataset.first]
         self._second = [place[text] for text in self.dataset.second]
+
+    def texts_of_items(self) -> Sequence[object]:
+        """Return each pair's sentences, in whichever order."""
+        return [frozenset(pair) for pair in zip(self.dataset.first, self.dataset.second, strict=True)]
 
     @property
     def queries(self) -> Sequence[str]:
@@ -177,6 +192,10 @@ class RetrievalObjective(_OneSet):
             for query in self.dataset.queries
         ]
         self._ideal = np.array([_dcg(sorted(grades.values(), reverse=True)[:10]) for grades in self._grades])
+
+    def texts_of_items(self) -> Sequence[object]:
+        """Return the queries."""
+        return self.queries
 
     @property
     def labels(self) -> Sequence[object]:
@@ -235,12 +254,21 @@ class RetrievalObjective(_OneSet):
 
 def estimate(objective: Objective, signal: Values, rows: Rows) -> Estimate:
     """Return the score of some items with its interval."""
-    return bootstrap(lambda drawn: objective.score(signal, rows[drawn]), len(rows))
+    return bootstrap(lambda drawn: objective.score(signal, rows[drawn]), *_items_of_sets(objective, rows))
 
 
 def gain(objective: Objective, signal: Values, over: Values, rows: Rows) -> Estimate:
     """Return how much one signal scores above another on the same items."""
-    return bootstrap(lambda drawn: objective.score(signal, rows[drawn]) - objective.score(over, rows[drawn]), len(rows))
+    return bootstrap(
+        lambda drawn: objective.score(signal, rows[drawn]) - objective.score(over, rows[drawn]),
+        *_items_of_sets(objective, rows),
+    )
+
+
+def _items_of_sets(objective: Objective, rows: Rows) -> list[int]:
+    """Return how many of some items, which are in order, each set has; sets without any are left out."""
+    counts = [len(np.intersect1d(rows, items)) for items in objective.sets.values()]
+    return [count for count in counts if count] or [0]
 
 
 class _Wordless:
