@@ -121,7 +121,7 @@ def test_tune_writes_a_recipe_that_other_commands_take(run, faq, model, shallow,
     code, out, err = run("evaluate", "retrieval", faq, "--model", model, "--recipe", output, "--json")
     assert code == 0, err
     code, out, _ = run(*arguments)
-    assert "on 4 items that no choice looked at" in out.replace("\n", " ")
+    assert "on 4 items that were held out" in out.replace("\n", " ")
 
 
 def test_tune_sts_and_a_corpus_without_questions(run, pairs, faq, model, shallow, tmp_path):
@@ -154,6 +154,41 @@ def test_a_folder_of_texts_asks_for_its_sections(model, shallow, tmp_path):
         assert query not in found.documents[id_]
         assert query.split()[-1] in found.documents[id_]
     assert len(found.documents) == 13
+
+
+def test_a_folder_of_texts_without_headings_asks_by_first_sentences(model, shallow, tmp_path):
+    (tmp_path / "docs").mkdir()
+    for word in WORDS:
+        (tmp_path / "docs" / f"{word}.txt").write_text(f"This is all about {word}. It is kept in a dry place at home.")
+    (tmp_path / "docs" / "guide.md").write_text("Before any heading there is this one. And so it goes on for long.\n\n# A")
+    found = dataset_of(tmp_path / "docs", 256, Embedder.from_pretrained(model, recipe=shallow))
+    assert sorted(found.queries.values())[1:] == sorted(f"This is all about {word}." for word in WORDS)
+    assert all(query not in found.documents[id_] for id_, query in found.queries.items())
+
+
+def test_two_sets_of_one_name_are_refused(run, pairs, faq, tmp_path):
+    (tmp_path / "again" / faq.name).mkdir(parents=True)
+    for file in faq.iterdir():
+        (tmp_path / "again" / faq.name / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "again" / pairs.name).write_bytes(pairs.read_bytes())
+    for command in ("evaluate", "ablate"):
+        for task, given in (("sts", pairs), ("retrieval", faq)):
+            code, _, err = run(command, task, given, tmp_path / "again" / given.name)
+            assert (code, "two sets of data have the name" in err) == (2, True)
+
+
+def test_an_output_that_can_not_be_written_is_told_at_once(run, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("tp_retrieval.evaluation.tune.Tuner.run", None)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "taken.arms").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    for arguments, words in (
+        (("tune", "sts", pairs, "--output", tmp_path / "folder.json"), "folder.json can't be written"),
+        (("tune", "sts", pairs, "--output", tmp_path / "taken.json"), "taken.arms must be a folder"),
+        (("analyze", pairs, "--output", tmp_path / "folder.png"), "folder.png can't be written"),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, words in err) == (2, True), err
 
 
 def test_analyze_draws_a_picture(run, tmp_path, model):

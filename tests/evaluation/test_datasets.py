@@ -53,6 +53,47 @@ def test_a_bad_sts_table_is_named(tmp_path, text, words):
         read_sts(tmp_path / "bad.tsv")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_and_long_fields_are_no_matter(tmp_path, end):
+    long = "word " * 50_000
+    rows = ["subset\tscore\tsentence1\tsentence2", f"a\t1\t{long}\tb", "b\t2\tc\td"]
+    (tmp_path / "pairs.tsv").write_bytes(b"\xef\xbb\xbf" + (end.join(rows) + end).encode())
+    pairs = read_sts(tmp_path / "pairs.tsv")
+    assert (pairs.subsets, pairs.first, pairs.second) == (["a", "b"], [long, "c"], ["b", "d"])
+    (tmp_path / "labels.tsv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbfx\tone\nx\ttwo\n"))
+    assert read_labelled(tmp_path / "labels.tsv").labels == ["x", "x"]
+
+
+def test_a_packed_file_that_is_damaged_is_named(tmp_path):
+    data = bytearray(gzip.compress(json.dumps(DOCUMENTS).encode() * 50))
+    for damaged in (bytes(data[:-20]), bytes([*data[:15], *(255 - b for b in data[15:40]), *data[40:]]), b"no gzip"):
+        (tmp_path / "labels.tsv.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"labels\.tsv: can't be read"):
+            read_labelled(tmp_path / "labels.tsv")
+
+
+def test_what_would_be_lost_is_refused(tmp_path):
+    def told(folder):
+        with pytest.raises(InputError) as error:
+            read_retrieval(folder)
+        return str(error.value)
+
+    queries = {"q1": "What breathes?"}
+    folder = write_folder(tmp_path / "set", DOCUMENTS, queries, [("q1", "d1", 1)])
+    (folder / "qrels.tsv").write_text("q1\td1\t1\n")
+    assert "line 1: must be a header" in told(folder)
+    folder = write_folder(tmp_path / "set", DOCUMENTS, queries, [("q1", "d1", 0.5)])
+    assert "line 2: grade must be a whole number, got '0.5'" in told(folder)
+    folder = write_folder(tmp_path / "set", DOCUMENTS, queries, [("q1", "d1", 1)])
+    for name, id_ in (("corpus", "d1"), ("queries", "q1")):
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps({"_id": id_, "text": "again"}) + "\n")
+        assert f"the _id '{id_}' is given twice" in told(folder)
+        write_folder(folder, DOCUMENTS, queries, [("q1", "d1", 1)])
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "\\ud800"}\n')
+    assert "line 1: text: character 0 is the lone surrogate" in told(folder)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_retrieval_folder_joins_title_and_text_and_drops_what_nobody_judged(tmp_path, packed):
     judgements = [("q1", "d1", 2), ("q1", "d2", 0), ("q3", "d2", 0)]

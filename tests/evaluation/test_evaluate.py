@@ -6,9 +6,9 @@ import torch
 from scipy import stats
 
 from tests.toy import ToyEmbedder
-from tp_retrieval import Embedder, Recipe
+from tp_retrieval import Embedder, InputError, Recipe
 from tp_retrieval.embedding.recipe import View
-from tp_retrieval.evaluation.datasets import LabelledTexts, StsPairs
+from tp_retrieval.evaluation.datasets import LabelledTexts, RetrievalSet, StsPairs
 from tp_retrieval.evaluation.evaluate import cut, evaluate_classification, evaluate_retrieval, evaluate_sts
 
 
@@ -99,3 +99,16 @@ def test_documents_are_cut_after_a_whole_word(embedder, faq):
         longer = whole[: whole.find(" ", len(text) + 1)]
         assert text == whole or embedder.count_tokens(longer) > 6
     assert cut(faq, embedder, 100).documents == faq.documents
+
+
+@pytest.mark.parametrize("text", ["鲸鱼呼吸空气" * 50, "word\n" * 200, "x " + "鲸鱼" * 100])
+def test_documents_of_few_spaces_are_cut_after_a_character(embedder, text):
+    (short,) = cut(RetrievalSet("one", {"d": text}, {}, {}), embedder, 40).documents.values()
+    assert text.startswith(short)
+    assert embedder.count_tokens(short) <= 40 < embedder.count_tokens(text[: len(short) + 1])
+
+
+def test_one_class_is_nothing_to_learn():
+    one = LabelledTexts("train", ["a", "b"], ["x", "x"])
+    with pytest.raises(InputError, match="train: every text is labelled 'x'"):
+        evaluate_classification(ToyEmbedder(), one, one)

@@ -1,6 +1,7 @@
 """Sweeps, objectives, the search over views, tuning that resumes, and ablation, each against a slower way."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,10 @@ from tp_retrieval.evaluation.arms import Arm, prompts, rewirings
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
 from tp_retrieval.evaluation.joint import joint
-from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective
+from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective, estimate
 from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tune import Tuner
-from tp_retrieval.evaluation.views import ViewSearch
+from tp_retrieval.evaluation.views import Candidate, Found, ViewSearch
 from tp_retrieval.indexing.searching import DENSE_WEIGHT
 
 SLOTTED = 'This passage : <PST> "{text}" means in one word:"'
@@ -188,7 +189,7 @@ def start(embedder):
 def test_the_tuned_score_is_what_the_recipe_scores_on_the_held_out_questions(start, faq, tmp_path):
     objective = RetrievalObjective(faq)
     tuned = Tuner(start, objective, "retrieval", folder=tmp_path, budget_minutes=60).run()
-    for recipe, score in ((tuned.recipe, tuned.together.score), (start.recipe, tuned.together.start)):
+    for recipe, score in ((tuned.recipe, tuned.score), (start.recipe, tuned.together.start)):
         views = [replace(view, postprocess=attainable(view.postprocess, 32, 48)) for view in recipe.views]
         fitted = start.with_recipe(replace(recipe, views=views)).fit(list(faq.documents.values()))
         share = recipe.dense_weight or DENSE_WEIGHT
@@ -207,7 +208,7 @@ def test_the_tuned_sts_recipe_scores_what_it_says(start, pairs):
     objective = StsObjective(pairs)
     tuned = Tuner(start, objective, "sts", budget_minutes=0).run()
     scores = evaluate_sts(start.with_recipe(tuned.recipe), pairs)
-    assert tuned.together.score.value == pytest.approx(100 * scores.correlation(objective.held_out), abs=0.2)
+    assert tuned.score.value == pytest.approx(100 * scores.correlation(objective.held_out), abs=0.2)
     assert tuned.recipe.dense_weight is None
     assert tuned.kept_start == (tuned.together.gain.value <= 0)
     assert [one.full for one in tuned.arms] == [False, False, True, True]  # the least: two, twice
@@ -244,6 +245,88 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, mo
     fresh = [json.loads(line)["arm"]["name"] for line in (tmp_path / "arms.jsonl").read_text().splitlines()]
     assert fresh[:2] == ["as it was", "one example"]
     assert len(fresh) == len(finished.arms)
+
+
+def test_a_changed_start_is_scored_again_and_not_taken_for_the_one_before(start, faq, tmp_path):
+    given = {"folder": tmp_path, "budget_minutes": 0}
+    Tuner(start, RetrievalObjective(faq), "retrieval", **given).run()
+    for change in ({"dense_weight": 0.0}, {"dense_weight": 1.0}, {"views": [View(4, "last", "none")]}):
+        other = start.with_recipe(replace(start.recipe, **change))
+        again = Tuner(other, RetrievalObjective(faq), "retrieval", **given).run()
+        fresh = Tuner(other, RetrievalObjective(faq), "retrieval", budget_minutes=0).run()
+        assert again.together == fresh.together
+    signal = RetrievalObjective(faq)
+    words = signal.score(signal.signal(np.zeros((24, len(faq.documents)), np.float32), 0.0), signal.held_out)
+    silent = start.with_recipe(replace(start.recipe, dense_weight=0.0))
+    assert Tuner(silent, RetrievalObjective(faq), "retrieval", **given).run().together.start.value == pytest.approx(
+        100 * words
+    )
+
+
+def test_damaged_results_are_measured_again(start, faq, tmp_path, caplog):
+    first = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=0).run()
+    log = tmp_path / "arms.jsonl"
+    lines = log.read_bytes().split(b"\n")
+    log.write_bytes(b"\n".join([b"garbage", b'{"key": 1}', b"\xff\xfe", b"[]", *lines[1:]]))
+    again = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=0).run()
+    assert again.together == first.together
+    assert [f"line {i}:" in record.getMessage() for i, record in enumerate(caplog.records, 1)] == [True] * 4
+
+
+def test_a_best_that_falls_short_is_reported_as_it_is(start, pairs, monkeypatch):
+    monkeypatch.setattr(StsObjective, "score", lambda self, signal, rows: float(signal[rows].mean()))
+
+    def falls(self, *, thorough):
+        good = np.full(len(pairs.scores), 0.9)
+        good[self._objective.held_out] = 0.1
+        return Found([Candidate((View(1),), 1.0, 1.0, good)], {})
+
+    monkeypatch.setattr(ViewSearch, "run", falls)
+    monkeypatch.setattr(ViewSearch, "candidate", lambda self, views, weight: Candidate(views, 1.0, 0.5, np.full(12, 0.5)))
+    pairs = replace_pairs(pairs, 12)
+    told = []
+    tuned = Tuner(start, StsObjective(pairs), "sts", budget_minutes=0, told=told.append).run()
+    assert (tuned.kept_start, tuned.recipe) == (True, start.recipe)
+    assert (tuned.score.value, tuned.together.score.value) == (pytest.approx(50), pytest.approx(10))
+    assert tuned.together.gain.value == pytest.approx(-40)
+    assert len(told) == 4
+    assert told[0].startswith("as it was: 100.0 on a sample; 0.0 of 0 minutes")
+
+
+def replace_pairs(pairs, count):
+    """Return so many pairs of different texts."""
+    texts = [f"text {i}" for i in range(count)]
+    return StsPairs(pairs.name, texts, texts, pairs.scores[:count], pairs.subsets[:count])
+
+
+def test_every_set_needs_items_of_both_kinds(start, faq, pairs):
+    few = RetrievalSet("few", *(dict(list(part.items())[:4]) for part in (faq.documents, faq.queries, faq.grades)))
+    with pytest.raises(InputError, match="few: 4 items are too few"):
+        Tuner(start, joint([RetrievalObjective(faq), RetrievalObjective(few)]), "retrieval")
+    with pytest.raises(InputError, match="pairs: too few items"):
+        ablate(start, StsObjective(replace_pairs(pairs, 2)), "sts")
+
+
+def test_an_interval_over_two_sets_draws_within_each(faq):
+    few = RetrievalSet("few", *(dict(list(part.items())[:6]) for part in (faq.documents, faq.queries, faq.grades)))
+    objective = joint([RetrievalObjective(faq), RetrievalObjective(few)])
+    signal = np.concatenate([np.zeros(24), np.ones(6)])  # one number a set: a stratified draw can't change the mean
+    found = estimate(objective, signal, np.arange(30))
+    assert (found.value, found.low, found.high) == (50, 50, 50)
+
+
+def test_the_search_keeps_few_matrices(faq):
+    sizes = []
+    search = ViewSearch(RetrievalObjective(faq), None, None)
+    search._scored = lambda views, cosines, weight: sizes.append(0) or Candidate(views, weight, len(sizes) % 7, cosines[0])
+    cosines = [np.full((24, 48), i, np.float32) for i in range(12)]
+    singles = [(1.0, View(i + 1), one) for i, one in enumerate(cosines)]
+    tracemalloc.start()
+    search._pairs(singles)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(sizes) > 190
+    assert peak < 12 * cosines[0].nbytes
 
 
 def test_queries_and_documents_of_one_template_and_number_stay_apart(embedder):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tp_retrieval.cli.evaluate import Files, Folders, as_record, figure, named_apart, require_evaluation
-from tp_retrieval.cli.output import DocumentTokens, Json, Model, print_json, print_rows
+from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, print_json, print_rows
 from tp_retrieval.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def retrieval(
     model: Model = None,
     scope: Scope = "1..2",
     map_: Map = "whiten:256",
-    document_tokens: DocumentTokens = 256,
+    document_tokens: DocumentTokens = DOCUMENT_TOKENS,
     items: Items = None,
     as_json: Json = False,
 ) -> None:

@@ -23,7 +23,10 @@ def analyze(
     texts: Annotated[int, typer.Option(min=2, help="Look at so many of the texts at most.")] = 500,
     as_json: Json = False,
 ) -> None:
-    """Draw what prepending does to attention, and how vectors lie at every exit before and after each map."""
+    """Draw what prepending does to attention, and how vectors lie at every exit before and after each map.
+
+    Attention is the mean over the first 40 texts.
+    """
     check_output(output, ".png")
     from tp_retrieval import Embedder
     from tp_retrieval.embedding.attention import slot_attention
@@ -37,7 +40,7 @@ def analyze(
     analysis(seen, lying).savefig(output, dpi=150, bbox_inches="tight")
     if as_json:
         report = {"attention": [asdict(one) for one in seen], "geometry": [asdict(one) for one in lying]}
-        print_json({"output": str(output), "texts": len(given)} | report)
+        print_json({"output": str(output), "texts": len(given), "attention_texts": len(given[:_SHOWN])} | report)
         return
     rows = [
         (str(one.block), "on" if one.prepending else "off", f"{100 * one.early:.1f}", f"{100 * one.late:.1f}")

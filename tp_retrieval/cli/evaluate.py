@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from tp_retrieval.cli.output import DocumentTokens, Json, Model, RecipeOption, hint_unmeasured, print_json, print_rows
+from tp_retrieval.cli.output import (
+    DOCUMENT_TOKENS,
+    DocumentTokens,
+    Json,
+    Model,
+    RecipeOption,
+    hint_unmeasured,
+    print_json,
+    print_rows,
+)
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
@@ -67,7 +76,7 @@ def retrieval(
     model: Model = None,
     recipe: RecipeOption = None,
     against: Against = None,
-    document_tokens: DocumentTokens = 256,
+    document_tokens: DocumentTokens = DOCUMENT_TOKENS,
     dense_weight: Annotated[float | None, typer.Option(help="Share of the dense score in hybrid search.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -23,6 +23,8 @@ Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; b
 Kind = Annotated[str, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
 RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default the one for the task.")]
 DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
+DOCUMENT_TOKENS = 256
+"""Where documents are cut by default, as an index of chunks holds them."""
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tp_retrieval.cli.evaluate import Files, as_record, require_evaluation
-from tp_retrieval.cli.output import DocumentTokens, Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, RecipeOption, print_fields, print_json
 from tp_retrieval.cli.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
@@ -56,7 +57,7 @@ def retrieval(
     model: Model = None,
     recipe: RecipeOption = None,
     budget: Budget = 15.0,
-    document_tokens: DocumentTokens = 256,
+    document_tokens: DocumentTokens = DOCUMENT_TOKENS,
     as_json: Json = False,
 ) -> None:
     """Tune for hybrid search; texts without queries ask for their own headings or first sentences.
@@ -88,8 +89,8 @@ def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
     rows = []
     for document in (one for path in find([folder]) for one in chunk(read(path), tokens, embedder.count_tokens)):
         title = next(iter(document.metadata.get("headings", [])[-1:]), "")
-        before, there, after = document.text.partition(title)
-        rows.append((str(document.id), title, before + after) if there and title else (str(document.id), "", document.text))
+        asks = title if title and title in document.text else ""
+        rows.append((str(document.id), asks, document.text.replace(asks, "", 1) if asks else document.text))
     return asking_for_itself(str(folder), rows)
 
 
@@ -102,8 +103,12 @@ def check_output(output: Path, suffix: str) -> None:
         raise OptionalDependencyError("matplotlib", "eval") from error
     if output.suffix != suffix:
         raise InputError(f"--output: {output} must end in {suffix}")
-    if not output.absolute().parent.is_dir():
+    folder = output.absolute().parent
+    if not folder.is_dir():
         raise InputError(f"--output: there is no folder {output.parent}")
+    for place, fits in ((output, not output.is_dir()), (folder, os.access(folder, os.W_OK))):
+        if not fits:
+            raise InputError(f"--output: {place} can't be written")
 
 
 def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, budget: float, as_json: bool) -> None:
@@ -111,14 +116,20 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
     from tp_retrieval.evaluation.tune import Tuner
 
     kept = output.with_suffix(".arms")
-    tuner = Tuner(embedder, objective, task, folder=kept, budget_minutes=budget, show_progress=sys.stderr.isatty())
-    tuned = tuner.run()
+    if kept.is_file():
+        raise InputError(f"--output: {kept} must be a folder, to keep what every arm reached")
+
+    def told(line: str) -> None:
+        sys.stderr.write(f"tp-retrieval: {line}\n")
+
+    shown = sys.stderr.isatty()
+    tuned = Tuner(embedder, objective, task, folder=kept, budget_minutes=budget, show_progress=shown, told=told).run()
     what = "Similarity" if task == "sts" else "Search"
     files = write(tuned, output, f"{what} on {' and '.join(objective.sets)}, {Path(embedder.provenance.model).name}")
     report = {
         "recipe": str(output),
-        **_record(tuned.together),
-        "sets": {name: _record(one) for name, one in tuned.sets.items()},
+        **_record(tuned.together, tuned.kept_start),
+        "sets": {name: _record(one, tuned.kept_start) for name, one in tuned.sets.items()},
         "held_out": tuned.held_out,
         "chosen_by": tuned.chosen_by,
         "kept_start": tuned.kept_start,
@@ -130,19 +141,21 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
         print_json(report)
         return
     together = tuned.together
-    unsure = "" if tuned.kept_start or together.gain.sure else ", which may be chance"
+    unsure = "" if together.gain.sure else ", which may be chance"
     each = {f"  on {name}": f"{one.score}, before {one.start}, gain {one.gain}" for name, one in tuned.sets.items()}
-    shown = {
+    fields = {
         "recipe": str(output) + (" (unchanged: nothing scored higher)" if tuned.kept_start else ""),
-        "score": f"{together.score}, on {tuned.held_out} items that no choice looked at",
+        "score": f"{tuned.score}, on {tuned.held_out} items that were held out",
         "before": str(together.start),
-        "gain": f"{together.gain}{unsure}",
+        "gain": f"{together.gain}" + (", of the best that was found" if tuned.kept_start else unsure),
         **(each if len(each) > 1 else {}),
         "report": str(output.with_suffix(".html")),
         "tried": f"{len(tuned.arms)} arms in {tuned.minutes:.0f} minutes; kept in {kept}",
     }
-    print_fields(shown)
+    print_fields(fields)
 
 
-def _record(one: Comparison) -> dict[str, object]:
-    return {"score": as_record(one.score), "before": as_record(one.start), "gain": as_record(one.gain)}
+def _record(one: Comparison, kept_start: bool) -> dict[str, object]:
+    """Return what the recipe scores, what the first one did, and what the best one found gains, taken or not."""
+    score = one.start if kept_start else one.score
+    return {"score": as_record(score), "before": as_record(one.start), "gain": as_record(one.gain)}

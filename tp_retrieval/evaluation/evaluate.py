@@ -7,7 +7,9 @@ scores.estimate("hybrid", "ndcg@10"), scores.gain("hybrid", "bm25", "ndcg@10")
 
 from __future__ import annotations
 
+import re
 import tempfile
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +19,7 @@ import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.postprocess import combine, fit_views
+from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import LabelledTexts, RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Values, bootstrap, mean_of
@@ -25,9 +28,6 @@ from tp_retrieval.types import Document, Float32Array, TextEmbedder
 
 DEPTH = 100
 """Hits that retrieval metrics look at."""
-
-DOCUMENT_TOKENS = 256
-"""Tokens at which documents are cut, as an index of chunks holds them."""
 
 Key = TypeVar("Key")
 
@@ -121,7 +121,13 @@ def evaluate_retrieval(
 
 
 def evaluate_classification(embedder: TextEmbedder, train: LabelledTexts, test: LabelledTexts) -> ClassificationScores:
-    """Fit a logistic regression on the training texts' vectors and test it; cluster the test texts into as many classes."""
+    """Fit a logistic regression on the training texts' vectors and test it; cluster the test texts into as many classes.
+
+    Maps that are not fitted yet are fitted on all texts of both, without labels. Raises `InputError` if there is only one
+    class to learn.
+    """
+    if len(set(train.labels)) < 2:
+        raise InputError(f"{train.name}: every text is labelled {train.labels[0]!r}; a classifier needs two classes")
     unit = _unit_vectors(embedder, list(dict.fromkeys(train.texts + test.texts)))
     tested = np.stack([unit[text] for text in test.texts])
     right = metrics.probe(np.stack([unit[text] for text in train.texts]), train.labels, tested, test.labels)
@@ -134,7 +140,10 @@ def evaluate_classification(embedder: TextEmbedder, train: LabelledTexts, test: 
 
 
 def cut(dataset: RetrievalSet, counter: Embedder, tokens: int) -> RetrievalSet:
-    """Return the dataset with every document cut after the last whole word within so many of a model's tokens."""
+    """Return the dataset with every document cut after the last whole word within so many of a model's tokens.
+
+    A text of few spaces, such as Chinese, is cut after a character.
+    """
     documents = {id_: _cut(text, counter, tokens) for id_, text in dataset.documents.items()}
     return RetrievalSet(dataset.name, documents, dataset.queries, dataset.grades)
 
@@ -142,12 +151,17 @@ def cut(dataset: RetrievalSet, counter: Embedder, tokens: int) -> RetrievalSet:
 def _cut(text: str, counter: Embedder, tokens: int) -> str:
     if len(text.encode()) <= tokens or counter.count_tokens(text) <= tokens:
         return text
-    words = text.split(" ")
-    low, high = 0, len(words)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if counter.count_tokens(" ".join(words[:middle])) <= tokens else (low, middle - 1)
-    return " ".join(words[:low])
+    ends = [match.start() for match in re.finditer(" ", text)]
+    kept = _longest(text, ends, counter, tokens)
+    if counter.count_tokens(kept) < tokens // 2:
+        kept = _longest(text, range(1, len(text)), counter, tokens)
+    return kept
+
+
+def _longest(text: str, ends: Sequence[int], counter: Embedder, tokens: int) -> str:
+    """Return the text up to the last of some places that leaves it within so many tokens; empty if none does."""
+    fitting = bisect_right(ends, tokens, key=lambda end: counter.count_tokens(text[:end]))
+    return text[: ends[fitting - 1]] if fitting else ""
 
 
 def _unit_vectors(embedder: TextEmbedder, texts: Sequence[str]) -> dict[str, Float32Array]:

@@ -52,7 +52,7 @@ def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
 def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
     gain = tuned.together.gain
     verdict = (
-        "Nothing that was tried scores higher on what was held out, so the recipe stays as it was."
+        f"The best recipe found scores {tuned.together.score} there, {gain.value:+.1f}, so it stays as it was."
         if tuned.kept_start
         else f"That is {gain.value:+.1f} over the recipe tuning began with "
         f"({tuned.together.start}), 95% from {gain.low:+.1f} to {gain.high:+.1f}"
@@ -72,8 +72,9 @@ def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p class="figure">{tuned.together.score} on {tuned.held_out} items that no choice looked at</p>
-<p>{html.escape(verdict)} Chosen by {tuned.chosen_by} other items, in {tuned.minutes:.0f} minutes.</p>
+<p class="figure">{tuned.score} on {tuned.held_out} items that were held out</p>
+<p>{html.escape(verdict)} Found by {tuned.chosen_by} other items, in {tuned.minutes:.0f} minutes; what was held out
+decided only whether to change the recipe at all.</p>
 {_sets(tuned)}
 <h2>The recipe</h2><pre>{recipe}</pre>
 {images}
@@ -95,7 +96,7 @@ def _sets(tuned: Tuned) -> str:
         f'<td class="n">{one.gain}</td></tr>'
         for name, one in tuned.sets.items()
     )
-    return f"<p>The score is the mean of these sets', on what was held out of each:</p><table>{header}{rows}</table>"
+    return f"<p>The best recipe found on what was held out of each set, whose mean counts:</p><table>{header}{rows}</table>"
 
 
 def _row(one: ArmResult) -> str:

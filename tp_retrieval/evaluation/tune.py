@@ -2,7 +2,7 @@
 
     tuner = Tuner(Embedder.from_pretrained(), RetrievalObjective(read_retrieval("ir/python-faq")), "retrieval")
     tuned = tuner.run()
-    tuned.recipe, tuned.score        # the score is of queries that no choice looked at
+    tuned.recipe, tuned.score        # the score is of queries that no choice but the last one looked at
 
 First every prompt on a sample of the data and a part of the views, then prepending on the best prompt, then the best few
 arms on all data and all views. Every pass over the texts is read at every exit and in every way.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ _SAMPLE = {"sts": 250, "retrieval": 60}  # pairs or queries of the first look
 _FIRST_LOOK = 0.55  # share of the budget
 _FINALISTS = 3
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -55,7 +58,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the chosen recipe and the one that tuning began with score on items that no choice looked at."""
+    """What the best recipe found and the one that tuning began with score on items that the search did not look at."""
 
     score: Estimate
     start: Estimate
@@ -64,7 +67,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The chosen recipe, and what it is worth over all sets of data together and on each of them."""
+    """The chosen recipe, and what the best one found is worth over all sets of data together and on each of them.
+
+    One choice looks at what was held out: whether to change the recipe at all (`kept_start`). So a gain that is reported
+    together with a change is never below zero; where nothing was changed it says by how much the best found fell short.
+    """
 
     recipe: Recipe
     together: Comparison
@@ -75,11 +82,17 @@ class Tuned:
     minutes: float
     arms: list[ArmResult] = field(repr=False)
 
+    @property
+    def score(self) -> Estimate:
+        """What the recipe scores on items that were held out."""
+        return self.together.start if self.kept_start else self.together.score
+
 
 class Tuner:
     """Tune a recipe for an embedder's model, beginning with the embedder's own recipe.
 
-    `folder` keeps what every arm reached, so that an interrupted run goes on where it stopped; None keeps nothing.
+    `folder` keeps what every arm reached, so that an interrupted run goes on where it stopped; None keeps nothing. `told`
+    gets a line after each arm: what it reached, and how much of the budget is spent. Raises `InputError` for too few items.
     """
 
     def __init__(
@@ -91,17 +104,20 @@ class Tuner:
         folder: Path | None = None,
         budget_minutes: float = BUDGET_MINUTES,
         show_progress: bool = False,
+        told: Callable[[str], object] | None = None,
     ) -> None:
         recipe = embedder.recipe
         if len(recipe.query) > 1 or len(recipe.document) > 1:
             raise InputError("recipe: tuning begins with one template a role, not with several")
-        if len(objective.held_out) < 2:
-            raise InputError(f"{len(objective.chosen_by)} items are too few: some must stay unseen")
+        for name, items in objective.sets.items():
+            if min(len(np.intersect1d(items, part)) for part in (objective.held_out, objective.chosen_by)) < 2:
+                raise InputError(f"{name}: {len(items)} items are too few: some must stay unseen")
         self._embedder = embedder
         self._objective = objective
         self._task = task
         self._budget = 60 * budget_minutes
         self._show = show_progress
+        self._told = told
         self._start = Arm("as it was", recipe.query[0].source, recipe.document[0].source, recipe.prepend)
         self._states: dict[tuple[Any, ...], States] = {}
         self._spent = 0.0
@@ -153,7 +169,9 @@ class Tuner:
         return len(objective.queries) + len(objective.documents)
 
     def _result(self, sweep: Sweep, arm: Arm, objective: Objective, *, full: bool) -> ArmResult:
-        key = f"{self._data} {arm.key} {len(objective.chosen_by)} {full}"
+        is_start = full and arm.key == self._start.key
+        own = _digest(self._embedder.recipe.to_dict()) if is_start else ""  # its views and share are scored, too
+        key = f"{self._data} {arm.key} {len(objective.chosen_by)} {full} {own}"
         if key not in self._known:
             begin = time.perf_counter()
             with tqdm(total=self._texts(objective), desc=arm.name, unit="text", disable=not self._show, leave=False) as bar:
@@ -162,16 +180,21 @@ class Tuner:
             search = ViewSearch(objective, queries, documents)
             found: Found = search.run(thorough=full)
             start = None
-            if full and arm.key == self._start.key:
+            if is_start:
                 recipe = self._embedder.recipe
                 views = [self._resolved(view) for view in recipe.views]
-                start = search.candidate(views, recipe.dense_weight or objective.dense_weights[0])
+                share = objective.dense_weights[0] if recipe.dense_weight is None else recipe.dense_weight
+                start = search.candidate(views, share)
             seconds = time.perf_counter() - begin
             self._known[key] = ArmResult(arm, full, seconds, found.best, found.curves, start)
             if self._log is not None:
                 _append(self._log, key, self._known[key])
-        self._spent += self._known[key].seconds
-        return self._known[key]
+        result = self._known[key]
+        self._spent += result.seconds
+        if self._told is not None:
+            data, spent, budget = "all data" if full else "a sample", self._spent / 60, self._budget / 60
+            self._told(f"{arm.name}: {100 * result.score:.1f} on {data}; {spent:.1f} of {budget:g} minutes spent")
+        return result
 
     def _resolved(self, view: View) -> View:
         """Return a view whose exit is counted from the front."""
@@ -200,11 +223,10 @@ class Tuner:
             recipe = best.arm.recipe(chosen.views, recipe, weight)
 
         def compared(rows: Rows) -> Comparison:
-            signal = start.signal if kept else chosen.signal
             return Comparison(
-                estimate(objective, signal, rows),
+                estimate(objective, chosen.signal, rows),
                 estimate(objective, start.signal, rows),
-                gain(objective, signal, start.signal, rows),
+                gain(objective, chosen.signal, start.signal, rows),
             )
 
         return Tuned(
@@ -239,18 +261,24 @@ def _read(log: Path) -> dict[str, ArmResult]:
     found: dict[str, ArmResult] = {}
     if not log.exists():
         return found
-    *lines, cut_short = log.read_text(encoding="utf-8").split("\n")
+    *lines, cut_short = log.read_text(encoding="utf-8", errors="replace").split("\n")
     if cut_short:
         log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    for line in lines:
-        record = json.loads(line)
-        key = record.pop("key")
-        arm = record.pop("arm")
-        arm["prepend"] = None if arm["prepend"] is None else Prepend(**arm["prepend"])
-        start = record.pop("start")
-        best = [_candidate(one) for one in record.pop("best")]
-        found[key] = ArmResult(Arm(**arm), best=best, start=None if start is None else _candidate(start), **record)
+    for number, line in enumerate(lines, 1):
+        try:
+            key, result = _result(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            logger.warning("%s, line %d: holds no result of an arm, which is measured again", log, number)
+            continue
+        found[key] = result
     return found
+
+
+def _result(record: dict[str, Any]) -> tuple[str, ArmResult]:
+    key, arm, start = record.pop("key"), record.pop("arm"), record.pop("start")
+    arm["prepend"] = None if arm["prepend"] is None else Prepend(**arm["prepend"])
+    best = [_candidate(one) for one in record.pop("best")]
+    return key, ArmResult(Arm(**arm), best=best, start=None if start is None else _candidate(start), **record)
 
 
 def _candidate(record: dict[str, Any]) -> Candidate:

@@ -99,7 +99,7 @@ class ViewSearch:
         return found
 
     def _pairs(self, singles: Sequence[tuple[float, View, Float32Array]]) -> list[Candidate]:
-        found = []
+        found: list[tuple[Candidate, Float32Array]] = []
         for (_, one, first), (_, other, second) in combinations(singles, 2):
             if (one.exit, one.readout) == (other.exit, other.readout):
                 continue
@@ -111,8 +111,9 @@ class ViewSearch:
                 cosines = share * first + (1 - share) * second
                 candidate = self._scored(views, cosines, self._objective.dense_weights[0])
                 found.append((candidate, cosines))
-        found.sort(key=lambda pair: -pair[0].score)
-        return [self._weighed(candidate.views, cosines) for candidate, cosines in found[:_KEPT]]
+                found.sort(key=lambda pair: -pair[0].score)
+                del found[_KEPT:]  # memory
+        return [self._weighed(candidate.views, cosines) for candidate, cosines in found]
 
     def _weighed(self, views: tuple[View, ...], cosines: Float32Array) -> Candidate:
         """Return the candidate with the dense share that scores best."""
