@@ -232,12 +232,28 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, monkeypatch, recip
 
 
 @pytest.mark.parametrize(
-    "arguments", [["search"], ["index", "x"], ["embed", "x", "--role", "poet", "--output", "v.npy"], ["dance"]]
+    ("arguments", "words"),
+    [
+        (["search"], "Missing argument 'index'"),
+        (["index", "x"], "Missing option '--into'"),
+        (["embed", "x", "--role", "poet", "--output", "v.npy"], "Invalid value for '--role'"),
+        (["analyze", "x", "--texts", 1], "Invalid value for '--texts'"),
+        (["dance"], "No such command 'dance'"),
+    ],
 )
-def test_wrong_usage_exits_2(run, arguments):
+def test_wrong_usage_is_one_line_and_exits_2(run, arguments, words):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert "Traceback" not in err
+    assert err.startswith(f"tp-retrieval: {words}")
+    assert err.endswith("; see --help\n")
+    assert err.count("\n") == 1
+
+
+def test_no_command_shows_what_there_is_and_help_is_no_mistake(run):
+    code, out, err = run()
+    assert (code, "index" in out + err) == (2, True)
+    code, out, err = run("search", "--help")
+    assert (code, "--rerank" in out, err) == (0, True, "")
 
 
 def test_a_mistake_loses_nothing_that_was_indexed(run, tmp_path, recipe, monkeypatch):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import typer
+from typer.exceptions import Abort, TyperException
 
 from tp_retrieval.cli import (
     ablate,
@@ -55,10 +56,20 @@ def main() -> None:
     """Run the command line; a caller's mistake is one line on stderr and exit code 2."""
     warnings.showwarning = _one_line  # what texts were cut is for the caller to see, where it was raised is not
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except TPRetrievalError as error:
-        sys.stderr.write(f"tp-retrieval: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+        _mistake(str(error))
+    except TyperException as error:
+        message = error.format_message()
+        _mistake(message and f"{message.rstrip('.')}; see --help")  # none where no command was given, and help was shown
+    except Abort:
+        _mistake("interrupted", 130)
+
+
+def _mistake(message: str, code: int = 2) -> NoReturn:
+    if message:
+        sys.stderr.write(f"tp-retrieval: {' '.join(message.split())}\n")
+    sys.exit(code)
 
 
 def _one_line(
