@@ -46,7 +46,7 @@ class JointObjective:
 
     @property
     def held_out(self) -> Rows:
-        """Items of each set that no choice looks at."""
+        """Items of each set that the search does not look at."""
         return np.concatenate([rows[part.held_out] for rows, part in zip(self.sets.values(), self._parts, strict=True)])
 
     @property

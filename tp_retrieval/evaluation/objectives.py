@@ -27,7 +27,7 @@ from tp_retrieval.types import Document, Float32Array
 
 _SEED = 7
 HELD_OUT = 1 / 3
-"""Share of pairs or queries that no choice looks at."""
+"""Share of pairs or queries that the search does not look at."""
 
 
 class Objective(Protocol):
@@ -50,7 +50,7 @@ class Objective(Protocol):
 
     @property
     def held_out(self) -> Rows:
-        """Items that no choice looks at."""
+        """Items that the search does not look at."""
 
     @property
     def chosen_by(self) -> Rows:

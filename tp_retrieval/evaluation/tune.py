@@ -2,7 +2,7 @@
 
     tuner = Tuner(Embedder.from_pretrained(), RetrievalObjective(read_retrieval("ir/python-faq")), "retrieval")
     tuned = tuner.run()
-    tuned.recipe, tuned.score        # the score is of queries that no choice but the last one looked at
+    tuned.recipe, tuned.score        # the score is of queries that the search did not look at
 
 First every prompt on a sample of the data and a part of the views, then prepending on the best prompt, then the best few
 arms on all data and all views. Every pass over the texts is read at every exit and in every way.
