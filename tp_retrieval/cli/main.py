@@ -56,7 +56,7 @@ def main() -> None:
     """Run the command line; a caller's mistake is one line on stderr and exit code 2."""
     warnings.showwarning = _one_line  # what texts were cut is for the caller to see, where it was raised is not
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False) or 0)
     except TPRetrievalError as error:
         _mistake(str(error))
     except TyperException as error:
