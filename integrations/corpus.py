@@ -1,7 +1,7 @@
 """A corpus in .jsonl and .parquet files, cut into stretches that are read apart, and documents of their rows.
 
 parts = slices([Path("a/passages.jsonl"), Path("b/passages.jsonl")], 1000)
-check(parts)                                # a broken row, or an id given twice, is named before there is any work
+check_rows(parts)                           # a broken row, or an id given twice, is named before there is any work
 documents = list(documents_of(parts[0]))
 """
 
@@ -41,7 +41,7 @@ def slices(files: Sequence[Path], rows: int) -> list[Slice]:
     return [part for place in places for part in _slices(place, place.relative_to(above).as_posix(), rows)]
 
 
-def check(parts: Sequence[Slice]) -> None:
+def check_rows(parts: Sequence[Slice]) -> None:
     """Read every row once; raise `InputError` naming one that is no document, or an id that several have."""
     marks = np.fromiter((hash(document.id) for part in parts for document in documents_of(part)), np.int64)
     found, counts = np.unique(marks, return_counts=True)

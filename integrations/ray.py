@@ -23,7 +23,7 @@ import ray
 import ray.data
 
 from tp_retrieval import Embedder, InputError, Recipe, TPRetrievalError
-from tp_retrieval.integrations.corpus import Slice, check, documents_of, slices
+from tp_retrieval.integrations.corpus import Slice, check_rows, documents_of, slices
 from tp_retrieval.integrations.parquet import PLAN, Made, Shard, made_of, write_shard
 
 
@@ -63,7 +63,7 @@ def embed_corpus(
     begin = time.perf_counter()
     parts = slices(files, shard_rows)
     if not (output / PLAN).exists():
-        check(parts)
+        check_rows(parts)
     named = recipe.to_dict() if isinstance(recipe, Recipe) else None if recipe is None else str(recipe)
     settings = {"model": model, "recipe": named, "dtype": dtype, "revision": revision}
     _keep_plan(output, {"settings": settings, "slices": [asdict(one) for one in parts], "files": _stamps(files)})

@@ -45,6 +45,7 @@ class Guard:
         begin, status = time.perf_counter(), 499  # what is noted if the client went away
 
         async def noting(message: Message) -> None:
+            """Send, and remember the status."""
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]

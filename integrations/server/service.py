@@ -32,10 +32,10 @@ from tp_retrieval.embedding.unit import UnitEmbedder
 from tp_retrieval.integrations.server.batcher import Batcher
 from tp_retrieval.integrations.server.limits import Limits, RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
+from tp_retrieval.reranking.reranker import MAX_TOKENS
 from tp_retrieval.types import Float32Array, HasProvenance, Provenance, TextEmbedder
 
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
-_PAIR = 1024  # tokens of query and document that a reranker reads, at most
 
 
 @dataclass(frozen=True)
@@ -186,5 +186,5 @@ class _Scorer:
     def score_pairs(self, pairs: Sequence[tuple[str, str]], *, show_progress: bool = False) -> Float32Array:
         """Return one score a pair, `(n,) float32`."""
         counts = {text: self._embedder.count_tokens(text) for text in dict.fromkeys(chain.from_iterable(pairs))}
-        costs = [min(counts[query] + counts[document], _PAIR) + _TEMPLATE for query, document in pairs]
+        costs = [min(counts[query] + counts[document], MAX_TOKENS) + _TEMPLATE for query, document in pairs]
         return np.array(self._batcher.run("rerank", list(pairs), costs), dtype=np.float32)

@@ -379,6 +379,14 @@ def test_ablation_reads_every_arm_at_the_last_exit_and_at_the_best(start, pairs)
     assert [row.chosen for row in rows] == [False, True] * 8
     for row in rows:
         assert row.gain.value == pytest.approx(row.score.value - rows[0].score.value)
+    scored = {(row.arm, row.chosen): row.score.value for row in rows}
+    added = {(row.arm, row.chosen): row.prepending.value for row in rows if row.prepending is not None}
+    assert added == {
+        (f"{name}, tp 1..2", chosen): pytest.approx(scored[f"{name}, tp 1..2", chosen] - scored[name, chosen])
+        for name in ("prompteol", "icl")
+        for chosen in (False, True)
+    }
+    assert all(value != 0 for value in added.values())
     with pytest.raises(InputError, match=r"scope: 3\.\.9 must lie within the model's 4 blocks"):
         ablate(start, objective, "sts", scope=(3, 9))
 

@@ -16,7 +16,7 @@ import pytest
 from tests import tiny
 from tp_retrieval import Document, Embedder, IncompatibleIndexError, Index, InputError
 from tp_retrieval.integrations import parquet
-from tp_retrieval.integrations.corpus import Slice, check, documents_of, slices
+from tp_retrieval.integrations.corpus import Slice, check_rows, documents_of, slices
 
 COMMAND = [str(Path(sys.executable).with_name("tp-retrieval")), "embed-corpus"]
 
@@ -75,7 +75,7 @@ def test_a_bad_row_is_named(tmp_path, line, message):
     file = tmp_path / "bad.jsonl"
     file.write_text(f'{{"text": "good"}}\n{line}\n')
     with pytest.raises(InputError, match=message):
-        check([Slice(str(file), file.name, 0, 0, 2)])
+        check_rows([Slice(str(file), file.name, 0, 0, 2)])
 
 
 def test_files_of_one_name_give_rows_of_different_ids(tmp_path):
@@ -85,16 +85,16 @@ def test_files_of_one_name_give_rows_of_different_ids(tmp_path):
         file.write_text('{"text": "one"}\n{"text": "two"}\n')
     parts = slices(files, 10)
     assert [id_ for id_, _, _ in rows_of(parts)] == ["a/c.jsonl#0", "a/c.jsonl#1", "b/c.jsonl#0", "b/c.jsonl#1"]
-    check(parts)
+    check_rows(parts)
     with pytest.raises(InputError, match=r"the id 'c\.jsonl#0' is given more than once"):
-        check(slices([files[0], files[0]], 10))
+        check_rows(slices([files[0], files[0]], 10))
 
 
 def test_an_id_given_twice_in_different_files_is_named(tmp_path):
     for name, ids in (("a", range(50)), ("b", range(40, 45))):
         (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"id": {i}, "text": "t"}}\n' for i in ids))
     with pytest.raises(InputError, match=r"b\.jsonl: the id '40' is given more than once"):
-        check(slices([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], 7))
+        check_rows(slices([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], 7))
 
 
 def test_shards_are_read_as_they_were_written(embedder, tmp_path):

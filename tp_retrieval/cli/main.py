@@ -58,15 +58,15 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except TPRetrievalError as error:
-        _mistake(str(error))
+        _end(str(error))
     except TyperException as error:
         message = error.format_message()
-        _mistake(message and f"{message.rstrip('.')}; see --help")  # none where no command was given, and help was shown
+        _end(message and f"{message.rstrip('.')}; see --help")  # none where no command was given, and help was shown
     except Abort:
-        _mistake("interrupted", 130)
+        _end("interrupted", 130)
 
 
-def _mistake(message: str, code: int = 2) -> NoReturn:
+def _end(message: str, code: int = 2) -> NoReturn:
     if message:
         sys.stderr.write(f"tp-retrieval: {' '.join(message.split())}\n")
     sys.exit(code)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.recipe import Prepend, Readout, View
 from tp_retrieval.errors import InputError
-from tp_retrieval.evaluation.arms import REWIRED, Arm, Task, prompts, slotted
+from tp_retrieval.evaluation.arms import Arm, Task, prompts, slotted
 from tp_retrieval.evaluation.metrics import Estimate, Values
 from tp_retrieval.evaluation.objectives import Objective, estimate, gain
 from tp_retrieval.evaluation.sweep import Sweep
@@ -59,10 +59,11 @@ def ablate(
     if not len(choosing) or not len(rows):
         raise InputError(f"{', '.join(objective.sets)}: too few items; a third of them chooses the exit")
     signals: dict[tuple[str, bool], tuple[int, Values]] = {}
+    table = arms(task, scope)
     sweep = Sweep(embedder)
     previous: Arm | None = None
     try:
-        for arm, readout in tqdm(arms(task, scope), unit="arm", disable=not show_progress, leave=False):
+        for arm, readout, _ in tqdm(table, unit="arm", disable=not show_progress, leave=False):
             if previous is None or arm.key != previous.key:  # two arms may be two readings of one pass
                 documents = sweep.states(arm.document, arm.prepend, objective.documents)
                 queries = sweep.states(arm.query, arm.prepend, objective.queries) if objective.queries else None
@@ -76,29 +77,32 @@ def ablate(
         sweep.close()
     _, first = next(iter(signals.values()))
     found = []
-    for (name, chosen), (exit_, signal) in signals.items():
-        prompt, _, _ = name.rpartition(REWIRED)
-        plain = signals.get((prompt, chosen))
-        added = None if plain is None else gain(objective, signal, plain[1], rows)
-        score, over_first = estimate(objective, signal, rows), gain(objective, signal, first, rows)
-        found.append(Ablated(name, exit_, chosen, score, over_first, added))
+    for arm, _, unwired in table:
+        for chosen in (False, True):
+            exit_, signal = signals[arm.name, chosen]
+            added = None if unwired is None else gain(objective, signal, signals[unwired.name, chosen][1], rows)
+            score, over_first = estimate(objective, signal, rows), gain(objective, signal, first, rows)
+            found.append(Ablated(arm.name, exit_, chosen, score, over_first, added))
     return found
 
 
-def arms(task: Task, scope: tuple[int, int]) -> Sequence[tuple[Arm, Readout]]:
-    """Return the arms of the table: PromptEOL and one example, each rewired and not, HTP, plain text, and echo."""
+def arms(task: Task, scope: tuple[int, int]) -> Sequence[tuple[Arm, Readout, Arm | None]]:
+    """Return the arms of the table: PromptEOL and one example, each rewired and not, HTP, plain text, and echo.
+
+    The third is the arm that says what prepending adds: the same prompt and readout without it.
+    """
     by_name = {arm.name: arm for arm in prompts(task)}
     plain, shown = (by_name[name] for name in (("prompteol", "icl") if task == "sts" else ("plain", "one example")))
     start, stop = scope
     htp = Prepend("htp", start, stop)
     echo = "Rewrite the sentence: <PST>, rewritten sentence: {text}"
     return [
-        (plain, "last"),
-        (plain.rewired("both", start, stop), "last"),
-        (shown, "last"),
-        (shown.rewired("both", start, stop), "last"),
-        (Arm(f"{plain.name}, htp {start}..{stop}, mean", slotted(plain.query), slotted(plain.document), htp), "mean"),
-        (Arm("plain text, mean", "{text}", "{text}"), "mean"),
-        (Arm("plain text, last token", "{text}", "{text}"), "last"),
-        (Arm("echo, mean", echo, echo, Prepend("echo")), "mean"),
+        (plain, "last", None),
+        (plain.rewired("both", start, stop), "last", plain),
+        (shown, "last", None),
+        (shown.rewired("both", start, stop), "last", shown),
+        (Arm(f"{plain.name}, htp {start}..{stop}, mean", slotted(plain.query), slotted(plain.document), htp), "mean", None),
+        (Arm("plain text, mean", "{text}", "{text}"), "mean", None),
+        (Arm("plain text, last token", "{text}", "{text}"), "last", None),
+        (Arm("echo, mean", echo, echo, Prepend("echo")), "mean", None),
     ]

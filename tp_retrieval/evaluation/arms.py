@@ -20,8 +20,6 @@ _KE = (
 )
 _SCOPES = ((1, 2), (1, 5), (3, 5), (1, 7), (3, 7))
 _SLOTTED = "<PST> "
-REWIRED = ", tp "
-"""Between the name of a prompt and the scope of prepending, in an arm's name."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Arm:
     def rewired(self, where: str, start: int, stop: int) -> Arm:
         """Return the arm with a slot in its queries, its documents or both."""
         return Arm(
-            f"{self.name}{REWIRED}{start}..{stop}" + ("" if where == "both" else f" on {where}"),
+            f"{self.name}, tp {start}..{stop}" + ("" if where == "both" else f" on {where}"),
             self.query if where == "documents" else slotted(self.query),
             self.document if where == "queries" else slotted(self.document),
             Prepend("tp", start, stop),

@@ -39,6 +39,8 @@ WEIGHT = 0.5
 """Share of the rerank score in the fused one; `benchmarks/reranking.py` measures it."""
 DEPTH = 20
 """Hits that a search brings to a reranker; the same benchmark measures it."""
+MAX_TOKENS = 1024
+"""Of prompt, query and document together."""
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +237,7 @@ def _scorer(
         embedder.backbone.language_model(),
         replace(chosen, **changed) if changed else chosen,
         calibrate=options.get("calibrate", False),
-        max_tokens=options.get("max_tokens", 1024),
+        max_tokens=options.get("max_tokens", MAX_TOKENS),
     )
 
 
