@@ -40,11 +40,11 @@ def listen(
     """
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again at its end, which would kill us
     try:
-        with opened(host, port) as (sock, address, close):
+        with opened(host, port) as (sock, address, unname):
             if started is not None:
                 started(address)
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=graceful_timeout)
-            _Server(config, close).run(sockets=[sock])
+            _Server(config, unname).run(sockets=[sock])
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -83,10 +83,10 @@ class _Server(uvicorn.Server):
         self.config.app.state.draining.set()
         self._unname()  # from now on nobody can connect to a socket in the file system
         connected = []
-        for opened in sockets or ():
+        for sock in sockets or ():
             with suppress(BlockingIOError):
                 while True:  # closing would reset who is in the backlog
-                    connected.append(opened.accept()[0])
+                    connected.append(sock.accept()[0])
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()

@@ -19,7 +19,8 @@ from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Float32Array
 
 _NAME = re.compile(r"vectors-\d+\.faiss")
-_KEY = "snapshot"
+KEY = "snapshot"
+"""Of the record in the store's meta table."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Snapshot:
         self, generation: int, dimension: int, exact: Callable[[Seqs], Float32Array], tuning: Tuning | None
     ) -> tuple[Vectors, Moment] | None:
         """Return the vectors and what they have seen; None if there are none of this generation, or they are damaged."""
-        known, file = self._meta.get(_KEY), self._file()
+        known, file = self._meta.get(KEY), self._file()
         if file is None or known["generation"] != generation:
             return None
         with ThreadPoolExecutor(1) as beside:  # reading and hashing take a processor each
@@ -54,12 +55,12 @@ class Snapshot:
 
     def write(self, vectors: Vectors, moment: Moment) -> str | None:
         """Write vectors and make them the ones the store knows, inside a transaction; return the file before."""
-        previous = self._meta.get(_KEY) or {"number": 0, "file": None}
+        previous = self._meta.get(KEY) or {"number": 0, "file": None}
         number = previous["number"] + 1
         name = f"vectors-{number}.faiss"
         vectors.write(self._folder / name)
         known = {"file": name, "number": number, "sha256": sha256(self._folder / name), **asdict(moment)}
-        self._meta.set(_KEY, known)
+        self._meta.set(KEY, known)
         for file in self._folder.glob("vectors-*"):
             if file.name not in (name, previous["file"]):
                 file.unlink(missing_ok=True)
@@ -77,7 +78,7 @@ class Snapshot:
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the file."""
-        known = self._meta.get(_KEY)
+        known = self._meta.get(KEY)
         if known is None:
             return
         file = self._file()
@@ -87,7 +88,7 @@ class Snapshot:
 
     def _file(self) -> Path | None:
         """Return the file the store knows, None where there is none that may be trusted to be ours."""
-        known = self._meta.get(_KEY)
+        known = self._meta.get(KEY)
         if known is None or not _NAME.fullmatch(known["file"]):
             return None
         file = self._folder / known["file"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from tp_retrieval.errors import CorruptIndexError
 from tp_retrieval.indexing.fitting import fit
 from tp_retrieval.indexing.image import VectorImage
+from tp_retrieval.indexing.snapshot import KEY as SNAPSHOT
 from tp_retrieval.indexing.store import Store
 
 
@@ -70,7 +71,7 @@ def _repair(folder: Path, store: Store) -> None:
     with store.transaction():
         store.documents.drop(store.documents.damaged())
         store.remake()
-        store.meta.forget("snapshot")
+        store.meta.forget(SNAPSHOT)
         _mend_maps(store)
     store.database.execute("VACUUM")
     image = VectorImage(folder, store)
