@@ -286,7 +286,7 @@ def test_an_interrupted_replay_is_not_taken_for_a_whole_one(tmp_path, index, dat
     works = {
         "rebuild": index.rebuild,
         "add": lambda: index.add(documents(ROWS, 2 * ROWS), vectors=data[0]),
-        "search": lambda: (index._image.forget(), index.search_by_vector(data[1][0], 1)),
+        "search": lambda: (index._image.discard(), index.search_by_vector(data[1][0], 1)),
     }
     with monkeypatch.context() as patch:
         patch.setattr(Vectors, "add", interrupted)

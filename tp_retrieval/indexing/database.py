@@ -6,9 +6,11 @@ WAL with `synchronous=FULL`, so that what was committed survives a kill or a pow
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
@@ -37,12 +39,13 @@ class Database:
     """Hold the connection to a file. Not thread-safe: its owner calls it under one lock."""
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self._caller: FrameType | None = None  # the call that opened the present transaction or snapshot
         try:
-            self._descriptor = Descriptor(file)
+            self.file = file.absolute()  # a process may change its folder
+            self._descriptor = Descriptor(self.file)
         except OSError as error:
             raise IndexAccessError(f"can't open {file}: {error}") from error
-        self.seal = Seal(file, self._descriptor)
+        self.seal = Seal(self.file, self._descriptor)
         self._connections = 0
         self._read_only = self._closed = False
         try:
@@ -76,8 +79,8 @@ class Database:
             self._connection.close()
 
     def resume(self) -> None:
-        """Go on with a new connection after a fork, in the parent and in the child."""
-        if not self._closed:
+        """Connect anew after a fork, in the parent and in the child, unless another file lies at the path by now."""
+        if not self._closed and self._descriptor.is_at(self.file):
             self._connect()
 
     def reopen_read_only(self) -> None:
@@ -93,16 +96,27 @@ class Database:
         self.execute("PRAGMA page_size = 8192")
         self.execute("PRAGMA journal_mode = WAL")
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed."""
+        return self._closed
+
+    def check_place(self) -> None:
+        """Raise `IndexAccessError` if the file was moved, removed or replaced since it was opened."""
+        if not self._descriptor.is_at(self.file):
+            raise IndexAccessError(f"{self.file} was moved, removed or replaced since it was opened; open the index again")
+
     def close(self) -> None:
         """Close the file."""
         if not self._closed:
-            self._closed = True
             self._connection.close()
             self._descriptor.release()
+            self._closed = True
 
     def close_sealed(self) -> None:
         """Close the file, and seal it if no other process is at it and it changed since it was sealed."""
         with suppress(OSError, CorruptIndexError, IndexLockedError, InputError):
+            self.check_place()
             if not self.seal.exists():
                 self._write_seal()
         self.close()
@@ -120,34 +134,48 @@ class Database:
         finally:
             self.execute("ROLLBACK")
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make the changes inside durable together, or none of them."""
+        return self._block("BEGIN IMMEDIATE", "COMMIT", sys._getframe(1))
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let everything read inside be of one moment."""
+        return self._block("BEGIN", "ROLLBACK", sys._getframe(1))
+
+    @contextmanager
+    def _block(self, begin: str, end: str, caller: FrameType) -> Iterator[None]:
         with self.explained():
+            self._settle()
+            writes = end == "COMMIT"
             if self._connection.in_transaction:
-                raise InputError(f"{self.file}: a transaction within a transaction")
+                if writes:
+                    raise InputError(f"{self.file}: a transaction within a transaction")
+                yield  # a snapshot within a block is of the block's moment
+                return
+            self._caller = caller
             try:  # around BEGIN, too: an interrupt may come right after it
-                self._connection.execute("BEGIN IMMEDIATE")
-                self.seal.remove()
+                self._connection.execute(begin)
+                if writes:
+                    self.check_place()
+                    self.seal.remove()
+                else:
+                    self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # which fixes the moment
                 yield
-                self._connection.execute("COMMIT")
+                self._connection.execute(end)
             except BaseException:
                 self._roll_back()
                 raise
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let everything read inside be of one moment."""
-        with self.explained():
-            if self._connection.in_transaction:  # it is already
-                yield
-                return
-            try:
-                self._connection.execute("BEGIN")
-                self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # the moment is that of the first read
-                yield
             finally:
-                self._roll_back()
+                self._caller = None
+
+    def _settle(self) -> None:
+        """Roll back what a call left open that was interrupted on its way out: one that is not on the stack any more.
+
+        An interrupt may come between any two instructions, those of a context manager's end included, so that no block can
+        promise to close itself.
+        """
+        if self._connection.in_transaction and not _is_running(self._caller):
+            self._roll_back()
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -197,6 +225,8 @@ class Database:
         try:
             yield
         except sqlite3.ProgrammingError as error:
+            if not self._closed:
+                self.check_place()  # a fork found another file here and did not connect
             raise InputError(f"{self.file}: the index is closed ({error})") from error
         except sqlite3.OperationalError as error:
             if "locked" in str(error) or "busy" in str(error):
@@ -206,6 +236,13 @@ class Database:
             raise IndexAccessError(f"{self.file}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise CorruptIndexError(f"{self.file}: {error}") from error
+
+
+def _is_running(call: FrameType | None) -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is not None
 
 
 def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -16,8 +16,16 @@ _BLOCK = 1 << 18  # stays in the processor
 guard = threading.RLock()
 """Held while descriptors are opened or closed, and while the process forks."""
 
-_open: dict[tuple[int, int], tuple[int, int]] = {}
-"""Inode to descriptor and the number of those who use it."""
+_open: dict[tuple[int, int], _Shared] = {}
+"""The open descriptor of each inode."""
+
+
+class _Shared:
+    """A descriptor and those who use it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.users: set[int] = set()
 
 
 class Descriptor:
@@ -26,33 +34,41 @@ class Descriptor:
     def __init__(self, file: Path) -> None:
         with guard:
             try:
-                status = os.stat(file)
-                shared = _open.get((status.st_dev, status.st_ino))
+                shared = _open.get(_inode(os.stat(file)))
             except FileNotFoundError:
                 shared = None
-            descriptor, users = shared or (_opened(file), 0)
-            status = os.fstat(descriptor)
-            self._inode = (status.st_dev, status.st_ino)
-            self._descriptor = descriptor
-            _open[self._inode] = (descriptor, users + 1)
+            shared = shared or _Shared(_opened(file))
+            self._inode = _inode(os.fstat(shared.number))
+            self._shared = _open.setdefault(self._inode, shared)
+            shared.users.add(id(self))
+
+    def is_at(self, file: Path) -> bool:
+        """Return whether the file is the one at this path now."""
+        try:
+            return _inode(os.stat(file)) == self._inode
+        except OSError:
+            return False
 
     def release(self) -> None:
-        """Let go of the file, after SQLite did."""
+        """Let go of the file, after SQLite did; again is no error."""
         with guard:
-            if self._inode not in _open:
+            if id(self) not in self._shared.users:
                 return
-            descriptor, users = _open.pop(self._inode)
-            if users > 1:
-                _open[self._inode] = (descriptor, users - 1)
-            else:
-                os.close(descriptor)
+            self._shared.users.discard(id(self))
+            if not self._shared.users:
+                _open.pop(self._inode, None)
+                os.close(self._shared.number)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the file's content."""
         place = 0
-        while block := os.pread(self._descriptor, _BLOCK, place):
+        while block := os.pread(self._shared.number, _BLOCK, place):
             yield block
             place += len(block)
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _opened(file: Path) -> int:

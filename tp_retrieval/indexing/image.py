@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,8 @@ class VectorImage:
         self._maps = MappedViews((), ())
         self._vectors = Vectors(1, self._exact)
         self._last_seq = self._unsaved = 0
+        self._whole = False  # whether nothing is half changed, as an interrupt leaves it
+        self._in_step = False  # whether every change of this process was followed
         self._data_version = (0, 0)
         self._deletion = self._clean = 0  # deletions that were followed, and those before the vectors were made
         self._generation = -1
@@ -62,8 +63,9 @@ class VectorImage:
 
     def load(self, *, from_rows: bool = False) -> None:
         """Read the snapshot if it is the one the store knows, and replay what came after; or replay everything."""
-        with self._wholly():
-            self._load(from_rows)
+        self._whole = False
+        self._load(from_rows)
+        self._whole = self._in_step = True
 
     def _load(self, from_rows: bool) -> None:
         self._timed_at = self._failed_at = 0
@@ -94,32 +96,34 @@ class VectorImage:
             self._vectors, self._last_seq = Vectors(self._maps.dimension, self._exact), 0
 
     def refresh(self) -> None:
-        """Follow what other processes committed."""
+        """Follow what was committed since the last time, here or by other processes."""
         current = self._store.database.data_version()
-        if current != self._data_version:
-            self._data_version = current
-            self.replay()
+        if self._whole and self._in_step and current == self._data_version:
+            return
+        self._in_step = False
+        self._data_version = current
+        self._follow()
+        self._in_step = True
 
-    def forget(self) -> None:
-        """Take what is held for nothing; the next refresh loads anew."""
-        self._generation, self._data_version = -1, (0, 0)
+    def fall_behind(self) -> None:
+        """Note that a change is about to be committed: whoever searches next follows it first.
 
-    @contextmanager
-    def _wholly(self) -> Iterator[None]:
-        """Forget what is half made if it is interrupted."""
-        try:
-            yield
-        except BaseException:
-            self.forget()
-            raise
+        Called before the commit, so that an interrupt right after it can't leave an image that answers from the past.
+        """
+        self._in_step = False
 
-    def replay(self) -> None:
-        """Drop what was deleted and add what is new since the last replay; under new maps or kinds, start over."""
-        if self._store.meta.get("generation") != self._generation:
+    def discard(self) -> None:
+        """Have the next refresh load everything anew."""
+        self._whole = self._in_step = False
+
+    def _follow(self) -> None:
+        """Drop what was deleted and add what is new since the last time; under new maps or kinds, start over."""
+        if not self._whole or self._store.meta.get("generation") != self._generation:
             self.load()
             return
-        with self._wholly():
-            self._replay()
+        self._whole = False
+        self._replay()
+        self._whole = True
 
     def _replay(self) -> None:
         self._deletion, gone = self._store.documents.deleted(self._deletion)
@@ -200,23 +204,26 @@ class VectorImage:
             self.build(factory, wish)
         except InputError as error:  # the rows are in; they are searched exactly
             logger.warning("the index stays exact: %s", error)
-            self.load()
+            with self._store.snapshot():
+                self.load()
             self._failed_at = count
 
     def build(self, factory: str, wish: Mapping[str, Any]) -> None:
         """Build the vectors anew from the rows, write them, and tell other processes."""
-        with self._wholly():
-            with self._store.snapshot():
-                self._build(factory, wish["target_recall"])
-            with self._store.transaction():
-                if self._store.meta.get("generation") != self._generation or self._store.meta.get("vectors") != wish:
-                    self.forget()  # another process changed maps or kind meanwhile
-                    return
-                tuning = self._vectors.tuning
-                self._store.meta.set("vectors", {**wish, "tuning": None if tuning is None else asdict(tuning)})
-                self._store.meta.next_generation()
-                self._generation = self._store.meta.get("generation")
-                previous = self._write_snapshot()
+        self._whole = False
+        with self._store.snapshot():
+            self._build(factory, wish["target_recall"])
+        with self._store.transaction():
+            if self._store.meta.get("generation") != self._generation or self._store.meta.get("vectors") != wish:
+                self.discard()  # another process changed maps or kind meanwhile
+                return
+            tuning = self._vectors.tuning
+            self._store.meta.set("vectors", {**wish, "tuning": None if tuning is None else asdict(tuning)})
+            self._store.meta.next_generation()
+            generation = self._store.meta.get("generation")
+            previous = self._write_snapshot(generation)
+        self._generation = generation
+        self._whole = True
         self._saved(previous)
 
     def _build(self, factory: str, target_recall: float) -> None:
@@ -239,16 +246,16 @@ class VectorImage:
 
     def save(self, *, at_least: int = _SNAPSHOT_AT) -> None:
         """Write a snapshot if that many rows changed since the last one; outside a transaction."""
-        if self._unsaved < max(at_least, 1):
+        if self._unsaved < max(at_least, 1) or not self._whole:
             return
         with self._store.transaction():  # one process at a time writes a snapshot
             if self._store.meta.get("generation") != self._generation:
                 return  # what would be written is of the past
-            previous = self._write_snapshot()
+            previous = self._write_snapshot(self._generation)
         self._saved(previous)
 
-    def _write_snapshot(self) -> str | None:
-        return self._snapshot.write(self._vectors, Moment(self._generation, self._last_seq, self._clean))
+    def _write_snapshot(self, generation: int) -> str | None:
+        return self._snapshot.write(self._vectors, Moment(generation, self._last_seq, self._clean))
 
     def _saved(self, previous: str | None) -> None:
         self._unsaved = 0

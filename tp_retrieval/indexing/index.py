@@ -64,7 +64,6 @@ class Index:
         self._dimension = int(store.meta.get("dimension"))
         self._image = VectorImage(folder, store)
         self._searcher = Searcher(store, self._image)
-        self._closed = False
         recipe = (store.meta.get("provenance") or {}).get("recipe", {})
         self._dense_weight = float(recipe.get("dense_weight", DENSE_WEIGHT))
         guard(self._lock, store.database)
@@ -90,7 +89,7 @@ class Index:
         _check_recall(target_recall)
         if tokenizer not in TOKENIZERS:
             raise InputError(f"tokenizer: {tokenizer!r} must be one of {', '.join(TOKENIZERS)}")
-        folder = Path(path)
+        folder = _absolute(path)
         provenance = embedder.provenance if isinstance(embedder, HasProvenance) else None
         views = (VectorView(embedder.dimension),) if provenance is None else provenance.views
         meta = {
@@ -112,7 +111,7 @@ class Index:
         Raises `IndexNotFoundError`, `CorruptIndexError`, and `IncompatibleIndexError` if the embedder is not the one
         that made the index.
         """
-        folder = Path(path)
+        folder = _absolute(path)
         store = Store(folder)
         try:
             with ThreadPoolExecutor(1) as beside:
@@ -139,9 +138,8 @@ class Index:
     def close(self) -> None:
         """Write a snapshot of the vectors if they changed, and close the files."""
         with self._lock:
-            if self._closed:
+            if self._store.database.closed:
                 return
-            self._closed = True
             try:
                 self._keep_image(at_least=1)
             finally:
@@ -172,6 +170,7 @@ class Index:
         if vectors is None:
             vectors = self._embed("documents", [text for _, text, _ in rows], show_progress)
         with self._lock:
+            self._image.fall_behind()
             with self._store.transaction():
                 self._store.delete(ids)
                 self._store.insert(rows, vectors)
@@ -201,6 +200,7 @@ class Index:
             raise InputError("ids: give ids or where; clear() removes every document")
         asked = Search(0, where, ids)
         with self._lock:
+            self._image.fall_behind()
             with self._store.transaction():
                 found = self._store.select(asked.condition, asked.ids)
                 count = 0 if found is None else self._store.delete(self._store.documents.ids_of(found))
@@ -210,6 +210,7 @@ class Index:
     def clear(self) -> int:
         """Remove every document and return how many there were."""
         with self._lock:
+            self._image.fall_behind()
             with self._store.transaction():
                 count = self._store.clear()
             self._follow()
@@ -233,6 +234,7 @@ class Index:
         if target_recall is not None:
             _check_recall(target_recall)
         with self._lock:
+            self._image.fall_behind()
             with self._store.transaction():
                 if postprocess is not None:
                     self._set_maps(postprocess)
@@ -265,14 +267,16 @@ class Index:
         A damaged document can't be made again: `repair` removes it and names its id.
         """
         with self._lock:
+            self._store.database.check_place()
             found = verify(self._folder, repair=repair)
-            self._image.refresh()
+            with self._store.snapshot():
+                self._image.refresh()
         return found
 
     # -- reading
 
     def __len__(self) -> int:
-        with self._lock:
+        with self._lock, self._store.snapshot():
             return len(self._store.documents)
 
     def __iter__(self) -> Iterator[Document]:
@@ -416,10 +420,10 @@ class Index:
         """Bring the image up to date; the change is durable by now, so that a failure is the next search's to tell."""
         try:
             with self._store.snapshot():
-                self._image.replay()
+                self._image.refresh()
         except (IndexAccessError, IndexLockedError, CorruptIndexError) as error:
             logger.warning("the vectors could not follow a change yet: %s", error)
-            self._image.forget()
+            self._image.discard()
 
     def _keep_image(self, *, build: bool = False, **options: int) -> None:
         """Build and write the vectors if that is due; without it searching or opening takes longer, nothing is lost."""
@@ -462,6 +466,14 @@ class Index:
             fingerprint=self._store.meta.get("fingerprint"),
             provenance=self._store.meta.get("provenance"),
         )
+
+
+def _absolute(path: str | Path) -> Path:
+    """Return a path that stays what it is when the process changes its folder."""
+    try:
+        return Path(path).absolute()
+    except OSError as error:
+        raise IndexAccessError(f"can't tell where {path} lies: the present folder is gone ({error})") from error
 
 
 def _check_recall(target: float) -> None:

@@ -6,7 +6,6 @@ Every change is one transaction. Every record carries a digest of its content, c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +89,7 @@ class Store:
 
     def _hold(self, file: Path) -> None:
         self.database = Database(file)
+        self.transaction, self.snapshot = self.database.transaction, self.database.snapshot
         self.meta, self.maps = Meta(self.database), Maps(self.database)
         self.documents, self.facts = Documents(self.database), Facts(self.database)
 
@@ -104,14 +104,6 @@ class Store:
             self.database.close_sealed()
         else:
             self.database.close()
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Make the changes inside durable together, or none of them."""
-        return self.database.transaction()
-
-    def snapshot(self) -> AbstractContextManager[None]:
-        """Let everything read inside be of one moment."""
-        return self.database.snapshot()
 
     # -- what touches several tables, inside a transaction
 
