@@ -61,4 +61,6 @@ def read(folder: Path) -> SavedEmbedder | None:
     if header.get("format") != _FORMAT or "weights" not in header:
         raise RecipeError(f"{file}: format {header.get('format')!r} must be {_FORMAT!r}")
     maps = tuple(AffineMap(arrays.get(f"{i}.mean"), arrays.get(f"{i}.matrix")) for i in range(len(recipe.views)))
+    if not all(map_.finite for map_ in maps):
+        raise RecipeError(f"{file}: holds NaN or infinity; fit the maps again")
     return SavedEmbedder(folder, recipe, maps, header.get("model"), header.get("revision"), header["weights"])

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ Batches = Callable[[], Iterable[Float32Array]]
 
 _FEWEST = 64  # directions below which whitening loses against centring
 _NAMES = re.compile(r"none|center|(abtt|whiten):[1-9]\d*")
+_ROUNDING = 1e-5  # spread, as a share of the largest mean, below which vectors differ by rounding alone
 _EPSILON = 1e-3  # share of the largest eigenvalue that is added before whitening; 1e-4 and 1e-2 were measured worse
 
 
@@ -34,18 +36,22 @@ class AffineMap:
 
         `abtt:K` removes the K principal directions after centring (Mu and Viswanath, ICLR 2018, arXiv 1702.01417).
         `whiten:D` keeps the first D and divides each by its standard deviation (Su et al. 2021, arXiv 2103.15316).
-        Raises `InputError` if there are fewer vectors than `rows_needed`.
+        Where the vectors hardly differ, or by so little or so much that float32 can't hold the matrix, the map only
+        centres; `fitted` names it. Raises `InputError` if there are fewer vectors than `rows_needed`.
         """
         kind, _, number = postprocess.partition(":")
         if kind == "none":
             return cls()
         count, mean, covariance = _moments(batches)
+        centring = cls(mean.astype(np.float32))
         if count < rows_needed(postprocess, len(mean)):
             needed = rows_needed(postprocess, len(mean))
             raise InputError(f"postprocess: {postprocess!r} needs {needed} vectors, got {count}")
         if kind == "center":
-            return cls(mean.astype(np.float32))
+            return centring
         values, directions = np.linalg.eigh(covariance)  # ascending
+        if np.sqrt(max(values[-1], 0.0)) <= _ROUNDING * np.abs(mean).max():
+            return centring  # the map would amplify rounding
         top = directions[:, ::-1][:, : int(number)]
         top = top * np.where(top[np.abs(top).argmax(axis=0), np.arange(top.shape[1])] < 0, -1.0, 1.0)  # one sign for all
         if kind == "abtt":
@@ -54,8 +60,20 @@ class AffineMap:
             matrix = np.eye(len(mean)) - top @ top.T
         else:
             kept = values[::-1][: int(number)].clip(min=0.0)
-            matrix = top / np.sqrt(kept + _EPSILON * max(kept[0], np.finfo(np.float64).tiny))
-        return cls(mean.astype(np.float32), matrix.astype(np.float32))
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                matrix = top / np.sqrt(kept + _EPSILON * kept[0])
+        with np.errstate(over="ignore"):
+            map_ = cls(centring.mean, matrix.astype(np.float32))
+        return map_ if map_.finite else centring
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number of the map is finite."""
+        return all(bool(np.isfinite(array).all()) for array in self.arrays().values())
+
+    def fitted(self, postprocess: str) -> str:
+        """Return the name of the map that was fitted where `postprocess` was asked for: that, or `center`."""
+        return "center" if self.mean is not None and self.matrix is None else postprocess
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return what was fitted, by name."""
@@ -66,8 +84,13 @@ class AffineMap:
         """Return a digest of what was fitted."""
         return hashlib.sha256(b"".join(array.tobytes() for array in self.arrays().values())).hexdigest()
 
-    def __call__(self, vectors: Float32Array) -> Float32Array:
-        """Return the mapped vectors `(n, kept) float32`."""
+    def __call__(self, vectors: Float32Array) -> NDArray[np.floating[Any]]:
+        """Return the mapped vectors `(n, kept)`: float32, or float64 where that overflows float32."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            mapped = self._apply(vectors)
+        return mapped if np.isfinite(mapped).all() else self._apply(vectors.astype(np.float64))
+
+    def _apply(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         mapped = vectors if self.mean is None else np.subtract(vectors, self.mean)
         return mapped if self.matrix is None else np.matmul(mapped, self.matrix)
 
@@ -111,7 +134,7 @@ def split(raw: Float32Array, views: Sequence[VectorView]) -> list[Float32Array]:
     return parts
 
 
-def unit(vectors: Float32Array) -> Float32Array:
+def unit(vectors: NDArray[np.floating[Any]]) -> Float32Array:
     """Return the rows at L2 length 1 (computed in float64); rows of zeros stay."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     scaled: Float32Array = (vectors / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
@@ -130,8 +153,9 @@ def combine(raw: Float32Array, views: Sequence[VectorView], maps: Sequence[Affin
     Each view is mapped, scaled to length 1 times the square root of its weight and put beside the others; the whole is
     normalised. So the cosine of the whole is the weighted mean of the views' cosines.
     """
+    heaviest = max(view.weight for view in views)
     parts = [
-        unit(map_(part)) * np.float32(np.sqrt(view.weight))
+        unit(map_(part)) * np.float32(np.sqrt(view.weight / heaviest))
         for view, map_, part in zip(views, maps, split(raw, views), strict=True)
     ]
     return unit(np.concatenate(parts, axis=1))

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from tp_retrieval.embedding.postprocess import AffineMap, attainable, combine, is_map, split
-from tp_retrieval.errors import InputError
+from tp_retrieval.errors import CorruptIndexError, InputError
 from tp_retrieval.indexing.records import StoredMap
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.types import Float32Array, VectorView
 
 FIT_AT = 64
 """Rows from which on maps are fitted; fewer say too little about where a corpus lies."""
+
+_TRY_AGAIN = 2  # growth after which a map that the rows did not allow is tried again
+
+
+class UnusableMapsError(CorruptIndexError):
+    """A fitted map holds NaN or infinity; it must be fitted anew."""
 
 
 def views_of(store: Store) -> tuple[VectorView, ...]:
@@ -44,23 +50,39 @@ class MappedViews:
 
 
 def mapped_views(store: Store) -> MappedViews:
-    """Return an index's views with the maps it has fitted, before the first fit with none."""
+    """Return an index's views with the maps it has fitted, before the first fit with none.
+
+    Raises `UnusableMapsError` for a map that is not finite, as version 0.1.0 stored where all rows were equal.
+    """
     views = views_of(store)
     fitted = tuple(AffineMap(**stored.arrays) for stored in store.maps.all())
+    if not all(map_.finite for map_ in fitted):
+        raise UnusableMapsError(f"{store.file}: a fitted map holds NaN or infinity; `rebuild` fits it anew")
     return MappedViews(views, fitted or (AffineMap(),) * len(views))
 
 
 def fit(store: Store) -> None:
     """Fit every view's map on all rows, inside a transaction.
 
-    A map that needs more rows than there are falls back to a smaller one, and below `FIT_AT` rows to none.
+    A map that needs more rows than there are falls back to a smaller one, and below `FIT_AT` rows to none; one that the
+    rows do not allow, since they hardly differ, falls back to `center`.
     """
     count, views = len(store.documents), views_of(store)
     fitted = []
     for i, postprocess in enumerate(_attainable(views, count)):
         map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i))
-        fitted.append(StoredMap(postprocess, count, map_.arrays()))
+        fitted.append(StoredMap(map_.fitted(postprocess), count, map_.arrays()))
     store.set_maps(fitted)
+
+
+def fallbacks(store: Store) -> list[str]:
+    """Return a sentence for each view whose rows did not allow the map that so many of them would have had."""
+    return [
+        f"view {i}: {wanted} can't be fitted on these {stored.fitted_on} documents, whose vectors hardly differ or pass "
+        f"float32's range; {stored.postprocess} was, and is tried again at {_TRY_AGAIN * stored.fitted_on} or by rebuild"
+        for i, (stored, wanted) in enumerate(_with_wanted(store))
+        if stored.postprocess != wanted
+    ]
 
 
 def fit_if_due(store: Store) -> None:
@@ -68,9 +90,11 @@ def fit_if_due(store: Store) -> None:
     views = views_of(store)
     if all(view.postprocess == "none" for view in views):
         return
-    have = [stored.postprocess for stored in store.maps.all()] or ["none"] * len(views)
-    want = _attainable(views, len(store.documents))
-    wished = [view.postprocess for view in views]
+    count, wished = len(store.documents), [view.postprocess for view in views]
+    before = _with_wanted(store)
+    have = [wanted if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, wanted in before]
+    have = have or ["none"] * len(views)
+    want = _attainable(views, count)
     if any(h not in (w, full) and _effort(w) > _effort(h) for h, w, full in zip(have, want, wished, strict=True)):
         fit(store)
 
@@ -90,6 +114,13 @@ def _attainable(views: Sequence[VectorView], count: int) -> list[str]:
     if count < FIT_AT:
         return ["none"] * len(views)
     return [attainable(view.postprocess, view.width, count) for view in views]
+
+
+def _with_wanted(store: Store) -> list[tuple[StoredMap, str]]:
+    """Return the fitted maps, each with the one that so many rows have if they allow it."""
+    stored = store.maps.all()
+    wanted = (_attainable(views_of(store), one.fitted_on)[i] for i, one in enumerate(stored))
+    return [(one, one.postprocess if name == "none" else name) for one, name in zip(stored, wanted, strict=True)]
 
 
 def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Float32Array]:

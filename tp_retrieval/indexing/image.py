@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,15 @@ SLOW_SECONDS = 0.02
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
 _GROWTH = 4  # an approximate index is trained anew when the corpus has grown by this factor
 _LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one, or a kind that failed is tried again
+
+
+@dataclass(frozen=True)
+class MappedRows:
+    """Rows `(n,)` and their mapped unit vectors `(n, dimension)`, under the maps of a generation."""
+
+    generation: int
+    seqs: Seqs
+    vectors: Float32Array
 
 
 class VectorImage:
@@ -95,14 +104,26 @@ class VectorImage:
             logger.warning("the index stays exact: %s", error)
             self._vectors, self._last_seq = Vectors(self._maps.dimension, self._exact), 0
 
-    def refresh(self) -> None:
-        """Follow what was committed since the last time, here or by other processes."""
+    def prepare(self, seqs: Seqs, raw: Float32Array) -> MappedRows | None:
+        """Map rows that are about to be committed, so that nothing can refuse them afterwards; None under new maps.
+
+        Raises `InputError` if a mapped vector is not finite.
+        """
+        if not self._whole or self._store.meta.get("generation") != self._generation:
+            return None  # everything is loaded anew
+        vectors = self.mapped(raw)
+        if not np.isfinite(vectors).all():
+            raise InputError("vectors: their mapped values are not finite")
+        return MappedRows(self._generation, seqs, vectors)
+
+    def refresh(self, added: MappedRows | None = None) -> None:
+        """Follow what was committed since the last time, here or by other processes; `added` are rows just committed."""
         current = self._store.database.data_version()
         if self._whole and self._in_step and current == self._data_version:
             return
         self._in_step = False
         self._data_version = current
-        self._follow()
+        self._follow(added)
         self._in_step = True
 
     def fall_behind(self) -> None:
@@ -116,29 +137,34 @@ class VectorImage:
         """Have the next refresh load everything anew."""
         self._whole = self._in_step = False
 
-    def _follow(self) -> None:
+    def _follow(self, added: MappedRows | None) -> None:
         """Drop what was deleted and add what is new since the last time; under new maps or kinds, start over."""
         if not self._whole or self._store.meta.get("generation") != self._generation:
             self.load()
             return
         self._whole = False
-        self._replay()
+        self._replay(added)
         self._whole = True
 
-    def _replay(self) -> None:
+    def _replay(self, added: MappedRows | None = None) -> None:
         self._deletion, gone = self._store.documents.deleted(self._deletion)
         self._vectors.remove(gone)
         self._unsaved += len(gone)
         if self._vectors.crowded:
             self._start_over()
             return
-        self._take_in()
+        if added is not None and added.seqs[0] == self._last_seq + 1 and not np.isin(added.seqs, gone).any():
+            self._take_in(added.seqs, added.vectors)
+        self._take_in_stored()
 
-    def _take_in(self) -> None:
+    def _take_in_stored(self) -> None:
         for seqs, vectors in self._mapped_rows(self._last_seq):
-            self._vectors.add(seqs, vectors)
-            self._last_seq = int(seqs[-1])
-            self._unsaved += len(seqs)
+            self._take_in(seqs, vectors)
+
+    def _take_in(self, seqs: Seqs, vectors: Float32Array) -> None:
+        self._vectors.add(seqs, vectors)
+        self._last_seq = int(seqs[-1])
+        self._unsaved += len(seqs)
 
     def _mapped_rows(self, after: int = 0) -> Iterator[tuple[Seqs, Float32Array]]:
         total = len(self._store.documents) if self.show_progress else None
@@ -152,7 +178,7 @@ class VectorImage:
         self._vectors.emptied()
         self._last_seq = 0
         self._deletion = self._clean = self._store.documents.last_deletion()
-        self._take_in()
+        self._take_in_stored()
 
     # -- searching
 

@@ -24,10 +24,10 @@ from tp_retrieval.errors import (
     TPRetrievalError,
 )
 from tp_retrieval.indexing.checks import checked_vectors, prepared
-from tp_retrieval.indexing.fitting import fit, fit_if_due, views_of, with_maps
+from tp_retrieval.indexing.fitting import UnusableMapsError, fit, fit_if_due, views_of, with_maps
 from tp_retrieval.indexing.forking import guard
 from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
-from tp_retrieval.indexing.image import VectorImage
+from tp_retrieval.indexing.image import MappedRows, VectorImage
 from tp_retrieval.indexing.info import IndexInfo, describe
 from tp_retrieval.indexing.kinds import check_kind
 from tp_retrieval.indexing.provenance import check_embedder, load_embedder
@@ -120,13 +120,14 @@ class Index:
                 if embedder is not None:
                     self._check(embedder)
                     self._embedder = embedder
-                with store.snapshot():
-                    self._image.load()
+                usable = self._load()
             if not intact.result():
                 raise CorruptIndexError(
                     f"{store.file} is damaged: its bytes are not those it was closed with; "
                     f"`tp-retrieval verify {folder}` tells where, with --repair it makes again what can be made"
                 )
+            if not usable:
+                self._fit_anew()
         except BaseException as error:
             store.close()
             ours = isinstance(error, TPRetrievalError) and not isinstance(error, InputError)
@@ -173,9 +174,10 @@ class Index:
             self._image.fall_behind()
             with self._store.transaction():
                 self._store.delete(ids)
-                self._store.insert(rows, vectors)
+                seqs = self._store.insert(rows, vectors)
                 fit_if_due(self._store)
-            self._follow()
+                added = self._image.prepare(seqs, vectors)
+            self._follow(added)
             self._keep_image(build=True)
         return ids
 
@@ -416,11 +418,28 @@ class Index:
 
     # -- the image of the vectors, under the lock
 
-    def _follow(self) -> None:
+    def _load(self) -> bool:
+        """Load the image; return whether the fitted maps could be used."""
+        try:
+            with self._store.snapshot():
+                self._image.load()
+        except UnusableMapsError as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    def _fit_anew(self) -> None:
+        """Replace maps that can't be used, which version 0.1.0 stored for rows that are all equal."""
+        with self._store.transaction():
+            fit(self._store)
+        with self._store.snapshot():
+            self._image.load()
+
+    def _follow(self, added: MappedRows | None = None) -> None:
         """Bring the image up to date; the change is durable by now, so that a failure is the next search's to tell."""
         try:
             with self._store.snapshot():
-                self._image.refresh()
+                self._image.refresh(added)
         except (IndexAccessError, IndexLockedError, CorruptIndexError) as error:
             logger.warning("the vectors could not follow a change yet: %s", error)
             self._image.discard()

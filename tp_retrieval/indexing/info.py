@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tp_retrieval.indexing.fitting import views_of
+from tp_retrieval.indexing.fitting import fallbacks, views_of
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.kinds import Tuning
 from tp_retrieval.indexing.store import Store
@@ -18,7 +18,8 @@ class IndexInfo:
     """What an index holds, what made it, and how its vectors are searched.
 
     `maps_digest` tells fitted maps from others: vectors of different ones can't be compared. `growth` is how many times as
-    many documents there are as the maps were fitted on. `tuning` is None for exact search.
+    many documents there are as the maps were fitted on. `fallbacks` says which views got a lesser map than so many
+    documents usually have, and why. `tuning` is None for exact search.
     """
 
     path: str
@@ -35,6 +36,7 @@ class IndexInfo:
     postprocess: tuple[str, ...]
     fitted: tuple[str, ...]
     fitted_on: int
+    fallbacks: tuple[str, ...]
     maps_digest: str
     growth: float | None
     libraries: Mapping[str, str]
@@ -62,6 +64,7 @@ def describe(folder: Path, store: Store, image: VectorImage) -> IndexInfo:
         postprocess=tuple(view.postprocess for view in views_of(store)),
         fitted=tuple(fitted.postprocess for fitted in maps),
         fitted_on=fitted_on,
+        fallbacks=tuple(fallbacks(store)),
         maps_digest=image.maps_digest(),
         growth=round(count / fitted_on, 2) if fitted_on else None,
         libraries=store.meta.get("libraries"),

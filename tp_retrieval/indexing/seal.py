@@ -8,13 +8,15 @@ facts, SQLite's trees. It is an XXH3 of 128 bits, since reading a gigabyte must 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import xxhash
 
 from tp_retrieval.errors import IndexAccessError
 from tp_retrieval.indexing.descriptor import Descriptor
-from tp_retrieval.indexing.disk import flush_file, flush_folder
+from tp_retrieval.indexing.disk import flush_folder
 
 _LONGEST = 4096  # bytes of a seal that are looked at
 
@@ -60,10 +62,17 @@ class Seal:
         flush_folder(self._file.parent)
 
     def _put(self, line: bytes) -> None:
-        scratch = self._file.with_suffix(".tmp")
-        scratch.write_bytes(line)
-        flush_file(scratch)
-        os.replace(scratch, self._file)
+        number, scratch = tempfile.mkstemp(prefix=f".{self._file.name}-", dir=self._file.parent)
+        try:
+            with os.fdopen(number, "wb") as stream:
+                stream.write(line)
+                stream.flush()
+                os.fsync(number)
+            shutil.copymode(self._file.with_name(self._name), scratch)
+            os.replace(scratch, self._file)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
 
     def _noted(self) -> bytes | None:
         try:

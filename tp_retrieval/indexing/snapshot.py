@@ -5,9 +5,11 @@ A new snapshot is a new file, and the store names it in the same transaction: so
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from tp_retrieval.indexing.records import Meta
 from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Float32Array
 
-_NAME = re.compile(r"vectors-\d+\.faiss")
+_NAME = re.compile(r"vectors-\d+\.(faiss|tmp)")
+_HEAD = b"IxMp"  # with which FAISS begins an IndexIDMap; a file of our name without it is not ours
 KEY = "snapshot"
 """Of the record in the store's meta table."""
 
@@ -56,20 +59,27 @@ class Snapshot:
     def write(self, vectors: Vectors, moment: Moment) -> str | None:
         """Write vectors and make them the ones the store knows, inside a transaction; return the file before."""
         previous = self._meta.get(KEY) or {"number": 0, "file": None}
-        number = previous["number"] + 1
+        number = self._free_number(previous["number"] + 1)
         name = f"vectors-{number}.faiss"
         vectors.write(self._folder / name)
         known = {"file": name, "number": number, "sha256": sha256(self._folder / name), **asdict(moment)}
         self._meta.set(KEY, known)
         for file in self._folder.glob("vectors-*"):
             if file.name not in (name, previous["file"]):
-                file.unlink(missing_ok=True)
+                self.remove(file.name)  # of a process that was killed
         return previous["file"] and str(previous["file"])
 
-    def remove(self, previous: str | None) -> None:
-        """Remove the file before, once the transaction is through."""
-        if previous is not None and _NAME.fullmatch(previous):
-            (self._folder / previous).unlink(missing_ok=True)
+    def remove(self, name: str | None) -> None:
+        """Remove a snapshot by name if it is one of ours, such as the one before once the transaction is through."""
+        if name is not None and _NAME.fullmatch(name) and _is_ours(self._folder / name):
+            with suppress(OSError):  # it is in nobody's way
+                (self._folder / name).unlink()
+
+    def _free_number(self, number: int) -> int:
+        """Return the first number from this one on whose names nothing has."""
+        while any(os.path.lexists(self._folder / f"vectors-{number}.{ending}") for ending in ("faiss", "tmp")):
+            number += 1
+        return number
 
     def size(self) -> int:
         """Return the bytes of the snapshot on disk."""
@@ -93,3 +103,12 @@ class Snapshot:
             return None
         file = self._folder / known["file"]
         return file if file.is_file() and not file.is_symlink() else None
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether a file was written by FAISS, and not put there by somebody else under one of our names."""
+    try:
+        with file.open("rb") as stream:
+            return not file.is_symlink() and stream.read(len(_HEAD)) == _HEAD
+    except OSError:
+        return False

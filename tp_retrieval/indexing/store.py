@@ -19,6 +19,7 @@ from tp_retrieval.errors import (
     IndexNotFoundError,
 )
 from tp_retrieval.indexing.database import Database, objects_made_by
+from tp_retrieval.indexing.disk import make_folder
 from tp_retrieval.indexing.documents import Documents, intact
 from tp_retrieval.indexing.facts import Facts, Seqs
 from tp_retrieval.indexing.filters import Condition, answer
@@ -68,7 +69,7 @@ class Store:
         """Make an empty store whose meta table holds `meta` as JSON values."""
         self = cls.__new__(cls)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise IndexAccessError(f"can't make {folder}: {error}") from error
         self._hold(folder / FILE)
@@ -107,11 +108,12 @@ class Store:
 
     # -- what touches several tables, inside a transaction
 
-    def insert(self, documents: Sequence[tuple[str, str, str]], vectors: Float32Array) -> None:
-        """Add rows `(id, text, metadata JSON)` with their raw vectors."""
+    def insert(self, documents: Sequence[tuple[str, str, str]], vectors: Float32Array) -> Seqs:
+        """Add rows `(id, text, metadata JSON)` with their raw vectors, and return their numbers."""
         seqs = self.documents.insert(documents, vectors)
         self.fulltext.insert((seq, text) for seq, (_, text, _) in zip(seqs, documents, strict=True))
         self.facts.insert((seq, metadata) for seq, (_, _, metadata) in zip(seqs, documents, strict=True))
+        return np.array(seqs, dtype=np.int64)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove rows by id, damaged ones too, and return how many there were."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tp_retrieval.errors import CorruptIndexError
-from tp_retrieval.indexing.fitting import fit
+from tp_retrieval.indexing.fitting import fit, mapped_views
 from tp_retrieval.indexing.image import VectorImage
 from tp_retrieval.indexing.snapshot import KEY as SNAPSHOT
 from tp_retrieval.indexing.store import Store
@@ -35,35 +34,44 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
     vector is lost, and the problem names their id, so that they can be added again.
     """
     store = Store(folder)
-    left: list[str] = []
+    broken: list[str] = []
     try:
-        intact = store.database.seal.intact()
-        problems = [] if intact else [f"{store.file}: its bytes are not those it was closed with"]
-        problems += _found(folder, store)
-        left = list(problems)
+        if not store.database.seal.intact():
+            broken.append(f"{store.file}: its bytes are not those it was closed with")
+        damage = _broken(store)
+        broken += damage
+        problems = left = broken if damage else broken + _stale(folder, store)
         if repair and problems:
             _repair(folder, store)
-            left = list(_found(folder, store))
+            broken = left = _broken(store) or _stale(folder, store)
         return Verification(len(store.documents), tuple(problems), tuple(left))
     finally:
-        if repair and left:
+        if repair and broken:  # also where a repair was interrupted
             store.database.seal.refuse()
         store.close(seal=repair)
 
 
-def _found(folder: Path, store: Store) -> Iterator[str]:
+def _broken(store: Store) -> list[str]:
+    """Return what is wrong in the database."""
     damaged = store.documents.damaged()
-    yield from damaged.values()
     if damaged:
-        return  # all else is made of the documents
-    yield from store.problems()
+        return list(damaged.values())  # all else is made of the documents
+    try:
+        mapped_views(store)
+    except CorruptIndexError as error:
+        return [*store.problems(), str(error)]
+    return list(store.problems())
+
+
+def _stale(folder: Path, store: Store) -> list[str]:
+    """Return what is wrong with the vectors, which are made of the rows."""
     image = VectorImage(folder, store)
     try:
         with store.snapshot():
             image.load()
-            yield from image.problems()
+            return list(image.problems())
     except CorruptIndexError as error:
-        yield str(error)
+        return [str(error)]
 
 
 def _repair(folder: Path, store: Store) -> None:
@@ -81,9 +89,9 @@ def _repair(folder: Path, store: Store) -> None:
 
 
 def _mend_maps(store: Store) -> None:
-    """Keep the maps that are there, fit them anew if they are damaged."""
+    """Keep the maps that are there, fit them anew if they are damaged or not finite."""
     try:
-        store.maps.all()
+        mapped_views(store)
     except CorruptIndexError:
         fit(store)
     else:

@@ -1,0 +1,217 @@
+"""A15: after an exception at any line of a change, the same object, a second process and a fresh one tell the truth."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.indexing.test_index import ToyWithProvenance
+from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement
+from tp_retrieval import Document, Index, InputError
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["river", "stone", "cat", "sea", "green", "house", "moon"]
+BASE = [Document(f"{WORDS[i % 7]} {WORDS[i % 5]} {i}", {"n": i % 4}, f"d{i}") for i in range(62)]
+NEW = [Document("river moon new", {"n": 9}, "d3"), *(Document(f"stone new {i}", {"n": 9}, f"new{i}") for i in range(3))]
+PASSES = int(os.environ.get("TP_RETRIEVAL_TEST_PASSES", "2"))  # of a line in a loop; its later passes change nothing new
+QUERIES = ("river moon", "stone 7")
+
+CHANGES = {
+    "add": lambda index: index.add(NEW),  # replaces one, and reaches the number from which maps are fitted
+    "delete": lambda index: index.delete(where={"n": 1}),
+    "clear": lambda index: index.clear(),
+    "rebuild": lambda index: index.rebuild(postprocess="center"),
+    "verify": lambda index: index.verify(repair=True),
+    "close": lambda index: index.close(),
+}
+PREPARE = {
+    "close": lambda index: index.add([Document("something to write at the end", {}, "d62")]),
+    "verify": lambda index: [file.unlink() for file in index._folder.glob("vectors-*")],  # something to repair
+}
+
+
+def look(index):
+    """Return what an index holds and answers: its ids, and hits with scores in every mode."""
+    found = [
+        [[hit.document.id, round(hit.score, 5) + 0.0] for hit in index.search(query, 100, mode=mode)]
+        for query in QUERIES
+        for mode in ("dense", "lexical", "hybrid")
+    ]
+    return [[document.id for document in index], len(index), found]
+
+
+def close_enough(one, other):
+    return one[:2] == other[:2] and all(
+        [id_ for id_, _ in mine] == [id_ for id_, _ in theirs]
+        and np.allclose([score for _, score in mine], [score for _, score in theirs], atol=5e-5)
+        for mine, theirs in zip(one[2], other[2], strict=True)
+    )
+
+
+def truth(documents, fitted):
+    """Return what an index that was never interrupted answers; its dense part is checked against numpy."""
+    embedder = ToyWithProvenance("center")
+    raw = embedder.embed_documents([d.text for d in documents]).astype(np.float64)
+    mean = raw.mean(axis=0) if fitted else 0
+    answers = {}
+    for query in QUERIES if documents else ():
+        vectors = np.concatenate([raw, embedder.embed_queries([query])]) - mean
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosines = (unit[:-1] @ unit[-1]).round(7)
+        answers[query] = [[documents[i].id, cosines[i]] for i in np.lexsort((np.arange(len(cosines)), -cosines))]
+    return answers
+
+
+SECOND = """
+import json, sys
+from tests.indexing.test_index import ToyWithProvenance
+from tests.reliability.test_interrupts import look
+from tp_retrieval import Index
+for line in sys.stdin:
+    work, folder = json.loads(line)
+    if work == "open":
+        index = Index.open(folder, ToyWithProvenance("center"))
+    answer = look(index)
+    if work == "close":
+        index.close()
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Second:
+    """Another process that has the index open."""
+
+    def __init__(self):
+        command = [sys.executable, "-c", SECOND]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+    def ask(self, work, folder):
+        self._child.stdin.write(json.dumps([work, str(folder)]) + "\n")
+        self._child.stdin.flush()
+        return json.loads(self._child.stdout.readline())
+
+    def end(self):
+        self._child.stdin.close()
+        self._child.wait()
+
+
+@pytest.fixture(scope="module")
+def second():
+    child = Second()
+    yield child
+    child.end()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("template") / "i"
+    with Index.create(folder, ToyWithProvenance("center")) as index:
+        index.add(BASE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def states(template, tmp_path_factory):
+    """What is true before and after each change."""
+    known = {}
+    for name, change in CHANGES.items():
+        folder = tmp_path_factory.mktemp(name) / "i"
+        shutil.copytree(template, folder)
+        with Index.open(folder, ToyWithProvenance("center")) as index:
+            PREPARE.get(name, len)(index)
+            before = look(index)
+            change(index)
+        with Index.open(folder, ToyWithProvenance("center")) as index:
+            known[name] = (before, look(index))
+            answers = truth(list(index), index.info().fitted == ("center",))
+            for query, answer in answers.items():
+                mine = index.search(query, 100, mode="dense")
+                assert np.allclose([hit.score for hit in mine], [score for _, score in answer], atol=1e-5)
+    return known
+
+
+class Round:
+    """One interrupted change of a copy of the template, and what everybody sees afterwards."""
+
+    def __init__(self, template, second, folder, name):
+        self.name, self.second, self.folder = name, second, folder
+        shutil.copytree(template, folder)
+        self.index = Index.open(folder, ToyWithProvenance("center"))
+        PREPARE.get(name, len)(self.index)
+        second.ask("open", folder)
+
+    def interrupted(self, interrupt):
+        """Run a change under an interrupt; return whether it was hit."""
+        try:
+            with interrupt(self.index._store.database):
+                CHANGES[self.name](self.index)
+        except ERRORS:
+            return True
+        return False
+
+    def check(self, states):
+        """Compare all observers with the truth; where the change was a close, the same object may say that it is closed."""
+        with Index.open(self.folder, ToyWithProvenance("center")) as fresh:
+            seen = look(fresh)
+        assert any(close_enough(seen, state) for state in states), "a fresh one is of neither state"
+        assert close_enough(self.second.ask("look", self.folder), seen), "a second process differs"
+        if self.index._store.database.closed:
+            with pytest.raises(InputError, match="closed"):
+                look(self.index)
+        else:
+            assert close_enough(look(self.index), seen), "the same object differs"
+            self.index.add([Document("house green last", {}, "last")])
+            seen = look(self.index)
+            assert seen[1] == len(seen[0]) == len(seen[2][0])
+            assert seen[0][-1] == "last"
+        assert close_enough(self.second.ask("close", self.folder), seen), "a second process does not follow"
+        self.index.close()
+        shutil.rmtree(self.folder)
+
+
+def line(nth, fail):
+    return lambda _: at_line(Count(nth, fail), PASSES)
+
+
+def statement(nth, fail, after):
+    return lambda database: at_statement(database, Count(nth, fail), after)
+
+
+def interrupt_everywhere(template, second, states, tmp_path, name, moments):
+    """Interrupt a change at every moment of a sequence until it gets through; return how many there were."""
+    n = 0
+    for n, interrupt in enumerate(moments):
+        trial = Round(template, second, tmp_path / f"{name}{n}", name)
+        hit = trial.interrupted(interrupt)
+        trial.check(states[name])
+        if not hit:
+            return n
+    return n + 1
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_interrupt_at_some_statements_leaves_all_in_step(template, second, states, tmp_path, name):
+    moments = (statement(nth, RAISERS[nth % 3], nth % 2) for nth in count(1, 13))
+    assert interrupt_everywhere(template, second, states, tmp_path, name, moments) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fail", RAISERS)
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_interrupt_at_a_statement_leaves_all_in_step(template, second, states, tmp_path, name, fail, after):
+    moments = (statement(nth, fail, after) for nth in count(1))
+    assert interrupt_everywhere(template, second, states, tmp_path, name, moments) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_interrupt_at_a_line_leaves_all_in_step(template, second, states, tmp_path, name):
+    moments = (line(nth, RAISERS[nth % 3]) for nth in count(1))
+    assert interrupt_everywhere(template, second, states, tmp_path, name, moments) >= 100
