@@ -271,10 +271,9 @@ def test_an_interrupted_build_loses_nothing(index, data, monkeypatch):
     assert index.search_by_vector(data[1][0], 1)[0].document.id == "new"
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
-@pytest.mark.parametrize("work", ["rebuild", "add", "search"])
+@pytest.mark.parametrize(("work", "at"), [("add", 1), *((work, at) for work in ("rebuild", "search") for at in (1, 2, 3))])
 def test_an_interrupted_replay_is_not_taken_for_a_whole_one(tmp_path, index, data, monkeypatch, work, at):
-    """Ctrl-C between two batches of rows: the next search starts over."""
+    """Ctrl-C before or between batches of rows: the next search starts over."""
     real, calls = Vectors.add, []
 
     def interrupted(self, seqs, vectors):
@@ -306,3 +305,42 @@ def test_a_recall_without_meaning_is_refused(tmp_path, index, target):
     if target is not None:
         with pytest.raises(InputError, match="target_recall"):
             index.rebuild(target_recall=target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hnsw", "ivf", "ivf-sq8", "ivf-pq"])
+def test_the_stored_recall_is_a_lower_bound_for_queries_that_are_no_rows(tmp_path, kind):
+    rng = np.random.default_rng(5)
+    centres = rng.standard_normal((200, 64))
+
+    def draw(count):
+        vectors = centres[rng.integers(0, 200, count)] + 0.7 * rng.standard_normal((count, 64))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    class Wide(Silent):
+        dimension = 64
+
+    rows, queries = draw(12_000), draw(400)
+    truth = np.argsort(-(queries @ rows.T), axis=1)[:, :10]
+    with Index.create(tmp_path / "i", Wide(), kind=kind) as index:
+        index.add([Document("text", {}, str(i)) for i in range(len(rows))], vectors=rows)
+        found = [{int(hit.document.id) for hit in index.search_by_vector(query, 10)} for query in queries]
+        recall = np.mean([len(got & set(want.tolist())) / 10 for got, want in zip(found, truth, strict=True)])
+        assert recall >= index.info().tuning.recall >= 0.95
+
+
+def test_queries_that_were_asked_are_tuned_to(tmp_path, data, trained_early, monkeypatch):
+    seen = []
+
+    def noting(inner, queries, *others, **options):
+        seen.append(queries)
+        return kinds.tuned(inner, queries, *others, **options)
+
+    monkeypatch.setattr("tp_retrieval.indexing.vectors.tuned", noting)
+    with Index.create(tmp_path / "i", Silent(), kind="ivf") as index:
+        index.add(documents(0, 100), vectors=data[0][:100])
+        for query in data[1][:5]:
+            index.search_by_vector(query, 3)
+        index.add(documents(100, 1500), vectors=data[0][100:1500])
+        assert np.allclose(seen[0][-5:], unit(data[1][:5]), atol=1e-6)
+        assert len(seen[0]) == kinds.HELD_OUT + 5

@@ -14,12 +14,15 @@ import pytest
 from tests.indexing.test_index import ToyWithProvenance
 from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement
 from tp_retrieval import Document, Index, InputError
+from tp_retrieval.indexing.image import VectorImage
 
+# an exception between the opening of a file and its `with` leaves the closing to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 ROOT = Path(__file__).parents[2]
 WORDS = ["river", "stone", "cat", "sea", "green", "house", "moon"]
 BASE = [Document(f"{WORDS[i % 7]} {WORDS[i % 5]} {i}", {"n": i % 4}, f"d{i}") for i in range(62)]
 NEW = [Document("river moon new", {"n": 9}, "d3"), *(Document(f"stone new {i}", {"n": 9}, f"new{i}") for i in range(3))]
-PASSES = int(os.environ.get("TP_RETRIEVAL_TEST_PASSES", "2"))  # of a line in a loop; its later passes change nothing new
+PASSES = int(os.environ.get("TP_RETRIEVAL_TEST_PASSES", "1"))  # of a line in a loop; its later passes change nothing new
 QUERIES = ("river moon", "stone 7")
 
 CHANGES = {
@@ -97,8 +100,7 @@ class Second:
         return json.loads(self._child.stdout.readline())
 
     def end(self):
-        self._child.stdin.close()
-        self._child.wait()
+        self._child.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -203,10 +205,9 @@ def test_an_interrupt_at_some_statements_leaves_all_in_step(template, second, st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("fail", RAISERS)
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_interrupt_at_a_statement_leaves_all_in_step(template, second, states, tmp_path, name, fail, after):
-    moments = (statement(nth, fail, after) for nth in count(1))
+def test_every_interrupt_at_a_statement_leaves_all_in_step(template, second, states, tmp_path, name, after):
+    moments = (statement(nth, RAISERS[nth % 3], after) for nth in count(1))
     assert interrupt_everywhere(template, second, states, tmp_path, name, moments) >= 4
 
 
@@ -215,3 +216,12 @@ def test_every_interrupt_at_a_statement_leaves_all_in_step(template, second, sta
 def test_every_interrupt_at_a_line_leaves_all_in_step(template, second, states, tmp_path, name):
     moments = (line(nth, RAISERS[nth % 3]) for nth in count(1))
     assert interrupt_everywhere(template, second, states, tmp_path, name, moments) >= 100
+
+
+@pytest.mark.slow
+def test_the_harness_bites(template, second, states, tmp_path, monkeypatch):
+    """Marked after the commit instead of before it, as in version 0.1.0, the image answers from the past."""
+    monkeypatch.setattr(VectorImage, "fall_behind", lambda self: None)
+    moments = (line(nth, RAISERS[nth % 3]) for nth in count(1))
+    with pytest.raises(AssertionError, match="the same object differs"):
+        interrupt_everywhere(template, second, states, tmp_path, "delete", moments)

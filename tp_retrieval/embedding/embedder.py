@@ -250,6 +250,7 @@ class Embedder:
             for begin, (vectors, lost) in self._parts(unique, role, processes, bar):
                 raw[begin : begin + len(vectors)] = vectors
                 cut |= {text: n for text, n in zip(unique[begin : begin + len(vectors)], lost, strict=True) if n}
+        self._check_finite(raw, unique)
         if cut:
             self._warn_of_truncation(cleaned, cut)
         place = {text: i for i, text in enumerate(unique)}
@@ -296,6 +297,13 @@ class Embedder:
         ]
         vectors: Float32Array = torch.cat(views, dim=1).cpu().numpy()
         return vectors
+
+    def _check_finite(self, raw: Float32Array, texts: Sequence[str]) -> None:
+        bad = np.flatnonzero(~np.isfinite(raw).all(axis=1))
+        if len(bad):
+            kind = str(self._backbone.dtype).removeprefix("torch.")
+            remedy = "; float16 can't hold them: load with dtype='bfloat16' or 'float32'" if kind == "float16" else ""
+            raise InputError(f"the model's states are NaN or infinite in {kind} for {texts[bad[0]][:60]!r}{remedy}")
 
     def _warn_of_truncation(self, texts: Sequence[str], cut: dict[str, int]) -> None:
         lost = [cut.get(text, 0) for text in texts]

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.facts import check_size
 from tp_retrieval.types import Document, Float32Array, check_text
+
+_SMALL = 8192  # characters of metadata that can't make too many facts, however they are nested
 
 
 def prepared(documents: Sequence[Document | str]) -> list[tuple[str, str, str]]:
@@ -59,4 +62,6 @@ def _metadata_json(metadata: object, name: str) -> str:
         raise InputError(f"{name}: JSON can't hold it ({error})") from error
     if not same:
         raise InputError(f"{name}: JSON would change it; use str keys, lists for tuples, and plain values")
+    if len(text) > _SMALL:
+        check_size(plain, name)
     return text

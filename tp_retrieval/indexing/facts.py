@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tp_retrieval.errors import InputError
-from tp_retrieval.indexing.database import LOWER, Database
+from tp_retrieval.indexing.database import LOWER, Database, chunks, marks
 from tp_retrieval.types import check_text
 
 Seqs = NDArray[np.int64]
 """Row numbers, ascending and each once."""
+
+
+_LARGEST = 2**24  # characters of one document's facts
 
 
 class Kind(IntEnum):
@@ -87,6 +90,12 @@ class Facts:
 
     def matching(self, comparison: Comparison) -> Seqs:
         """Return the rows that a condition holds for."""
+        if comparison.name == "$in":
+            path, kind, *values = comparison.parameters
+            found = [
+                self._database.numbers(f"{_OF_ONE_KIND} IN ({marks(part)})", (path, kind, *part)) for part in chunks(values)
+            ]
+            return np.unique(np.concatenate([*found, np.zeros(0, dtype=np.int64)]))
         return np.unique(self._database.numbers(_SQL[comparison.name], comparison.parameters))
 
     def problems(self) -> Iterator[str]:
@@ -102,6 +111,18 @@ class Facts:
         ((there,),) = self._database.execute("SELECT count(*) FROM facts")
         if there != count:
             yield f"{self._database.file}: facts do not fit the metadata: {there} are there, {count} should be"
+
+
+def check_size(metadata: Mapping[str, Any], place: str) -> None:
+    """Raise `InputError` if a document's facts pass 16 MiB: every key's path is written out, so that nesting multiplies."""
+    size = 0
+    for path, _, value in _facts(metadata, ""):
+        size += len(path) + (len(value) if isinstance(value, str) else 8)
+        if size > _LARGEST:
+            raise InputError(
+                f"{place}: written out for filters, its paths and values pass {_LARGEST} characters; nest it less, or "
+                "shorten its keys"
+            )
 
 
 def facts_of(metadata: Mapping[str, Any]) -> set[tuple[str, int, Any]]:

@@ -138,7 +138,11 @@ def _ordered(name: str, path: str, value: object, place: str) -> Condition:
 def _in(path: str, value: object, place: str) -> Condition:
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{place}: expected a list of values, got {value!r}")
-    return Either(tuple(_equal(path, one, f"{place}[{i}]") for i, one in enumerate(value)))
+    by_kind: dict[Kind, list[Any]] = {}
+    for i, one in enumerate(value):
+        kind, plain = typed(one, f"{place}[{i}]")
+        by_kind.setdefault(kind, []).append(plain)
+    return Either(tuple(Comparison("$in", (path, kind, *plains)) for kind, plains in by_kind.items()))
 
 
 def _contains(path: str, value: object, place: str) -> Condition:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from tp_retrieval.errors import CorruptIndexError, IndexAccessError
+from tp_retrieval.errors import CorruptIndexError, IndexAccessError, TruncationWarning
 from tp_retrieval.indexing.database import Database, chunks, marks
 from tp_retrieval.indexing.facts import Seqs
+from tp_retrieval.indexing.substrings import Substrings
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +29,26 @@ _FEW = 500  # rows up to which a search among them asks for each by its number
 _MOST_TERMS = 200
 
 
-def match_expression(query: str, tokenizer: str) -> str | None:
-    """Return the FTS5 expression that finds any of a query's terms, None if it has none."""
+def terms_of(query: str, tokenizer: str) -> list[str]:
+    """Return a query's distinct terms, the first 200 of them; more are left out with a `TruncationWarning`."""
     if tokenizer == "trigram":
-        terms = [
-            word[i : i + 3].replace('"', '""') for word in query.replace("\0", " ").split() for i in range(len(word) - 2)
-        ]
+        terms = [word[i : i + 3] for word in query.replace("\0", " ").split() for i in range(len(word) - 2)]
     else:
         terms = re.findall(r"\w+", unicodedata.normalize("NFC", query))
-    distinct = list(dict.fromkeys(terms))[:_MOST_TERMS]
-    return " OR ".join(f'"{term}"' for term in distinct) or None
+    distinct = list(dict.fromkeys(terms))
+    if len(distinct) > _MOST_TERMS:
+        warnings.warn(
+            f"query: {len(distinct)} different terms; the full text is searched for the first {_MOST_TERMS}",
+            TruncationWarning,
+            stacklevel=2,
+        )
+    return distinct[:_MOST_TERMS]
+
+
+def match_expression(terms: Sequence[str]) -> str | None:
+    """Return the FTS5 expression that finds any of some terms, None if there are none."""
+    quoted = (term.replace('"', '""') for term in terms)
+    return " OR ".join(f'"{term}"' for term in quoted) or None
 
 
 class FullText:
@@ -45,6 +57,7 @@ class FullText:
     def __init__(self, database: Database, tokenizer: str) -> None:
         self._database = database
         self._tokenizer = tokenizer
+        self._substrings = Substrings(database) if tokenizer == "trigram" else None
 
     def insert(self, texts: Iterable[tuple[int, str]]) -> None:
         """Add rows `(seq, text)`."""
@@ -67,29 +80,33 @@ class FullText:
 
         FTS5's `bm25()` has k1 = 1.2 and b = 0.75 and counts down from 0, so its sign is turned.
         """
-        match = match_expression(query, self._tokenizer)
-        if match is None or k < 1:
+        terms = terms_of(query, self._tokenizer)
+        match = match_expression(terms)
+        if k < 1:
             return {}
-        if among is None:
-            sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
-            return self._scored(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (match, k))
-        if len(among) <= _FEW:
-            found = self.scores(query, among.tolist())
-            return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
-        every = self._database.execute("SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ?", (match,))
-        rows = np.array(every, dtype=np.float64).reshape(-1, 2)
-        rows = rows[np.isin(rows[:, 0].astype(np.int64), among)]
+        if among is not None and len(among) <= _FEW:
+            return _best(self.scores(query, among.tolist()), k)
+        beside = {} if self._substrings is None else self._substrings.scores(query, terms, _listed(among))
+        sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
+        if among is None and not beside:
+            return self._scored(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (match, k)) if match else {}
+        rows = np.array(self._database.execute(sql, (match,)) if match else [], dtype=np.float64).reshape(-1, 2)
+        if among is not None:
+            rows = rows[np.isin(rows[:, 0].astype(np.int64), among)]
+        if beside:
+            return _best(_sums({int(seq): float(score) for seq, score in rows}, beside), k)
         best = rows[np.lexsort((rows[:, 0], -rows[:, 1]))][:k]
         return {int(seq): float(score) for seq, score in best}
 
     def scores(self, query: str, seqs: Sequence[int]) -> dict[int, float]:
         """Return the BM25 score of those of some rows that hold any of the query's words."""
-        match = match_expression(query, self._tokenizer)
+        terms = terms_of(query, self._tokenizer)
+        match = match_expression(terms)
         found: dict[int, float] = {}
         for part in chunks(seqs) if match else ():  # the + makes it one pass; without it, FTS5 takes one for each row
             sql = f"SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ? AND +rowid IN ({marks(part)})"
             found |= self._scored(sql, (match, *part))
-        return found
+        return found if self._substrings is None else _sums(found, self._substrings.scores(query, terms, seqs))
 
     def problems(self) -> Iterator[str]:
         """Yield how the table differs from the documents' texts."""
@@ -102,3 +119,16 @@ class FullText:
 
     def _scored(self, sql: str, values: Sequence[Any]) -> dict[int, float]:
         return {int(seq): float(score) for seq, score in self._database.execute(sql, values)}
+
+
+def _listed(among: Seqs | None) -> list[int] | None:
+    return None if among is None else among.tolist()
+
+
+def _best(scores: Mapping[int, float], k: int) -> dict[int, float]:
+    """Return the k highest scores, best first, equal ones in the order of rows."""
+    return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
+
+
+def _sums(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
+    return {seq: one.get(seq, 0.0) + other.get(seq, 0.0) for seq in one.keys() | other.keys()}

@@ -6,6 +6,7 @@ The store is the truth. The image may be lost, damaged or behind; it is then mad
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ class VectorImage:
         self._data_version = (0, 0)
         self._deletion = self._clean = 0  # deletions that were followed, and those before the vectors were made
         self._generation = -1
+        self._queries: deque[Float32Array] = deque(maxlen=kinds.HELD_OUT)  # raw; an approximate kind is tuned to them, too
         self._timed_at = self._failed_at = 0  # documents there were when "auto" was timed, and when a kind failed
 
     @property
@@ -190,6 +192,11 @@ class VectorImage:
         """Return raw vectors `(n, dimension)` as the unit vectors that are compared."""
         return self._maps(raw)
 
+    def mapped_queries(self, raw: Float32Array) -> Float32Array:
+        """Return raw query vectors mapped; the latest are kept, to tune an approximate kind to."""
+        self._queries.extend(raw)
+        return self.mapped(raw)
+
     def search(self, unit: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
         """Return the k nearest rows (of `among`) and their cosines, best first."""
         return self._vectors.search(unit, k, among)
@@ -258,7 +265,8 @@ class VectorImage:
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         self._deletion = self._clean = self._store.documents.last_deletion()
-        self._vectors = Vectors.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall)
+        queries = self._maps(np.stack(self._queries)) if self._queries else None
+        self._vectors = Vectors.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall, queries)
         self._last_seq = int(seqs[-1])
         self._unsaved = len(seqs)
 

@@ -375,7 +375,7 @@ class Index:
         with self._lock, self._store.snapshot():
             self._image.refresh()
             among = self._searcher.among(search)
-            units = [None] * len(texts) if vectors is None else self._image.mapped(vectors)
+            units = [None] * len(texts) if vectors is None else self._image.mapped_queries(vectors)
             results = [self._searcher.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
         if rerank is not None:
             results = rerank.rerank(texts, results, k)
@@ -408,7 +408,7 @@ class Index:
         with self._lock, self._store.snapshot():
             self._image.refresh()
             among = self._searcher.among(search)
-            return self._searcher.hits(search, text or "", self._image.mapped(raw)[0], among)
+            return self._searcher.hits(search, text or "", self._image.mapped_queries(raw)[0], among)
 
     def info(self) -> IndexInfo:
         """Return what the index holds, what made it, and how its vectors are searched."""

@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from tp_retrieval.embedding.postprocess import unit
 from tp_retrieval.errors import InputError
 from tp_retrieval.types import Float32Array
 
@@ -23,14 +24,16 @@ RECALL_AT = 10
 
 SPARE = 16  # rows fetched beyond k, so that a tie at the border is usually seen at once
 HELD_OUT = 256  # rows that recall is measured with
+_SURE = 2.0  # standard errors between a measured recall and the one that is promised
 _MOST_CANDIDATES = 64  # rows rescored for each row asked for, at most
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How an approximate index was built and is searched, and the recall measured on rows held out from its training.
+    """How an approximate index was built and is searched, and the recall that it surely has.
 
-    `parameters` are FAISS's; `candidates` rows are fetched and scored exactly for each row asked for.
+    `recall` is the lower bound of a confidence interval over queries that are no rows. `parameters` are FAISS's;
+    `candidates` rows are fetched and scored exactly for each row asked for.
     """
 
     factory: str
@@ -94,11 +97,25 @@ class Nearest:
         self.places = np.take_along_axis(places, best, axis=1)
 
 
-def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: Tuning, *, lossy: bool) -> Tuning:
-    """Find the fastest parameters that reach the target recall, or the best; leave them set on the index.
+def perturbed(rows: Float32Array, others: Float32Array) -> Float32Array:
+    """Return unit vectors `(n, dimension)` half as far from rows `(n, dimension)` as their nearest among others are.
 
-    Candidates are rescored exactly, so the true rows among them are exactly those that come out at the end. FAISS's
-    criterion counts common rows of two lists of one length: the truth is filled up with numbers that no row has.
+    A query is not a row: a graph leads to a row that lies in it more surely than to the neighbours of a point beside it. On
+    four clustered sets of 3,000 to 30,000 rows the recall for such points was that of fresh ones or up to 0.09 lower; that
+    for rows was up to 0.08 too high, that for points at the whole distance up to 0.4 too low.
+    """
+    cosines, _ = faiss.knn(rows, others, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    distances = np.sqrt(np.maximum(2 - 2 * cosines, 0))
+    noise = np.random.default_rng(0).standard_normal(rows.shape).astype(np.float32)
+    return unit(rows + distances / 2 * unit(noise))
+
+
+def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: Tuning, *, lossy: bool) -> Tuning:
+    """Find the fastest parameters that surely reach the target recall, or the best; leave them set on the index.
+
+    The recall of a point is the lower bound of its confidence interval over the queries. Candidates are rescored exactly,
+    so the true rows among them are exactly those that come out at the end. FAISS's criterion counts common rows of two
+    lists of one length: the truth is filled up with numbers that no row has.
     """
     count, k = truth.shape
     space = space_of(inner)
@@ -111,9 +128,17 @@ def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: T
         criterion.set_groundtruth(None, np.concatenate([truth, nobody], axis=1).astype(np.int64))
         explored = space.explore(inner, queries, criterion)  # owns its points
         points = explored.optimal_pts
-        found = sorted((points.at(i).t, points.at(i).perf * take / k, points.at(i).key) for i in range(points.size()))
-        reached = [(recall, key, candidates) for _, recall, key in found if recall >= tuning.target_recall]
-        best = reached[0] if reached else max(best, *((recall, key, candidates) for _, recall, key in found))
+        each = (points.at(i) for i in range(points.size()))
+        found = sorted((point.t, point.perf * take / k, point.key) for point in each if point.perf > 0)
+        reached = False
+        for _, recall, key in found:
+            if recall > min(best[0], tuning.target_recall):  # its lower bound may be the better one
+                space.set_index_parameters(inner, key)
+                bound = _surely_found(inner, queries, truth, take)
+                best = max(best, (bound, key, candidates))
+                if bound >= tuning.target_recall:
+                    best, reached = (bound, key, candidates), True
+                    break
         if reached or not lossy or candidates >= _MOST_CANDIDATES:
             break
         candidates *= 2
@@ -121,6 +146,13 @@ def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: T
     if parameters:
         space.set_index_parameters(inner, parameters)
     return replace(tuning, parameters=parameters, candidates=candidates, recall=round(recall, 4))
+
+
+def _surely_found(inner: Any, queries: Float32Array, truth: NDArray[np.int64], take: int) -> float:
+    """Return the share of true rows among the first `take`, less two standard errors over the queries."""
+    _, places = inner.search(queries, take)
+    shares = np.array([np.isin(want, got).mean() for want, got in zip(truth, places, strict=True)])
+    return float(shares.mean() - _SURE * shares.std(ddof=1) / np.sqrt(len(shares)))
 
 
 def space_of(inner: Any) -> Any:

@@ -132,7 +132,7 @@ class Searcher:
         return self._documents(found)
 
     def _hybrid(self, search: Search, text: str, unit: Float32Array, wanted: int, among: Seqs | None) -> list[_Found]:
-        count = max(search.candidates, wanted)
+        count = min(max(search.candidates, wanted), len(self._image))  # SQLite takes no more than 64 bits
         near = self._image.search(unit, count, among)
         words = self._store.fulltext.search(text, count, among)
         words |= self._store.fulltext.scores(text, [seq for seq, _ in near if seq not in words])

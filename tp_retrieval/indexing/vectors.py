@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError, TPRetrievalError
 from tp_retrieval.indexing.disk import flush_file, flush_folder
 from tp_retrieval.indexing.facts import Seqs
-from tp_retrieval.indexing.kinds import HELD_OUT, RECALL_AT, SPARE, Nearest, Tuning, reason, space_of, tuned
+from tp_retrieval.indexing.kinds import HELD_OUT, RECALL_AT, SPARE, Nearest, Tuning, perturbed, reason, space_of, tuned
 from tp_retrieval.types import Float32Array
 
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's place
@@ -71,15 +71,26 @@ class Vectors:
     # -- making
 
     @classmethod
-    def build(cls, factory: str, sample: Float32Array, batches: Batches, exact: Rows, target_recall: float) -> Vectors:
+    def build(
+        cls,
+        factory: str,
+        sample: Float32Array,
+        batches: Batches,
+        exact: Rows,
+        target_recall: float,
+        queries: Float32Array | None = None,
+    ) -> Vectors:
         """Train an index on a sample `(n, dimension)`, fill it with all rows, and tune it to a recall.
 
-        The first rows of the sample are held out from the training: FAISS's auto-tuning searches the others for them, with
-        exact search as the truth. Raises `InputError` if FAISS can't build it.
+        FAISS's auto-tuning searches it for `queries` `(m, dimension)` that were asked before, if any, and for points beside
+        the first rows of the sample, which are held out from the training; exact search is the truth. Raises `InputError`
+        if FAISS can't build it.
         """
         self = cls(sample.shape[1], exact)
         held_out, rest = sample[:HELD_OUT], sample[HELD_OUT:]
-        truth = Nearest(held_out, RECALL_AT + 1)
+        beside = perturbed(held_out, rest)
+        asked = beside if queries is None else np.concatenate([beside, queries])
+        truth = Nearest(asked, RECALL_AT)
         try:
             inner = faiss.index_factory(self.dimension, factory, faiss.METRIC_INNER_PRODUCT)
             inner.train(rest)
@@ -88,7 +99,7 @@ class Vectors:
                 truth.see(vectors, len(self._alive))
                 self.add(seqs, vectors)
             tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
-            self.tuning = tuned(self._inner, held_out, truth.places[:, 1:], tuning, lossy=not self.lossless)
+            self.tuning = tuned(self._inner, asked, truth.places, tuning, lossy=not self.lossless)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, TPRetrievalError):
                 raise
