@@ -5,6 +5,7 @@ keep some is lost. Each such folder is opened, compared with a dict and numpy, a
 """
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.reliability.recovered import what_is_wrong
 from tests.reliability.scenario import plan, states
 from tests.reliability.tracing import Event
 
+INDEX = Path("above", "index")
 SLOW = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 MEMORY = Path("/dev/shm")  # where there is one, crash states are opened there: they are many, and a disk is slow to sync
@@ -33,13 +35,17 @@ def fast(tmp_path):
 
 def live(tmp_path, seed, count, *pragmas, made=True):
     """Let a child live; return the root of what was traced, and the events."""
-    root, into = tmp_path.resolve() / "root", tmp_path / "trace"
-    folder = root / "above" / "index"
-    (folder if made else root).mkdir(parents=True)
-    command = [sys.executable, "-m", "tests.reliability.scenario", root, folder, into, seed, count, *pragmas]
+    root = tmp_path.resolve() / "root"
+    (root / INDEX if made else root).mkdir(parents=True)
+    return root, traced(root, seed, count, *pragmas)
+
+
+def traced(root, *arguments):
+    into = root.with_suffix(".trace")
+    command = [sys.executable, "-m", "tests.reliability.scenario", root, root / INDEX, into, *arguments]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
-    return root, [Event.of(line) for line in into.read_text().splitlines()]
+    return [Event.of(line) for line in into.read_text().splitlines()]
 
 
 def crash(root, events, fast, seed, count, wanted):
@@ -49,7 +55,7 @@ def crash(root, events, fast, seed, count, wanted):
         folder = fast / str(number)
         state.write(root, folder)
         allowed = lives[state.acknowledged : state.begun + 1]
-        problem = what_is_wrong(folder / "above" / "index", allowed, go_on=number % 4 == 0)
+        problem = what_is_wrong(folder / INDEX, allowed, go_on=number % 8 == 0)
         if problem:
             wrong.append(f"after event {state.position}, {state.kind}: {problem}")
         shutil.rmtree(folder)
@@ -72,9 +78,25 @@ def test_a_power_loss_loses_nothing_acknowledged_and_leaves_nothing_half(tmp_pat
 @pytest.mark.parametrize("seed", range(8))
 def test_two_thousand_power_losses(tmp_path, fast, seed):
     root, events = live(tmp_path, seed, 45)
-    count, wrong = crash(root, events, fast, seed, 45, 360)
+    count, wrong = crash(root, events, fast, seed, 45, 400)
     assert wrong == []
-    assert count >= 260
+    assert count > 250, "different states, eight times"
+
+
+@SLOW
+def test_a_second_power_loss_while_the_index_recovers_from_the_first(tmp_path, fast):
+    root, events = live(tmp_path, 2, 25)
+    lives, count = states(plan(2, 25)), 0
+    first = [state for state in crash_states(events, root, 120, 1) if state.acknowledged]
+    for number, state in enumerate(random.Random(0).sample(first, 5)):
+        again = tmp_path.resolve() / f"again{number}"
+        state.write(root, again)
+        allowed = lives[state.acknowledged : state.begun + 1]
+        for second in crash_states(traced(again, 2, 0), again, 100, number):
+            count += 1
+            second.write(again, fast / f"{number}-{count}")
+            assert what_is_wrong(fast / f"{number}-{count}" / INDEX, allowed) is None, (state.position, second.position)
+    assert count > 100
 
 
 @pytest.mark.parametrize(
