@@ -47,7 +47,7 @@ def explained(calls):
     seen, left = {start}, [start]
     while left:
         reached, documents = left.pop()
-        if all(queue[at:] == [] or queue[at].returned is None for queue, at in zip(queues, reached, strict=True)):
+        if all(at == len(queue) or queue[at].returned is None for queue, at in zip(queues, reached, strict=True)):
             return True
         for state in _next(queues, reached, documents):
             if state not in seen:
