@@ -118,7 +118,6 @@ def test_an_index_that_does_not_wait_for_the_disk_is_found_out(tmp_path, fast):
 
 
 @SLOW
-@pytest.mark.xfail(strict=True, reason="Index.create does not make the name of its own folder durable")
 def test_a_new_index_outlasts_a_power_loss_with_its_folder(tmp_path, fast):
     root, events = live(tmp_path, 0, 8, made=False)
     assert crash(root, events, fast, 0, 8, 60)[1] == []
