@@ -13,6 +13,9 @@ from tp_retrieval.errors import InputError
 
 Float32Array = NDArray[np.float32]
 
+FORMAT_2 = "2:"
+"""How a fingerprint of the present format begins; those of format 1 are 32 hexadecimal digits and nothing else."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -64,6 +67,14 @@ class Provenance:
     unit: bool = False
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What an embedder is stored under: its fingerprint, and what made its vectors."""
+
+    fingerprint: str
+    provenance: Provenance
+
+
 class TextEmbedder(Protocol):
     """What an index needs: two ways from text to `(n, dimension) float32`, and a name for what they compute."""
 
@@ -89,6 +100,14 @@ class HasProvenance(Protocol):
     @property
     def provenance(self) -> Provenance:
         """The model and the recipe."""
+
+
+@runtime_checkable
+class HasLegacyIdentity(Protocol):
+    """An embedder that earlier versions gave another fingerprint."""
+
+    def legacy_identity(self) -> Identity:
+        """Return what an earlier version stored of this embedder."""
 
 
 @runtime_checkable

@@ -33,7 +33,7 @@ from tp_retrieval.integrations.server.batcher import Batcher
 from tp_retrieval.integrations.server.limits import Limits, RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
 from tp_retrieval.reranking.reranker import MAX_TOKENS
-from tp_retrieval.types import Float32Array, HasProvenance, Provenance, TextEmbedder
+from tp_retrieval.types import Float32Array, HasLegacyIdentity, HasProvenance, Provenance, TextEmbedder
 
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
 
@@ -153,6 +153,8 @@ class _Served:
         self.fingerprint = embedder.fingerprint
         if isinstance(embedder, HasProvenance):
             self.provenance = embedder.provenance
+        if isinstance(embedder, HasLegacyIdentity):
+            self.legacy_identity = embedder.legacy_identity
         self._longest = embedder.recipe.max_tokens if isinstance(embedder, Embedder) else sys.maxsize
         self._count_tokens = count_tokens
         self._batcher = batcher

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
-import json
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,27 +14,14 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tp_retrieval.embedding import fingerprints
 from tp_retrieval.embedding.device import default_device, resolve_dtype
+from tp_retrieval.embedding.fingerprints import PER_BLOCK_FIELDS
 from tp_retrieval.embedding.source import ModelSource
 from tp_retrieval.embedding.tokens import plain_tokenizer
 from tp_retrieval.errors import InputError, UnsupportedModelError
 
-_PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
-_SAMPLE = 1024
-_SETTINGS = (  # what decides a hidden state and is no weight
-    "rope_parameters",
-    "sliding_window",
-    "rms_norm_eps",
-    "layer_norm_eps",
-    "layer_norm_epsilon",
-    "hidden_act",
-    "hidden_activation",
-    "activation_function",
-    "query_pre_attn_scalar",
-    "attn_logit_softcapping",
-)
-_TOKENIZER_PROBE = "The quick brown fox, 12345.67 km away: naïve Straße 東京 😀\n\tdef f(x): return 'x'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,22 +135,12 @@ class Backbone:
         return plain_tokenizer(self.tokenizer)
 
     def fingerprint(self, depth: int) -> str:
-        """Return a digest of the tokenizer, the settings and the weights that the first `depth` blocks use.
+        """Return a digest of the tokenizer, the configuration and the weights that the first `depth` blocks use."""
+        return fingerprints.format_2(self, depth)
 
-        About a thousand evenly spaced values of every tensor go in, rounded to bfloat16 and unnamed, so that a model
-        has one fingerprint whichever floating-point type it was loaded in and however its tensors are called.
-        Another training run changes nearly every value. The tokenizer goes in by what it makes of a probe.
-        """
-        in_blocks = {id(tensor) for tensor in self.blocks.parameters()}
-        around = [tensor for tensor in self.decoder.parameters() if id(tensor) not in in_blocks]
-        parts = [around, *(list(block.parameters()) for block in self.blocks[:depth])]
-        weights = [sorted(_digest(tensor) for tensor in part) for part in parts]
-        text = self.decoder.config.get_text_config()
-        settings = {name: getattr(text, name, None) for name in _SETTINGS}
-        settings["layer_types"] = (getattr(text, "layer_types", None) or [])[:depth]
-        probe = self.tokenizer(_TOKENIZER_PROBE).input_ids
-        content = json.dumps([probe, settings, weights], sort_keys=True, default=str)
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
+    def legacy_fingerprint(self, depth: int) -> str:
+        """Return the digest that earlier versions gave, of fewer weights and settings."""
+        return fingerprints.format_1(self, depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,17 +174,6 @@ class LanguageModel:
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def _digest(tensor: torch.Tensor) -> str:
-    digest = hashlib.sha256(str(tuple(tensor.shape)).encode())
-    if tensor.device.type != "meta":  # offloaded weights are known by their shape
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(flat.numel() // _SAMPLE, 1)]
-        if sample.is_floating_point():
-            sample = sample.to(torch.bfloat16).view(torch.int16)
-        digest.update(sample.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def n_blocks_of(config: Any) -> int:
     """Return how many blocks a configuration describes."""
     check_architecture(config)
@@ -222,7 +186,7 @@ def shortened(config: Any, depth: int) -> Any:
     text = config.get_text_config()
     total = text.num_hidden_layers
     if depth < total:
-        for name in _PER_BLOCK_FIELDS:
+        for name in PER_BLOCK_FIELDS:
             values = getattr(text, name, None)
             if isinstance(values, list) and len(values) == total:
                 setattr(text, name, values[:depth])

@@ -28,7 +28,7 @@ from tp_retrieval.embedding.source import ModelSource
 from tp_retrieval.embedding.template import clean
 from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, collate
 from tp_retrieval.errors import InputError, TruncationWarning
-from tp_retrieval.types import Float32Array, Provenance, VectorView, checked_texts
+from tp_retrieval.types import FORMAT_2, Float32Array, Identity, Provenance, VectorView, checked_texts
 
 Role = Literal["query", "document"]
 
@@ -106,7 +106,7 @@ class Embedder:
         if saved is None:
             return cls(backbone, recipe)
         embedder = cls(backbone, recipe, saved.maps, saved.folder.resolve())
-        saved.check_weights(embedder.provenance.weights)
+        saved.check_weights(embedder.provenance.weights, embedder.legacy_identity().provenance.weights)
         return embedder
 
     @property
@@ -163,7 +163,15 @@ class Embedder:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of all that decides what a text's vector is: weights, tokenizer, raw recipe and fitted maps."""
-        parts = [self.provenance.weights, json.dumps(self._recipe.raw().to_dict(), sort_keys=True)]
+        return FORMAT_2 + self._fingerprint_with(self.provenance.weights)
+
+    def legacy_identity(self) -> Identity:
+        """Return the fingerprint and the provenance that earlier versions stored, to compare old indexes with."""
+        provenance = replace(self.provenance, weights=self._backbone.legacy_fingerprint(self._depth))
+        return Identity(self._fingerprint_with(provenance.weights), provenance)
+
+    def _fingerprint_with(self, weights: str) -> str:
+        parts = [weights, json.dumps(self._recipe.raw().to_dict(), sort_keys=True)]
         if self._maps is not None:
             mapped = replace(self._recipe, dense_weight=None)  # which is no matter of vectors
             parts += [json.dumps(mapped.to_dict(), sort_keys=True), *(map_.digest() for map_ in self._maps)]

@@ -29,10 +29,9 @@ class UnitEmbedder(Embedder):
         """The model and recipe behind the vectors, and that their views are of unit length."""
         return replace(super().provenance, unit=True)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Another digest than the raw vectors have."""
-        return hashlib.sha256(f"unit {super().fingerprint}".encode()).hexdigest()[:32]
+    def _fingerprint_with(self, weights: str) -> str:
+        """Return another digest than the raw vectors have."""
+        return hashlib.sha256(f"unit {super()._fingerprint_with(weights)}".encode()).hexdigest()[:32]
 
     def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
         """Return one unit vector a text, `(n, dimension) float32`, through the recipe's query templates."""

@@ -5,17 +5,17 @@
     embedder.embed_documents(texts)  # read, also by another process and another day
 
 A vector is found by its embedder's fingerprint, the type it was computed in, the role and the text. So a query never gets a
-document's vector, and no model another's.
+document's vector, and no model another's. Vectors kept under a fingerprint of format 1 are found, and kept anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import xxhash
@@ -25,7 +25,15 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.checks import checked_vectors
 from tp_retrieval.indexing.database import Database, chunks, marks, objects_made_by
 from tp_retrieval.indexing.forking import guard
-from tp_retrieval.types import Float32Array, HasProvenance, Provenance, TextEmbedder, checked_texts
+from tp_retrieval.types import (
+    Float32Array,
+    HasLegacyIdentity,
+    HasProvenance,
+    Identity,
+    Provenance,
+    TextEmbedder,
+    checked_texts,
+)
 
 Role = Literal["query", "document"]
 
@@ -42,13 +50,19 @@ class CachedEmbedder:
 
     provenance: Provenance
     """The model and recipe behind the vectors, if the embedder tells."""
+    legacy_identity: Callable[[], Identity]
+    """The identity that earlier versions stored, if the embedder has one."""
 
     def __init__(self, embedder: TextEmbedder, path: str | Path) -> None:
         self._embedder = embedder
         self._space = [embedder.fingerprint]
+        self._legacy_space: list[str] | None = None
         if isinstance(embedder, HasProvenance):
             self.provenance = embedder.provenance
             self._space.append(self.provenance.dtype)
+        if isinstance(embedder, HasLegacyIdentity):
+            self.legacy_identity = embedder.legacy_identity
+            self._legacy_space = [embedder.legacy_identity().fingerprint, *self._space[1:]]
         self._lock = RLock()
         self._database = Database(Path(path))
         try:
@@ -118,9 +132,13 @@ class CachedEmbedder:
     ) -> Float32Array:
         given = checked_texts(texts)
         unique = list(dict.fromkeys(given))
-        keys = [self._key(role, text) for text in unique]
+        keys = [_key(self._space, role, text) for text in unique]
         vectors = np.empty((len(unique), self.dimension), dtype=np.float32)
         missing = self._read(keys, vectors)
+        if missing and self._legacy_space is not None:
+            old = [_key(self._legacy_space, role, unique[i]) for i in missing]
+            if self._rename({before: keys[i] for before, i in zip(old, missing, strict=True)}):
+                missing = self._read(keys, vectors)
         with tqdm(total=len(missing), unit="text", disable=not show_progress) as bar:
             for begin in range(0, len(missing), _WINDOW):
                 window = missing[begin : begin + _WINDOW]
@@ -133,25 +151,40 @@ class CachedEmbedder:
         place = {text: i for i, text in enumerate(unique)}
         return vectors[[place[text] for text in given]]
 
-    def _key(self, role: Role, text: str) -> bytes:
-        return hashlib.sha256(json.dumps([*self._space, role, text]).encode()).digest()
-
     def _read(self, keys: Sequence[bytes], vectors: Float32Array) -> list[int]:
         """Fill in the vectors that are there; return the places of those that are not."""
         places = {key: i for i, key in enumerate(keys)}
         with self._lock:
             for part in chunks(keys):
-                rows = self._database.execute(f"SELECT key, vector, digest FROM vectors WHERE key IN ({marks(part)})", part)
-                for key, data, digest in rows:
+                for key, data, digest in self._rows(part):
                     if digest == _digest(key, data) and len(data) == 4 * self.dimension:
                         vectors[places.pop(key)] = np.frombuffer(data, dtype="<f4")
         return list(places.values())
+
+    def _rename(self, keys: Mapping[bytes, bytes]) -> bool:
+        """Give intact vectors that have keys of format 1 those of the present format; return whether there were any."""
+        with self._lock:
+            rows = [row for part in chunks(list(keys)) for row in self._rows(part)]
+            renamed = [
+                (keys[key], _digest(keys[key], data), key) for key, data, digest in rows if digest == _digest(key, data)
+            ]
+            if renamed:
+                with self._database.transaction():
+                    self._database.execute_many("UPDATE OR REPLACE vectors SET key = ?, digest = ? WHERE key = ?", renamed)
+        return bool(renamed)
+
+    def _rows(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        return self._database.execute(f"SELECT key, vector, digest FROM vectors WHERE key IN ({marks(keys)})", keys)
 
     def _write(self, keys: Sequence[bytes], vectors: Float32Array) -> None:
         data = [vector.astype("<f4").tobytes() for vector in vectors]
         rows = [(key, one, _digest(key, one)) for key, one in zip(keys, data, strict=True)]
         with self._lock, self._database.transaction():
             self._database.execute_many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+
+
+def _key(space: Sequence[str], role: Role, text: str) -> bytes:
+    return hashlib.sha256(json.dumps([*space, role, text]).encode()).digest()
 
 
 def _digest(key: bytes, data: bytes) -> bytes:

@@ -30,7 +30,7 @@ from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.image import MappedRows, VectorImage
 from tp_retrieval.indexing.info import IndexInfo, describe
 from tp_retrieval.indexing.kinds import check_kind
-from tp_retrieval.indexing.provenance import check_embedder, load_embedder
+from tp_retrieval.indexing.provenance import check_embedder, load_embedder, made_by_one, renew
 from tp_retrieval.indexing.searching import CANDIDATES, DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
 from tp_retrieval.indexing.store import Store
 from tp_retrieval.indexing.verify import Verification, verify
@@ -126,6 +126,8 @@ class Index:
                     f"{store.file} is damaged: its bytes are not those it was closed with; "
                     f"`tp-retrieval verify {folder}` tells where, with --repair it makes again what can be made"
                 )
+            if embedder is not None:
+                renew(store, embedder)  # not before its bytes were checked: a change removes the seal
             if not usable:
                 self._fit_anew()
         except BaseException as error:
@@ -187,7 +189,7 @@ class Index:
         `fingerprint` is that of the embedder that made them. Raises `IncompatibleIndexError` if it is not the index's.
         """
         stored = self._store.meta.get("fingerprint")
-        if fingerprint != stored:
+        if not made_by_one(stored, fingerprint, lambda: self.embedder):
             raise IncompatibleIndexError(
                 f"{self._folder} holds vectors of another embedder (fingerprint: stored {stored}, given {fingerprint})"
             )
@@ -474,6 +476,7 @@ class Index:
                     raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
                 embedder = load_embedder(stored)
                 self._check(embedder)
+                renew(self._store, embedder)
                 self._embedder = embedder
             return self._embedder
 

@@ -1,13 +1,21 @@
-"""Which embedder made an index: loading it again, and refusing another."""
+"""Which embedder made an index: loading it again, refusing another, and fingerprints that earlier versions stored.
+
+A stored fingerprint of format 1 is compared with the one of format 1 that the embedder had, and replaced if they are equal.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tp_retrieval.errors import IncompatibleIndexError
-from tp_retrieval.types import HasProvenance, Provenance, TextEmbedder
+from tp_retrieval.errors import IncompatibleIndexError, IndexAccessError, IndexLockedError
+from tp_retrieval.indexing.store import Store
+from tp_retrieval.types import FORMAT_2, HasLegacyIdentity, HasProvenance, Identity, Provenance, TextEmbedder
+
+logger = logging.getLogger(__name__)
 
 
 def load_embedder(stored: Mapping[str, Any]) -> TextEmbedder:
@@ -29,18 +37,59 @@ def check_embedder(
     embedder: TextEmbedder, *, path: object, dimension: int, fingerprint: str, provenance: Mapping[str, Any] | None
 ) -> None:
     """Raise `IncompatibleIndexError` naming each field in which an embedder differs from the one that made an index."""
-    if embedder.fingerprint == fingerprint and embedder.dimension == dimension:
+    own_fingerprint, own_provenance = _identity(embedder, fingerprint)
+    if own_fingerprint == fingerprint and embedder.dimension == dimension:
         return
     stored: dict[str, Any] = {"dimension": dimension}
     given: dict[str, Any] = {"dimension": embedder.dimension}
-    if provenance is not None and isinstance(embedder, HasProvenance):
+    if provenance is not None and own_provenance is not None:
         stored |= _comparable(Provenance(**provenance))
-        given |= _comparable(embedder.provenance)
+        given |= _comparable(own_provenance)
     differ = [key for key in sorted(stored.keys() | given.keys()) if stored.get(key) != given.get(key)]
     if not differ:
-        differ, stored, given = ["fingerprint"], {"fingerprint": fingerprint}, {"fingerprint": embedder.fingerprint}
+        differ, stored, given = ["fingerprint"], {"fingerprint": fingerprint}, {"fingerprint": own_fingerprint}
     named = "; ".join(f"{k}: stored {json.dumps(stored.get(k))}, given {json.dumps(given.get(k))}" for k in differ)
     raise IncompatibleIndexError(f"{path} was made by another embedder ({named}); open it with the one that made it")
+
+
+def renew(store: Store, embedder: TextEmbedder) -> None:
+    """Replace an index's fingerprint of format 1 by its embedder's, after `check_embedder`; a read-only place keeps it."""
+    old = store.meta.get("fingerprint")
+    if old == embedder.fingerprint:
+        return
+    try:
+        with store.transaction():
+            if store.meta.get("fingerprint") != old:  # another process was faster
+                return
+            store.meta.set("fingerprint", embedder.fingerprint)
+            provenance = store.meta.get("provenance")
+            if provenance is not None and isinstance(embedder, HasProvenance):
+                store.meta.set("provenance", provenance | {"weights": embedder.provenance.weights})
+    except (IndexAccessError, IndexLockedError) as error:
+        logger.info("%s keeps its fingerprint of format 1 for now (%s)", store.file, error)
+
+
+def made_by_one(stored: str, given: str, load: Callable[[], TextEmbedder]) -> bool:
+    """Return whether two fingerprints are one embedder's, which is loaded only to compare a format 1 with a format 2."""
+    if stored == given:
+        return True
+    old, new = sorted((stored, given), key=lambda fingerprint: fingerprint.startswith(FORMAT_2))
+    if not (_is_format_1(old) and new.startswith(FORMAT_2)):
+        return False
+    embedder = load()
+    return embedder.fingerprint == new and _identity(embedder, old)[0] == old
+
+
+def _identity(embedder: TextEmbedder, fingerprint: str) -> tuple[str, Provenance | None]:
+    """Return an embedder's fingerprint and provenance in the format of another fingerprint."""
+    if _is_format_1(fingerprint) and isinstance(embedder, HasLegacyIdentity):
+        legacy: Identity = embedder.legacy_identity()
+        return legacy.fingerprint, legacy.provenance
+    return embedder.fingerprint, embedder.provenance if isinstance(embedder, HasProvenance) else None
+
+
+def _is_format_1(fingerprint: str) -> bool:
+    return re.fullmatch("[0-9a-f]{32}", fingerprint) is not None
 
 
 def _comparable(provenance: Provenance) -> dict[str, Any]:
