@@ -152,6 +152,8 @@ class Database:
                     raise InputError(f"{self.file}: a transaction within a transaction")
                 yield  # a snapshot within a block is of the block's moment
                 return
+            if writes and self._read_only:  # before the seal is removed
+                raise IndexAccessError(f"{self.file}: its place is readonly; copy the index to one that can be written")
             self._caller = caller
             try:  # around BEGIN, too: an interrupt may come right after it
                 self._connection.execute(begin)
