@@ -1,20 +1,23 @@
 """Documents with their raw vectors in Parquet, as `tp-retrieval embed-corpus` writes them and an index loads them.
 
 One folder of shards, each with the columns id, text, metadata (JSON), vector (float32, of one length) and fingerprint, and
-in its schema what made the vectors.
+in its schema what made the vectors. A shard is read whole or refused: its pages have checksums, and its schema holds a
+digest of what made the vectors and of every row. Shards of earlier versions have neither, but their rows are checked, too.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
 
 from tp_retrieval import Document, Embedder, InputError
 from tp_retrieval.types import Float32Array
@@ -22,6 +25,7 @@ from tp_retrieval.types import Float32Array
 PLAN = "plan.json"
 """Beside the shards of a job: what it is to do."""
 _MADE = b"tp_retrieval"
+_DIGEST = b"tp_retrieval_digest"
 _COLUMNS = ("id", "text", "metadata", "vector", "fingerprint")
 
 
@@ -63,9 +67,11 @@ def write_shard(file: Path, shard: Shard) -> None:
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(shard.vectors.ravel()), made.dimension),
         "fingerprint": pa.array([made.fingerprint] * len(shard.documents)).dictionary_encode(),
     }
-    table = pa.table(columns).replace_schema_metadata({_MADE: json.dumps(vars(made)).encode()})
+    described = json.dumps(vars(made)).encode()
+    table = pa.table(columns)
+    table = table.replace_schema_metadata({_MADE: described, _DIGEST: _digest(described, table)})
     beside = file.with_name(f".{file.name}.{os.getpid()}")
-    pq.write_table(table, beside)
+    pq.write_table(table, beside, write_page_checksum=True)
     with beside.open("rb") as written:
         os.fsync(written.fileno())
     beside.replace(file)
@@ -105,15 +111,73 @@ def read_shards(folder: Path) -> Iterator[Shard]:
 
 def _read(file: Path, made: Made) -> tuple[list[Document], Float32Array]:
     try:
-        table = pq.read_table(file, columns=list(_COLUMNS))
-        ids, texts, metadata = (table[name].to_pylist() for name in ("id", "text", "metadata"))
-        documents = [Document(text, json.loads(known), id_) for id_, text, known in zip(ids, texts, metadata, strict=True)]
-        flat = table["vector"].combine_chunks().values.to_numpy(zero_copy_only=False)
-        return documents, np.asarray(flat, dtype=np.float32).reshape(len(documents), made.dimension)
-    except (pa.ArrowException, OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{file}: can't be read ({error})") from error
+        table = pq.read_table(file, columns=list(_COLUMNS), page_checksum_verification=True)
+        columns = {name: table[name].to_pylist() for name in ("id", "text", "metadata", "fingerprint")}
+        rows = list(zip(*columns.values(), strict=True))
+        documents = [_document(f"{file}, row {number}", made, *row) for number, row in enumerate(rows)]
+        vectors = _vectors(file, table["vector"].combine_chunks(), made.dimension)
+        _check_digest(file, table)
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: can't be read ({error}); embed its rows again") from error
+    return documents, vectors
 
 
-def ids_in(files: Sequence[Path]) -> list[str]:
-    """Return the ids of all shards, in order."""
-    return [id_ for file in files for id_ in pq.read_table(file, columns=["id"])["id"].to_pylist()]
+def _document(where: str, made: Made, id_: object, text: object, metadata: object, fingerprint: object) -> Document:
+    """Return a row's document; raise `InputError` naming the row if a value is missing, misshapen or another model's."""
+    if not isinstance(id_, str) or not isinstance(text, str):
+        name, value = ("text", text) if isinstance(id_, str) else ("id", id_)
+        raise InputError(f"{where}: {name} must be a string, not {type(value).__name__}")
+    if fingerprint != made.fingerprint:
+        raise InputError(f"{where}: made by another embedder ({fingerprint}) than its file says ({made.fingerprint})")
+    if not isinstance(metadata, str):
+        raise InputError(f"{where}: metadata must be JSON text, not {type(metadata).__name__}")
+    try:
+        fields = json.loads(metadata)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: metadata is no JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}: metadata must be a JSON object, not {type(fields).__name__}")
+    return Document(text, fields, id_)
+
+
+def _vectors(file: Path, column: pa.FixedSizeListArray, dimension: int) -> Float32Array:
+    """Return the vectors `(n, dimension) float32`; raise `InputError` naming a row whose vector is null or not finite."""
+    kind = pa.list_(pa.float32(), dimension)
+    if column.type != kind:
+        raise InputError(f"{file}: its vectors are {column.type}, its schema says {dimension} float32 each")
+    _refuse_rows(file, np.asarray(column.is_null()), "null")
+    flat = column.flatten().to_numpy(zero_copy_only=False)  # a null number becomes NaN
+    vectors: Float32Array = np.asarray(flat, dtype=np.float32).reshape(len(column), dimension)
+    _refuse_rows(file, ~np.isfinite(vectors).all(axis=1), "null, NaN or infinite in some number")
+    return vectors
+
+
+def _refuse_rows(file: Path, wrong: NDArray[np.bool_], what: str) -> None:
+    """Raise `InputError` naming the first row that is marked."""
+    if wrong.any():
+        raise InputError(f"{file}, row {int(np.argmax(wrong))}: its vector is {what}; embed it again")
+
+
+def _check_digest(file: Path, table: pa.Table) -> None:
+    """Raise `InputError` if a shard that has a digest holds something else than was written."""
+    metadata = table.schema.metadata or {}
+    stored = metadata.get(_DIGEST)
+    found = _digest(metadata[_MADE], table)
+    if stored is not None and stored != found:
+        raise InputError(f"{file}: is damaged (digest stored {stored!r}, found {found!r}); embed its rows again")
+
+
+def _digest(described: bytes, table: pa.Table) -> bytes:
+    """Return a digest of what made a shard and of all its values, whichever way the pages hold them."""
+    digest = xxhash.xxh3_128(described)
+    for name in _COLUMNS:
+        column = table[name].combine_chunks()
+        if name == "vector":
+            digest.update(np.ascontiguousarray(column.flatten().to_numpy(zero_copy_only=False)))
+            continue
+        for value in column.to_pylist():
+            encoded = str(value).encode()
+            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest().encode()
