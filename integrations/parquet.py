@@ -150,7 +150,7 @@ def _vectors(file: Path, column: pa.FixedSizeListArray, dimension: int) -> Float
     _refuse_rows(file, np.asarray(column.is_null()), "null")
     flat = column.flatten().to_numpy(zero_copy_only=False)  # a null number becomes NaN
     vectors: Float32Array = np.asarray(flat, dtype=np.float32).reshape(len(column), dimension)
-    _refuse_rows(file, ~np.isfinite(vectors).all(axis=1), "null, NaN or infinite in some number")
+    _refuse_rows(file, np.logical_not(np.isfinite(vectors).all(axis=1)), "null, NaN or infinite in some number")
     return vectors
 
 
@@ -175,7 +175,7 @@ def _digest(described: bytes, table: pa.Table) -> bytes:
     for name in _COLUMNS:
         column = table[name].combine_chunks()
         if name == "vector":
-            digest.update(np.ascontiguousarray(column.flatten().to_numpy(zero_copy_only=False)))
+            digest.update(np.ascontiguousarray(column.flatten().to_numpy(zero_copy_only=False)).data)
             continue
         for value in column.to_pylist():
             encoded = str(value).encode()

@@ -73,8 +73,8 @@ def made_by_one(stored: str, given: str, load: Callable[[], TextEmbedder]) -> bo
     """Return whether two fingerprints are one embedder's, which is loaded only to compare a format 1 with a format 2."""
     if stored == given:
         return True
-    old, new = sorted((stored, given), key=lambda fingerprint: fingerprint.startswith(FORMAT_2))
-    if not (_is_format_1(old) and new.startswith(FORMAT_2)):
+    old, new = (stored, given) if _is_format_1(stored) else (given, stored)
+    if not (_is_format_1(old) and str(new).startswith(FORMAT_2)):
         return False
     embedder = load()
     return embedder.fingerprint == new and _identity(embedder, old)[0] == old
@@ -88,8 +88,8 @@ def _identity(embedder: TextEmbedder, fingerprint: str) -> tuple[str, Provenance
     return embedder.fingerprint, embedder.provenance if isinstance(embedder, HasProvenance) else None
 
 
-def _is_format_1(fingerprint: str) -> bool:
-    return re.fullmatch("[0-9a-f]{32}", fingerprint) is not None
+def _is_format_1(fingerprint: object) -> bool:
+    return isinstance(fingerprint, str) and re.fullmatch("[0-9a-f]{32}", fingerprint) is not None
 
 
 def _comparable(provenance: Provenance) -> dict[str, Any]:
