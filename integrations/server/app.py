@@ -6,9 +6,8 @@ app = create_app(Embedder.from_pretrained(), {"faq": Path("faq-index")})
 from __future__ import annotations
 
 import base64
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,12 +22,15 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from tp_retrieval import Embedder, Hit, InputError, TPRetrievalError
+from tp_retrieval.integrations.server.answers import encode, hold, listing
 from tp_retrieval.integrations.server.batcher import ClosedError, GoneError, OverloadedError
 from tp_retrieval.integrations.server.guard import Guard, error_body, error_headers
+from tp_retrieval.integrations.server.hosts import Hosts
 from tp_retrieval.integrations.server.limits import RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
 from tp_retrieval.integrations.server.schemas import EmbeddingsRequest, RerankRequest, SearchRequest
 from tp_retrieval.integrations.server.service import Service, Settings
+from tp_retrieval.types import Float32Array
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {"/": "search.html", "/search.js": "search.js", "/search.css": "search.css"}
@@ -38,6 +40,7 @@ _SAFE = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_FLOAT = 4  # bytes of a vector's number
 _STATUS = ((OverloadedError, 429), (GoneError, 499), (ClosedError, 503), (InputError, 400), (TPRetrievalError, 503))
 
 
@@ -47,12 +50,16 @@ def create_app(
     *,
     settings: Settings | None = None,
     api_keys: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
 ) -> FastAPI:
     """Return an app that serves an embedder's model, and indexes by name.
 
-    Everything but the page, its documentation, health and metrics needs one of `api_keys`, if there are any. Raises what
-    `Index.open` raises.
+    Everything but the page, its documentation, health and metrics needs one of `api_keys`, if there are any. Without keys
+    the server answers to the names localhost, 127.0.0.1 and [::1], to `allowed_hosts`, and to no page of another site; with
+    keys to `allowed_hosts` too, or to any name if there are none. "*" is any name. Raises what `Index.open` raises, and
+    `InputError` for a host that is none.
     """
+    hosts = Hosts(allowed_hosts, keyed=bool(api_keys))
     metrics = Metrics()
     service = Service(embedder, indexes or {}, settings or Settings(), metrics)
     limits = service.settings.limits
@@ -71,7 +78,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.draining = Event()
-    app.add_middleware(Guard, limits=limits, keys=api_keys, metrics=metrics, draining=app.state.draining)
+    app.state.limits = limits
+    app.add_middleware(Guard, limits=limits, keys=api_keys, metrics=metrics, draining=app.state.draining, hosts=hosts)
     _add_errors(app)
     _add_embeddings(app, service)
     _add_rerank(app, service)
@@ -111,17 +119,21 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
         own = service.embedder.dimension
         if asked.dimensions is not None and asked.dimensions > own:
             raise RequestError(400, f"dimensions: {asked.dimensions} are more than the vectors' {own}", "dimensions")
+        hold(len(texts) * own * _FLOAT)
         vectors, tokens, cut = service.embed(texts, asked.input_type.removeprefix("search_"))
         if asked.dimensions is not None:
             vectors = vectors[:, : asked.dimensions]
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        if asked.encoding_format == "base64":
-            rows: Sequence[object] = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
-        else:
-            rows = vectors.tolist()
-        data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens, "cut_tokens": cut}
-        return _json({"object": "list", "data": data, "model": service.model, "usage": usage})
+        fields = {"object": "list", "model": service.model, "usage": usage}
+        return listing(fields, "data", _embeddings(vectors, asked.encoding_format == "base64"))
+
+
+def _embeddings(vectors: Float32Array, base64_: bool) -> Iterator[str]:
+    """Yield vectors as JSON objects in OpenAI's shape."""
+    for i, row in enumerate(vectors):
+        numbers = base64.b64encode(row.astype("<f4").tobytes()).decode() if base64_ else row.tolist()
+        yield encode({"object": "embedding", "index": i, "embedding": numbers})
 
 
 def _add_rerank(app: FastAPI, service: Service) -> None:
@@ -140,7 +152,7 @@ def _add_rerank(app: FastAPI, service: Service) -> None:
         if asked.return_documents:
             results = [one | {"document": {"text": texts[i]}} for one, i in zip(results, order, strict=True)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return _json({"id": "rerank", "model": service.model, "results": results, "usage": usage})
+        return _held({"id": "rerank", "model": service.model, "usage": usage}, "results", results)
 
 
 def _add_search_routes(app: FastAPI, service: Service) -> None:
@@ -162,7 +174,7 @@ def _add_search_routes(app: FastAPI, service: Service) -> None:
         options = asked.model_dump(include={"mode", "where", "mmr", "min_score", "dense_weight"})
         hits = service.search(asked.index, asked.query, asked.k, rerank=asked.rerank, **options)
         milliseconds = round(1000 * (time.perf_counter() - begin), 1)
-        return _json({"query": asked.query, "milliseconds": milliseconds, "hits": [_record(hit) for hit in hits]})
+        return _held({"query": asked.query, "milliseconds": milliseconds}, "hits", map(_record, hits))
 
     for path, name in _FILES.items():
         app.add_api_route(path, _sender(_PAGE / name), include_in_schema=False)
@@ -194,8 +206,11 @@ def _record(hit: Hit) -> dict[str, object]:
     return {"rank": hit.rank, "score": hit.score, "parts": dict(hit.parts), **found}
 
 
-def _json(value: object) -> Response:
-    return Response(json.dumps(value), media_type="application/json")
+def _held(fields: Mapping[str, object], name: str, rows: Iterable[object]) -> Response:
+    """Return an object of fields and one list, whose bytes are held until its client has read them."""
+    encoded = [encode(row) for row in rows]
+    hold(sum(map(len, encoded)))
+    return listing(fields, name, encoded)
 
 
 def _add_errors(app: FastAPI) -> None:

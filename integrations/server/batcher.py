@@ -140,14 +140,19 @@ class Batcher:
             begin = time.perf_counter()
             self._step(taken)
             before = len(taken), time.perf_counter() - begin
-            with self._changed:
-                for job, count in taken:
-                    self._waiting -= sum(job.costs[job.taken - count : job.taken])
-                    if job.finished:
-                        self._waiting -= sum(job.costs[job.taken :])
-                        job.done.set()
-                    else:
-                        self._jobs.append(job)  # behind those who came meanwhile
+            self._settle(taken)
+            del taken  # results are their callers', and may be large
+
+    def _settle(self, taken: Sequence[tuple[_Job, int]]) -> None:
+        """Let the callers go whose items are all computed, and put the others back."""
+        with self._changed:
+            for job, count in taken:
+                self._waiting -= sum(job.costs[job.taken - count : job.taken])
+                if job.finished:
+                    self._waiting -= sum(job.costs[job.taken :])
+                    job.done.set()
+                else:
+                    self._jobs.append(job)  # behind those who came meanwhile
 
     def _forget_gone(self) -> None:
         for job in [job for job in self._jobs if job.caller is not None and job.caller.is_set()]:

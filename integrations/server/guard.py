@@ -1,4 +1,4 @@
-"""What a request passes before its route sees it: API keys, a bound on requests at once, a whole body in time."""
+"""What a request passes before its route sees it: its host, API keys, bounds on what runs at once, a whole body in time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from threading import Event
 
-from starlette._utils import get_route_path  # the path the router reads, whatever the app is mounted under
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tp_retrieval.integrations.server.answers import AnswerMemory, in_slices
 from tp_retrieval.integrations.server.batcher import CALLER
+from tp_retrieval.integrations.server.hosts import Hosts
 from tp_retrieval.integrations.server.limits import Limits, RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
 
@@ -22,18 +23,29 @@ _DRAINED = 64 * 2**20  # bytes of a body too large that are read and forgotten, 
 
 
 class Guard:
-    """Refuse requests that pass the limits or lack a key, before anything is done for them.
+    """Refuse requests that pass the limits, lack a key or are for another host, before anything is done for them.
 
     The page, its documentation, health and metrics are open to all; any other path needs a key, as
-    `Authorization: Bearer KEY`, if there are any. While the server is `draining`, every answer is its connection's last.
+    `Authorization: Bearer KEY`, if there are any. A request runs until its client has read the answer or is gone. While the
+    server is `draining`, every answer is its connection's last.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, keys: Sequence[str], metrics: Metrics, draining: Event) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        keys: Sequence[str],
+        metrics: Metrics,
+        draining: Event,
+        hosts: Hosts | None = None,
+    ) -> None:
         self._app = app
         self._limits = limits
         self._keys = [key.encode() for key in keys]
         self._metrics = metrics
         self._draining = draining
+        self._hosts = hosts or Hosts(keyed=bool(keys))
+        self._memory = AnswerMemory(limits.answer_bytes)
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +53,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = get_route_path(scope)
+        path = _route_path(scope)
         begin, status = time.perf_counter(), 499  # what is noted if the client went away
 
         async def noting(message: Message) -> None:
@@ -54,26 +66,25 @@ class Guard:
             await send(message)
 
         try:
+            self._hosts.check(scope)
             if path in _OPEN or path.startswith(_OPEN_FILES):
                 await self._app(scope, receive, noting)  # none of these reads a body
             else:
                 await self._answer(scope, receive, noting)
+        except RequestError as error:
+            await refuse(error, noting)
         finally:
             self._metrics.request(path, status, time.perf_counter() - begin)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            self._check_key(scope)
-            if self._running == self._limits.requests:
-                raise RequestError(429, f"{self._running} requests are running, no more may; try later")
-        except RequestError as error:
-            await refuse(error, send)
-            return
+        self._check_key(scope)
+        if self._running == self._limits.requests:
+            raise RequestError(429, f"{self._running} requests are running, no more may; try later")
+        self._memory.check()
         self._running += 1
         try:
-            await self._app_with_body(scope, receive, send)
-        except RequestError as error:
-            await refuse(error, send)
+            with self._memory.request():
+                await self._app_with_body(scope, receive, send)
         except _GoneError:
             pass
         finally:
@@ -91,7 +102,7 @@ class Guard:
 
         token = CALLER.set(gone)
         try:
-            await self._app(scope, replay, send)
+            await self._app(scope, replay, in_slices(send))
         finally:
             CALLER.reset(token)
             watch.cancel()
@@ -124,6 +135,14 @@ class Guard:
         if size > limit:
             raise RequestError(413, f"the body has {'over ' if more else ''}{size} bytes; it may have {limit}")
         return b"".join(parts)
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path that the router reads, whatever the app is mounted under."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    inside = path.removeprefix(root)
+    return inside if not inside or inside.startswith("/") else path
 
 
 async def _until_gone(receive: Receive, gone: Event) -> Message:

@@ -22,6 +22,19 @@ class Limits:
     """Of all texts that wait to be computed."""
     body_seconds: float = 30.0
     """From when a request may run until its body is whole."""
+    answer_bytes: int = 64 * 2**20
+    """Of all answers together that are computed or that their clients have not read."""
+    write_seconds: float = 30.0
+    """In which a client must read the next 64 KiB of its answer; else it is disconnected.
+
+    This and the limits that follow are kept by `listen`.
+    """
+    head_bytes: int = 16 * 2**10
+    """Of a request's headers."""
+    head_seconds: float = 10.0
+    """From when a connection is open, or the last request on it is answered, until the next one's headers are here."""
+    connections: int = 1024
+    """At once, and no more than half of the file descriptors that the process may have."""
 
     def texts_of(self, given: object, name: str) -> list[str]:
         """Return a list of texts, or of objects with `text`, as strings.

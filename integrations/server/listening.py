@@ -10,17 +10,21 @@ import asyncio
 import errno
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from tp_retrieval import InputError
+from tp_retrieval.integrations.server.connection import Connection
+from tp_retrieval.integrations.server.limits import Limits
 
 _BACKLOG = 2048  # connections that wait to be accepted
+_RETRY = 0.1  # seconds until a connection is accepted again when no file descriptor was left
 _GRACE = 0.5  # seconds in which who had connected may ask
 
 
@@ -43,8 +47,16 @@ def listen(
         with opened(host, port) as (sock, address, unname):
             if started is not None:
                 started(address)
-            config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=graceful_timeout)
-            _Server(config, unname).run(sockets=[sock])
+            config = uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=graceful_timeout,
+                h11_max_incomplete_event_size=app.state.limits.head_bytes,
+            )
+            _Server(config, _possible(app.state.limits), unname).run(sockets=[sock])
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -72,32 +84,68 @@ def opened(host: str, port: int) -> Iterator[tuple[socket.socket, str, Callable[
 
 
 class _Server(uvicorn.Server):
-    """A server that also answers those who had connected, but not yet asked, when it was told to end."""
+    """A server that bounds its connections, and answers those who had connected when it was told to end."""
 
-    def __init__(self, config: uvicorn.Config, unname: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, limits: Limits, unname: Callable[[], None]) -> None:
         super().__init__(config)
+        self._limits = limits
         self._unname = unname
+        self._connecting: set[asyncio.Task[object]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections from the sockets."""
+        await super().startup(sockets=[])  # its own way takes all that wait at once, whatever the file descriptors
+        for sock in sockets or ():
+            sock.setblocking(False)
+            self._listen_to(sock)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, leave those that are open time to ask, and end when all are answered."""
         self.config.app.state.draining.set()
         self._unname()  # from now on nobody can connect to a socket in the file system
-        connected = []
         for sock in sockets or ():
-            with suppress(BlockingIOError):
+            asyncio.get_running_loop().remove_reader(sock)
+            with suppress(OSError):  # nobody waits any more, or no file descriptor is left
                 while True:  # closing would reset who is in the backlog
-                    connected.append(sock.accept()[0])
-        for server in self.servers:
-            server.close()
-        loop = asyncio.get_running_loop()
-        for connection in connected:
-            await loop.connect_accepted_socket(self._protocol, connection)
+                    self._connect(sock.accept()[0])
+        await asyncio.gather(*self._connecting, return_exceptions=True)
         await asyncio.sleep(_GRACE)
         await super().shutdown(sockets)
 
-    def _protocol(self) -> asyncio.Protocol:
-        protocol: Any = self.config.http_protocol_class
-        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[no-any-return]
+    def _listen_to(self, sock: socket.socket) -> None:
+        if sock.fileno() != -1 and not self.should_exit:
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+
+    def _accept(self, sock: socket.socket) -> None:
+        """Take one connection, so that it can make room for itself before the next one comes."""
+        try:
+            self._connect(sock.accept()[0])
+        except (BlockingIOError, ConnectionError):
+            pass  # the client has gone
+        except OSError:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(sock)
+            loop.call_later(_RETRY, self._listen_to, sock)
+
+    def _connect(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[object] = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def _protocol(self) -> Connection:
+        return Connection(self._limits, self.config, self.server_state, self.lifespan.state)
+
+
+def _possible(limits: Limits) -> Limits:
+    """Return limits with no more connections than half of the file descriptors; the other half is the indexes'."""
+    if sys.platform == "win32":
+        return limits
+    import resource
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limits if files == resource.RLIM_INFINITY else replace(limits, connections=min(limits.connections, files // 2))
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:

@@ -9,6 +9,9 @@ from tp_retrieval.integrations.server import Settings, create_app
 
 TEXTS = [f"The {thing} {deed}." for thing in ("whale", "bread", "bridge", "guitar") for deed in ("sings", "is old", "fell")]
 
+HOSTS = ["testserver"]
+"""What the test client writes into a Host header."""
+
 
 @pytest.fixture(scope="session")
 def whole(tiny_folder):
@@ -31,7 +34,7 @@ def reranker(whole):
 
 @pytest.fixture
 def client(whole, folder):
-    with TestClient(create_app(whole, {"things": folder})) as client:
+    with TestClient(create_app(whole, {"things": folder}, allowed_hosts=HOSTS)) as client:
         yield client
 
 
@@ -41,6 +44,7 @@ def serving(whole, folder):
     opened = []
 
     def start(settings=None, **options):
+        options = {"allowed_hosts": HOSTS} | options
         opened.append(TestClient(create_app(whole, {"things": folder}, settings=settings or Settings(), **options)))
         return opened[-1].__enter__()
 

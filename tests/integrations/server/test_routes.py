@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from langchain_openai import OpenAIEmbeddings
 
-from tests.integrations.server.conftest import TEXTS
+from tests.integrations.server.conftest import HOSTS, TEXTS
 from tp_retrieval import Embedder, Index, InputError, Recipe, Reranker
 from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.server import Limits, Settings, create_app
@@ -100,7 +100,7 @@ def test_the_batcher_counts_the_tokens_that_are_read(whole, folder, monkeypatch)
         lambda self, kind, items, costs: asked.update({kind.split()[0]: costs}) or run(self, kind, items, costs),
     )
     long = "word " * 3000
-    with TestClient(create_app(whole, {"things": folder})) as client:
+    with TestClient(create_app(whole, {"things": folder}, allowed_hosts=HOSTS)) as client:
         client.post("/v1/embeddings", json={"input": ["a", long]})
         client.post("/v1/rerank", json={"query": "a b c", "documents": ["a", long]})
     a, query = whole.count_tokens("a"), whole.count_tokens("a b c")
@@ -118,7 +118,7 @@ def test_what_was_cut_is_told(client, whole):
 
 def test_a_fitted_embedders_vectors_are_served_as_they_are(whole, folder):
     fitted = whole.fit(TEXTS)
-    with TestClient(create_app(fitted, settings=Settings(method=None))) as client:
+    with TestClient(create_app(fitted, settings=Settings(method=None), allowed_hosts=HOSTS)) as client:
         rows = client.post("/v1/embeddings", json={"input": TEXTS}).json()["data"]
     assert np.allclose([row["embedding"] for row in rows], fitted.embed_documents(TEXTS), atol=1e-5)
 
@@ -177,7 +177,8 @@ def test_an_index_of_a_model_with_more_blocks_is_searched_with_its_own(whole, sm
     deeper = Embedder.from_pretrained(smol_folder, recipe=Recipe("{text}", "{text}", [View(8)]))
     with Index.create(tmp_path / "other", deeper) as index:
         index.add(TEXTS)
-    with TestClient(create_app(whole, {"other": tmp_path / "other"}, settings=Settings(method=None))) as client:
+    app = create_app(whole, {"other": tmp_path / "other"}, settings=Settings(method=None), allowed_hosts=HOSTS)
+    with TestClient(app) as client:
         assert len(client.post("/v1/search", json={"query": "old whale", "k": 3, "mode": "dense"}).json()["hits"]) == 3
 
 
@@ -186,7 +187,7 @@ def test_an_index_of_another_recipe_is_searched_with_its_own(whole, tmp_path):
     with Index.create(tmp_path / "other", other) as index:
         index.add(TEXTS)
         want = [hit.document.text for hit in index.search("old whale", 3, mode="dense")]
-    with TestClient(create_app(whole, {"other": tmp_path / "other"})) as client:
+    with TestClient(create_app(whole, {"other": tmp_path / "other"}, allowed_hosts=HOSTS)) as client:
         hits = client.post("/v1/search", json={"query": "old whale", "k": 3, "mode": "dense"}).json()["hits"]
     assert [hit["text"] for hit in hits] == want
 
