@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tp_retrieval import Document, Index
-from tp_retrieval.cli.serve import named
+from tp_retrieval.cli.serve import answered, named
 from tp_retrieval.errors import InputError
 from tp_retrieval.integrations import parquet, server
 
@@ -45,6 +45,32 @@ def test_serve_gives_the_server_what_was_asked_for(run, recipe, tmp_path, monkey
     assert given["graceful_timeout"] == 7
     settings = given["settings"]
     assert (settings.batching, settings.method, settings.limits.texts) == (False, None, 5)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "keyed", "names"),
+    [
+        ("127.0.0.1", [], False, ["127.0.0.1"]),
+        ("search.example", [], False, ["search.example"]),
+        ("search.example", ["other.example"], True, ["other.example", "search.example"]),
+        ("search.example", [], True, []),
+        ("0.0.0.0", [], False, []),
+        ("::", ["other.example"], False, ["other.example"]),
+        ("unix:/run/retrieval", [], False, []),
+    ],
+)
+def test_a_server_answers_to_the_name_it_listens_at(host, allowed, keyed, names):
+    assert answered(host, allowed, keyed=keyed) == names
+
+
+def test_serve_gives_the_server_the_allowed_hosts(run, recipe, monkeypatch):
+    given = {}
+    monkeypatch.setattr(server, "create_app", lambda *a, **k: given.update(k) or "app")
+    monkeypatch.setattr(server, "listen", lambda *a, **k: None)
+    allowed = ["--allowed-host", "a.example", "--allowed-host", "b.example"]
+    code, _, _ = run("serve", *allowed, "--host", "unix:socket", "--recipe", recipe, "--rerank", "none")
+    assert code == 0
+    assert given["allowed_hosts"] == ["a.example", "b.example"]
 
 
 def test_serving_everyone_without_a_key_is_said(run, recipe, monkeypatch):

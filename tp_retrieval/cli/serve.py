@@ -13,6 +13,7 @@ from tp_retrieval.cli.output import Model, RecipeOption
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
 KEYS = "TP_RETRIEVAL_API_KEYS"
+EVERYWHERE = ("", "0.0.0.0", "::")  # addresses of every interface
 
 
 def serve(
@@ -30,6 +31,10 @@ def serve(
     batching: Annotated[bool, typer.Option(help="Let the model read the texts of many requests together.")] = True,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at once; more are answered with 429.")] = 256,
     max_texts: Annotated[int, typer.Option(min=1, help="Texts of a request; more are answered with 413.")] = 2048,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name to answer to, besides localhost and --host; * is any, as with API keys. May be repeated."),
+    ] = None,
     graceful_timeout: Annotated[int, typer.Option(min=1, help="Seconds to answer what is open when told to end.")] = 60,
 ) -> None:
     """Serve embeddings, reranking and search over HTTP; the page at / searches.
@@ -47,9 +52,18 @@ def serve(
     keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
     embedder = Embedder.from_pretrained(model, recipe=recipe, whole=method is not None)
     settings = Settings(Limits(requests=max_requests, texts=max_texts), batching, method)
-    app = create_app(embedder, folders, settings=settings, api_keys=keys)
+    app = create_app(
+        embedder,
+        folders,
+        settings=settings,
+        api_keys=keys,
+        allowed_hosts=answered(host, allowed_host or [], keyed=bool(keys)),
+    )
     if host not in ("127.0.0.1", "localhost", "::1") and not host.startswith("unix:") and not keys:
-        sys.stderr.write(f"tp-retrieval: {host} can be reached by others, and {KEYS} holds no key: anyone may use this\n")
+        sys.stderr.write(
+            f"tp-retrieval: {host} can be reached by others, and {KEYS} holds no key: anyone may use this who asks for "
+            "localhost, or for a name given with --host or --allowed-host\n"
+        )
     listen(
         app,
         host,
@@ -57,6 +71,16 @@ def serve(
         lambda address: sys.stderr.write(f"tp-retrieval: serving at {address}\n"),
         graceful_timeout=graceful_timeout,
     )
+
+
+def answered(host: str, allowed: list[str], *, keyed: bool) -> list[str]:
+    """Return the names a server answers to besides localhost: those allowed, and the one it listens at.
+
+    Nothing is any name with keys, and none without.
+    """
+    if host in EVERYWHERE or host.startswith("unix:") or (keyed and not allowed):
+        return allowed
+    return [*allowed, host]
 
 
 def named(paths: list[Path]) -> dict[str, Path]:
