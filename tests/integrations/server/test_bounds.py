@@ -164,7 +164,8 @@ def test_24_clients_that_read_nothing_take_under_100_mb_and_delay_no_one(serve, 
 
 def health_seconds(server):
     begin = time.perf_counter()
-    assert server.ask("/health").status_code == 200
+    with server.connect(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n") as connection:
+        assert connection.recv(12) == b"HTTP/1.1 200"
     return time.perf_counter() - begin
 
 
@@ -255,3 +256,29 @@ def test_a_connection_with_a_running_request_is_not_ended(serve, open_connection
         data = first.recv(2**20)
         assert data, "the answer was cut off"
         rest = rest[-10:] + data
+
+
+def test_what_is_refused_before_the_application_has_a_status_and_a_reason(serve, open_connections):
+    server = serve(connections=1)
+    broken = open_connections.enter_context(server.connect(b"no http at all\r\n\r\n"))
+    status, message = refusal_of(broken)
+    assert (status, message) == (400, "illegal request line")
+    running = open_connections.enter_context(server.connect(request(BIG)))
+    assert running.recv(12) == b"HTTP/1.1 200"
+    status, message = refusal_of(open_connections.enter_context(server.connect()))
+    assert (status, message) == (503, "1 connections have requests, no more may; try later")
+    running.close()
+    server.until(lambda: refused_or_answered(server) == 200, "a closed connection still counts")
+
+
+def refused_or_answered(server):
+    try:
+        return server.ask("/health").status_code
+    except httpx.TransportError:
+        return 0
+
+
+def refusal_of(connection):
+    """Return the status and the message of a refusal, to the end of its connection."""
+    head, _, body = b"".join(iter(lambda: connection.recv(10_000), b"")).partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]["message"]

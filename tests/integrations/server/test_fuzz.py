@@ -12,7 +12,9 @@ from tp_retrieval.integrations.server import Limits, Settings, create_app
 @pytest.mark.filterwarnings("ignore")  # schemathesis's own, and those of texts that are cut
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_no_request_breaks_the_server(whole, folder, mode):
-    app = create_app(whole, {"things": folder}, settings=Settings(Limits(texts=20, characters=2000, hits=50)))
+    app = create_app(
+        whole, {"things": folder}, settings=Settings(Limits(texts=20, characters=2000, hits=50)), allowed_hosts=["*"]
+    )
     answered = {}
     with TestClient(app):
         for found in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
