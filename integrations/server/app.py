@@ -84,7 +84,11 @@ def create_app(
     _add_embeddings(app, service)
     _add_rerank(app, service)
     _add_search_routes(app, service)
+    _add_health(app, service, metrics)
+    return app
 
+
+def _add_health(app: FastAPI, service: Service, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> dict[str, object]:
         """Say that the server runs, and what it serves."""
@@ -94,8 +98,6 @@ def create_app(
     async def prometheus() -> Response:
         """Return counters in Prometheus's text format."""
         return Response(metrics.page(), media_type="text/plain; version=0.0.4")
-
-    return app
 
 
 def _add_embeddings(app: FastAPI, service: Service) -> None:

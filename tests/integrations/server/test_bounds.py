@@ -262,7 +262,8 @@ def test_what_is_refused_before_the_application_has_a_status_and_a_reason(serve,
     server = serve(connections=1)
     broken = open_connections.enter_context(server.connect(b"no http at all\r\n\r\n"))
     status, message = refusal_of(broken)
-    assert (status, message) == (400, "illegal request line")
+    assert status == 400
+    assert message.startswith("illegal request line")
     running = open_connections.enter_context(server.connect(request(BIG)))
     assert running.recv(12) == b"HTTP/1.1 200"
     status, message = refusal_of(open_connections.enter_context(server.connect()))
