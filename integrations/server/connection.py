@@ -104,13 +104,17 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        open_ = [one for one in self.connections if isinstance(one, Connection) and not one.transport.is_closing()]
-        waiting = {one: one.waiting_since for one in open_ if one.waiting_since is not None}
-        longest = min(waiting, key=waiting.__getitem__)  # this one at least is waiting
-        if longest is self:
-            self._refuse(503, f"{len(self.connections) - 1} connections have requests, no more may; try later")
+        """Close the connection that has waited longest for a head, else those that are ending anyway, else this one."""
+        others = [one for one in self.connections if isinstance(one, Connection) and one is not self]
+        ending = [one for one in others if one.transport.is_closing()]
+        waiting = {one: one.waiting_since for one in others if one.waiting_since is not None and one not in ending}
+        if waiting:
+            min(waiting, key=waiting.__getitem__).transport.abort()
+        elif ending:
+            for one in ending:
+                one.transport.abort()
         else:
-            longest.transport.abort()
+            self._refuse(503, f"{len(others)} connections have requests, no more may; try later")
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer in the application's place where that is still possible, and close."""
