@@ -178,3 +178,23 @@ def test_maps_fitted_before_format_2_are_read_and_carry_it_then(tiny_folder, tmp
     with pytest.raises(InputError, match=f"were fitted with weights {'0' * 32}, .* has {legacy}; fit again"):
         Embedder.from_pretrained(tmp_path, dtype="float32")
     assert header_of(tmp_path) == "0" * 32
+
+
+def test_a_saved_buffer_counts_and_so_does_the_order_of_equal_shapes(tokenizer):
+    """A router's bias is a buffer in many mixtures of experts; keys and values have one shape."""
+
+    def with_bias(value):
+        def edit(model, _):
+            for block in model.model.layers:
+                block.mlp.register_buffer("bias", torch.full((4,), value))
+
+        return embedder_of(tokenizer, llama(), edit)
+
+    def swapped(model, _):
+        attention = model.model.layers[0].self_attn
+        attention.k_proj, attention.v_proj = attention.v_proj, attention.k_proj
+
+    plain = embedder_of(tokenizer, llama())
+    made = {one.fingerprint for one in (plain, with_bias(0.0), with_bias(1.0), embedder_of(tokenizer, llama(), swapped))}
+    assert len(made) == 4
+    assert with_bias(1.0).fingerprint in made

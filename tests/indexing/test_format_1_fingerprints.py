@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -166,11 +167,11 @@ def test_a_cache_of_format_1_is_read_and_kept_under_the_new_fingerprint(embedder
     old.fingerprint = embedder.legacy_identity().fingerprint
     with CachedEmbedder(old, tmp_path / "cache.sqlite") as cache:
         want = cache.embed_documents(TEXTS)
-    for _ in range(2):
+    for read_again in (TEXTS[:1], []):  # one to prove that they are this embedder's
         new = Computing(embedder)
         with CachedEmbedder(new, tmp_path / "cache.sqlite") as cache:
             assert np.array_equal(cache.embed_documents([*TEXTS, TEXTS[0]]), want[[0, 1, 2, 0]])
-            assert (new.embedded, len(cache)) == ([], 3)
+            assert (new.embedded, len(cache)) == (read_again, 3)
     other = Computing(embedder)
     other.legacy_identity = lambda: replace(embedder.legacy_identity(), fingerprint="0" * 32)
     other.fingerprint = "2:" + "0" * 32
@@ -184,3 +185,57 @@ def test_an_index_opens_behind_a_cache(aged, embedder, tmp_path):
     with CachedEmbedder(embedder, tmp_path / "cache.sqlite") as cache, Index.open(folder, cache) as index:
         assert len(index) == 3
     assert stored(folder)[0] == embedder.fingerprint
+
+
+class Shares(ToyEmbedder):
+    """An embedder whose fingerprint of format 1 another one has, too."""
+
+    def __init__(self, name, step):
+        super().__init__(f"2:{name}")
+        self.step = step
+
+    def embed_documents(self, texts):
+        return super().embed_documents(texts)[:, :: self.step]
+
+    embed_queries = embed_documents
+
+    def legacy_identity(self):
+        return Identity("0" * 32, None)
+
+
+def test_an_index_whose_old_fingerprint_two_models_share_stays_with_the_one_that_made_it(tmp_path):
+    maker, other = Shares("maker", 1), Shares("other", -1)
+    with Index.create(tmp_path / "i", maker) as index:
+        index.add(TEXTS)
+        with index._store.transaction():
+            index._store.meta.set("fingerprint", "0" * 32)
+    Index.open(tmp_path / "i", other).close()
+    assert stored(tmp_path / "i")[0] == "0" * 32
+    Index.open(tmp_path / "i", maker).close()
+    assert stored(tmp_path / "i")[0] == "2:maker"
+    with pytest.raises(IncompatibleIndexError):
+        Index.open(tmp_path / "i", other)
+
+
+def test_a_cache_whose_old_fingerprint_two_models_share_gives_each_its_own_vectors(tmp_path):
+    maker, other = Shares("maker", 1), Shares("other", -1)
+    old = ToyEmbedder("0" * 32)
+    with CachedEmbedder(old, tmp_path / "cache") as cache:
+        kept = cache.embed_documents(TEXTS)
+    with CachedEmbedder(other, tmp_path / "cache") as cache:
+        assert np.array_equal(cache.embed_documents(TEXTS), other.embed_documents(TEXTS))
+    maker.embedded.clear()
+    with CachedEmbedder(maker, tmp_path / "cache") as cache:
+        assert np.array_equal(cache.embed_documents(TEXTS), kept)
+    assert len(maker.embedded) == 1, "one to prove it, the others were taken over"
+
+
+def test_an_old_index_opens_at_once_while_another_process_writes(aged, embedder):
+    folder = aged(embedder)
+    before = stored(folder)
+    with Index.open(folder) as writer, writer._store.transaction():
+        begin = time.monotonic()
+        with Index.open(folder, embedder) as index:
+            assert len(index.search("stone", 3)) == 3
+        assert time.monotonic() - begin < 15, "not the half minute that a writer waits"
+    assert stored(folder) == before

@@ -55,6 +55,40 @@ def test_short_words_obey_filters_changes_and_longer_words_beside_them(trigrams)
     assert lexical(trigrams, "a of") == [], "two letters of ASCII are in nearly every text"
 
 
+def test_a_short_words_score_depends_neither_on_the_way_of_searching_nor_on_who_asks(tmp_path, toy):
+    """Documents of which 30 in 100 hold the word, some behind a NUL, after changes that a fresh process has not seen."""
+    texts = [
+        f"{'東京' if i % 10 < 3 else '大阪'}{'の' * (i % 7)}{chr(0) if i % 5 == 0 else ''}タワーと川 {i}"
+        for i in range(100)
+    ]
+    with Index.create(tmp_path / "i", toy, tokenizer="trigram") as index:
+        index.add(["東京 to be removed", "another"])
+        index.search("東京", mode="lexical")
+        index.clear()
+        for _ in range(3):
+            index.add([Document(text, {"n": i % 4}, str(i)) for i, text in enumerate(texts)])
+        for query in ("東京", "タワー", "東京 タワーと川"):
+            want = {hit.document.id: hit.score for hit in index.search(query, 200, mode="lexical")}
+            few = index.search(query, 200, mode="lexical", ids=["0", "10", "33", "5"])
+            assert {hit.document.id: hit.score for hit in few} == {i: want[i] for i in ("0", "10", "33", "5") if i in want}
+            hybrid = index.search(query, 200, candidates=5)
+            assert {hit.document.id: hit.parts["lexical"] for hit in hybrid if hit.parts["lexical"]} == pytest.approx(
+                {hit.document.id: want[hit.document.id] for hit in hybrid if hit.document.id in want}
+            )
+            with Index.open(tmp_path / "i", toy) as fresh:
+                assert fresh.search(query, 200, mode="lexical") == index.search(query, 200, mode="lexical")
+
+
+def test_letters_whose_capitals_are_others_match_themselves_alone(trigrams):
+    trigrams.add([Document("MY PASSWORD", {}, "ss"), Document("Großß ß", {}, "sharp")])
+    assert [id_ for id_, _ in lexical(trigrams, "ß")] == ["sharp"]
+
+
+def test_short_words_count_as_terms(trigrams):
+    with pytest.warns(TruncationWarning, match="query: 300 different terms"):
+        lexical(trigrams, " ".join(chr(0x4E00 + i) for i in range(300)))
+
+
 @pytest.mark.parametrize("tokenizer", ["words", "trigram"])
 def test_text_behind_a_nul_is_searched(tmp_path, toy, tokenizer):
     with Index.create(tmp_path / "i", toy, tokenizer=tokenizer) as index:
@@ -106,8 +140,8 @@ def test_a_filter_with_many_values_is_a_few_statements(tmp_path, toy):
 
 def test_metadata_that_would_fill_the_disk_with_facts_is_refused_by_position(tmp_path, toy):
     deep = "leaf"
-    for _ in range(600):
-        deep = {"k" * 500: deep}
+    for _ in range(90):
+        deep = {"k" * 12_000: deep}
     flat = {f"key {i}": "v" * 50 for i in range(5000)}
     with Index.create(tmp_path / "i", toy) as index:
         with pytest.raises(InputError, match=r"documents\[1\]\.metadata: .*pass 16777216 characters; nest it less"):
@@ -115,7 +149,21 @@ def test_metadata_that_would_fill_the_disk_with_facts_is_refused_by_position(tmp
         assert len(index) == 0
         index.add([Document("text", flat, "flat")])
         assert [d.id for d in index.get(where={"key 4999": "v" * 50})] == ["flat"]
-    assert sum(len(path) for path, _, _ in facts.facts_of(deep)) > 50_000_000
+    assert sum(len(path) for path, _, _ in facts.facts_of(deep)) > 40_000_000
+
+
+def test_metadata_nested_too_deep_for_recursion_are_refused_by_position(tmp_path, toy):
+    def nested(levels):
+        value = 1
+        for i in range(levels):
+            value = {"k": value} if i % 2 else [value]
+        return {"k": value}
+
+    with Index.create(tmp_path / "i", toy) as index:
+        with pytest.raises(InputError, match=r"documents\[0\]\.metadata: nested more than 100 deep"):
+            index.add([Document("text", nested(100))])
+        index.add([Document("text", nested(99), "deep")])
+        assert index.get(["deep"])[0].metadata == nested(99)
 
 
 def test_states_that_float16_can_not_hold_are_named(tiny_folder):

@@ -225,3 +225,27 @@ def test_the_harness_bites(template, second, states, tmp_path, monkeypatch):
     moments = (line(nth, RAISERS[nth % 3]) for nth in count(1))
     with pytest.raises(AssertionError, match="the same object differs"):
         interrupt_everywhere(template, second, states, tmp_path, "delete", moments)
+
+
+@pytest.mark.parametrize("nth", range(5, 400, 40))
+def test_a_signal_handler_that_searches_within_a_change_is_refused_and_changes_nothing(tmp_path, nth):
+    """A15: a call within a call of the same thread would see, and remember, what is not committed."""
+    with Index.create(tmp_path / "i", ToyWithProvenance("center")) as index:
+        index.add(BASE)
+        answers = []
+
+        def handler():
+            try:
+                answers.append(look(index))
+            except InputError as error:
+                answers.append(str(error))
+
+        before = look(index)
+        with at_line(Count(nth, handler), 1):
+            index.add(NEW)
+        seen = look(index)
+        with Index.open(tmp_path / "i", ToyWithProvenance("center")) as fresh:
+            assert close_enough(look(fresh), seen)
+            assert fresh.verify().ok
+        assert len(answers) == 1
+        assert answers[0] in (before, seen) or "a call within another one of the same thread" in answers[0]

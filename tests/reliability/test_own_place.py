@@ -109,6 +109,9 @@ def test_foreign_files_and_folders_in_the_index_folder_survive_everything(tmp_pa
         (folder / name).mkdir()
         (folder / name / "inside").write_bytes(b"mine")
     (folder / "vectors-6.faiss").symlink_to(folder / "notes.txt")
+    os.mkfifo(folder / "vectors-7.faiss")
+    copy = folder / "vectors-20241124.faiss"  # FAISS's own format, but of a number that was never given out
+    shutil.copy(folder / "vectors-1.faiss", copy)
     for i in range(9):
         with Index.open(folder, ToyEmbedder()) as index:
             index.add([Document(f"text {i}", {}, str(i))])
@@ -117,18 +120,20 @@ def test_foreign_files_and_folders_in_the_index_folder_survive_everything(tmp_pa
     assert all((folder / name).read_bytes() == b"mine" for name in names)
     assert all((folder / name / "inside").read_bytes() == b"mine" for name in folders)
     assert (folder / "vectors-6.faiss").is_symlink()
-    ours = {file.name for file in folder.iterdir()} - {*names, *folders, "vectors-6.faiss"}
+    assert (folder / "vectors-7.faiss").is_fifo()
+    assert copy.is_file()
+    ours = {file.name for file in folder.iterdir()} - {*names, *folders, "vectors-6.faiss", "vectors-7.faiss", copy.name}
     assert len(ours) == 3, "and of our own snapshots one is left"
     assert verify(folder).ok
 
 
 def test_what_a_killed_process_left_is_cleaned_away(tmp_path):
     folder = made(tmp_path / "i", "one")
-    for name in ("vectors-7.faiss", "vectors-8.tmp"):
+    for name in ("vectors-2.faiss", "vectors-3.tmp", ".index.sqlite.xxh128-abcd_123"):
         shutil.copy(folder / "vectors-1.faiss", folder / name)
     with Index.open(folder, ToyEmbedder()) as index:
         index.add([Document("text two", {}, "two")])
-    assert set(files(folder)) == {"index.sqlite", "index.sqlite.xxh128", "vectors-2.faiss"}
+    assert set(files(folder)) == {"index.sqlite", "index.sqlite.xxh128", "vectors-4.faiss"}
 
 
 def test_a_new_folder_is_durable_in_the_one_above_it(tmp_path, monkeypatch):

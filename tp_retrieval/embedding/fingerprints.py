@@ -55,12 +55,13 @@ _IGNORED = {
 def format_2(backbone: Backbone, depth: int) -> str:
     """Return the digest of what decides the hidden states after `depth` blocks.
 
-    Every embedding value goes in, of each matrix of a block about a thousand values and at least one a row, all rounded to
-    bfloat16 and unnamed, so that a model has one fingerprint in float32 and in bfloat16, and however its tensors are
-    called. The configuration goes in but for what does not decide a state; the tokenizer by what it makes of a probe.
+    Every embedding value goes in, of each matrix of a block about a thousand values and at least one a row, and every
+    buffer that is saved with the weights; all rounded to bfloat16, so that a model has one fingerprint in float32 and in
+    bfloat16. The configuration goes in but for what does not decide a state; the tokenizer by what it makes of a probe.
     """
     around, *blocks = _parameters(backbone, depth)
-    weights = [sorted(map(_whole_digest, around)), *(sorted(map(_row_digest, block)) for block in blocks)]
+    buffers = [list(map(_whole_digest, part)) for part in _buffers(backbone, depth)]
+    weights = [list(map(_whole_digest, around)), *(list(map(_row_digest, block)) for block in blocks), buffers]
     content = [_probe(backbone), _configuration(backbone, depth), weights]
     return FORMAT_2 + _digest_of(content)
 
@@ -79,6 +80,17 @@ def _parameters(backbone: Backbone, depth: int) -> list[list[torch.Tensor]]:
     in_blocks = {id(tensor) for tensor in backbone.blocks.parameters()}
     around = (tensor for tensor in backbone.decoder.parameters() if id(tensor) not in in_blocks)
     return [list(part) for part in (around, *(block.parameters() for block in backbone.blocks[:depth]))]
+
+
+def _buffers(backbone: Backbone, depth: int) -> list[list[torch.Tensor]]:
+    """Return the saved buffers around the blocks, then those of each block, such as the biases of a router."""
+    in_blocks = {id(buffer) for buffer in backbone.blocks.buffers()}
+    around, *blocks = (
+        [buffer for name, buffer in module.named_buffers() if name in saved]
+        for module in (backbone.decoder, *backbone.blocks[:depth])
+        for saved in [set(module.state_dict())]
+    )
+    return [[buffer for buffer in around if id(buffer) not in in_blocks], *blocks]
 
 
 def _probe(backbone: Backbone) -> Any:
@@ -143,7 +155,7 @@ def _whole_digest(tensor: torch.Tensor) -> str:
 
 
 def _row_digest(tensor: torch.Tensor) -> str:
-    """Return a digest of values less than a row apart, so that none is left out, and in changing columns."""
+    """Return a digest of values less than a row apart, so that no row is left out."""
     flat = tensor.detach().flatten()
     stride = min(flat.numel() // _SAMPLE, tensor.shape[-1] - 1) if tensor.ndim > 1 else 1
     return _tensor_digest(tensor, [flat[:: max(stride, 1)]])

@@ -25,6 +25,7 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.checks import checked_vectors
 from tp_retrieval.indexing.database import Database, chunks, marks, objects_made_by
 from tp_retrieval.indexing.forking import guard
+from tp_retrieval.indexing.provenance import same_vectors
 from tp_retrieval.types import (
     Float32Array,
     HasLegacyIdentity,
@@ -57,6 +58,7 @@ class CachedEmbedder:
         self._embedder = embedder
         self._space = [embedder.fingerprint]
         self._legacy_space: list[str] | None = None
+        self._legacy_proved = False
         if isinstance(embedder, HasProvenance):
             self.provenance = embedder.provenance
             self._space.append(self.provenance.dtype)
@@ -137,7 +139,9 @@ class CachedEmbedder:
         missing = self._read(keys, vectors)
         if missing and self._legacy_space is not None:
             old = [_key(self._legacy_space, role, unique[i]) for i in missing]
-            if self._rename({before: keys[i] for before, i in zip(old, missing, strict=True)}):
+            if self._is_ours(old, [unique[i] for i in missing], compute) and self._rename(
+                {before: keys[i] for before, i in zip(old, missing, strict=True)}
+            ):
                 missing = self._read(keys, vectors)
         with tqdm(total=len(missing), unit="text", disable=not show_progress) as bar:
             for begin in range(0, len(missing), _WINDOW):
@@ -160,6 +164,23 @@ class CachedEmbedder:
                     if digest == _digest(key, data) and len(data) == 4 * self.dimension:
                         vectors[places.pop(key)] = np.frombuffer(data, dtype="<f4")
         return list(places.values())
+
+    def _is_ours(self, old: Sequence[bytes], texts: list[str], compute: Callable[[Sequence[str]], Float32Array]) -> bool:
+        """Return whether vectors kept under a fingerprint of format 1 are this embedder's: one text is embedded again.
+
+        Models whose vectors differ can share a fingerprint of format 1. If they do, the old vectors are left alone.
+        """
+        if self._legacy_proved:
+            return True
+        kept = np.empty((len(old), self.dimension), dtype=np.float32)
+        missing = set(self._read(old, kept))
+        i = next((i for i in range(len(old)) if i not in missing), None)
+        if i is None:
+            return False  # none is kept; there may be one for the next texts
+        self._legacy_proved = same_vectors(checked_vectors(compute([texts[i]]), 1, self.dimension), kept[i : i + 1])
+        if not self._legacy_proved:
+            self._legacy_space = None
+        return self._legacy_proved
 
     def _rename(self, keys: Mapping[bytes, bytes]) -> bool:
         """Give intact vectors that have keys of format 1 those of the present format; return whether there were any."""

@@ -12,6 +12,7 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.facts import check_size
 from tp_retrieval.types import Document, Float32Array, check_text
 
+_DEEPEST = 100  # levels of metadata; JSON is read and written by recursion
 _SMALL = 8192  # characters of metadata that can't make too many facts, however they are nested
 
 
@@ -54,6 +55,8 @@ def _metadata_json(metadata: object, name: str) -> str:
     if not isinstance(metadata, Mapping):
         raise InputError(f"{name}: expected a mapping, got {type(metadata).__name__}")
     plain = dict(metadata)
+    if _deeper(plain, _DEEPEST):
+        raise InputError(f"{name}: nested more than {_DEEPEST} deep")
     try:
         text = json.dumps(plain, allow_nan=False, sort_keys=True, ensure_ascii=False)
         text.encode()  # a lone surrogate has no bytes
@@ -65,3 +68,19 @@ def _metadata_json(metadata: object, name: str) -> str:
     if len(text) > _SMALL:
         check_size(plain, name)
     return text
+
+
+def _deeper(value: object, levels: int) -> bool:
+    """Return whether lists and mappings lie in each other more levels deep."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, (Mapping, list, tuple))
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+            if isinstance(inner, (Mapping, list, tuple))
+        ]
+        if not layer:
+            return False
+    return True

@@ -135,40 +135,52 @@ class Database:
             self.execute("ROLLBACK")
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make the changes inside durable together, or none of them."""
-        return self._block("BEGIN IMMEDIATE", "COMMIT", sys._getframe(1))
+        """Make the changes inside durable together, or none of them.
+
+        To be used by the `with` of the calling function: the block belongs to that call, and is rolled back by the next one
+        if the call has ended without closing it.
+        """
+        return self._block(sys._getframe(1), writes=True)
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Let everything read inside be of one moment."""
-        return self._block("BEGIN", "ROLLBACK", sys._getframe(1))
+        """Let everything read inside be of one moment; used as `transaction` is."""
+        return self._block(sys._getframe(1), writes=False)
 
     @contextmanager
-    def _block(self, begin: str, end: str, caller: FrameType) -> Iterator[None]:
+    def _block(self, caller: FrameType, *, writes: bool) -> Iterator[None]:
         with self.explained():
             self._settle()
-            writes = end == "COMMIT"
             if self._connection.in_transaction:
-                if writes:
-                    raise InputError(f"{self.file}: a transaction within a transaction")
-                yield  # a snapshot within a block is of the block's moment
-                return
+                raise InputError(
+                    f"{self.file}: a call within another one of the same thread, as from a signal handler; call again when "
+                    "that has ended"
+                )
             if writes and self._read_only:  # before the seal is removed
                 raise IndexAccessError(f"{self.file}: its place is readonly; copy the index to one that can be written")
             self._caller = caller
             try:  # around BEGIN, too: an interrupt may come right after it
-                self._connection.execute(begin)
+                self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 if writes:
                     self.check_place()
                     self.seal.remove()
                 else:
                     self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # which fixes the moment
                 yield
-                self._connection.execute(end)
+                self._connection.execute("COMMIT" if writes else "ROLLBACK")
             except BaseException:
                 self._roll_back()
                 raise
             finally:
                 self._caller = None
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Wait for no other writer inside: a transaction raises `IndexLockedError` at once."""
+        self.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self.execute(f"PRAGMA busy_timeout = {int(1000 * _BUSY_SECONDS)}")
 
     def _settle(self) -> None:
         """Roll back what a call left open that was interrupted on its way out: one that is not on the stack any more.

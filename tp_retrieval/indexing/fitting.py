@@ -16,6 +16,7 @@ from tp_retrieval.types import Float32Array, VectorView
 FIT_AT = 64
 """Rows from which on maps are fitted; fewer say too little about where a corpus lies."""
 
+_TRIED = "maps_tried"  # the meta record of the maps that were tried at the last fit, one a view
 _TRY_AGAIN = 2  # growth after which a map that the rows did not allow is tried again
 
 
@@ -68,20 +69,21 @@ def fit(store: Store) -> None:
     rows do not allow, since they hardly differ, falls back to `center`.
     """
     count, views = len(store.documents), views_of(store)
-    fitted = []
-    for i, postprocess in enumerate(_attainable(views, count)):
+    tried, fitted = _attainable(views, count), []
+    for i, postprocess in enumerate(tried):
         map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i))
         fitted.append(StoredMap(map_.fitted(postprocess), count, map_.arrays()))
     store.set_maps(fitted)
+    store.meta.set(_TRIED, tried)
 
 
 def fallbacks(store: Store) -> list[str]:
-    """Return a sentence for each view whose rows did not allow the map that so many of them would have had."""
+    """Return a sentence for each view whose rows did not allow the map that was tried."""
     return [
-        f"view {i}: {wanted} can't be fitted on these {stored.fitted_on} documents, whose vectors hardly differ or pass "
+        f"view {i}: {tried} can't be fitted on these {stored.fitted_on} documents, whose vectors hardly differ or pass "
         f"float32's range; {stored.postprocess} was, and is tried again at {_TRY_AGAIN * stored.fitted_on} or by rebuild"
-        for i, (stored, wanted) in enumerate(_with_wanted(store))
-        if stored.postprocess != wanted
+        for i, (stored, tried) in enumerate(_with_tried(store))
+        if stored.postprocess != tried
     ]
 
 
@@ -91,8 +93,8 @@ def fit_if_due(store: Store) -> None:
     if all(view.postprocess == "none" for view in views):
         return
     count, wished = len(store.documents), [view.postprocess for view in views]
-    before = _with_wanted(store)
-    have = [wanted if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, wanted in before]
+    before = _with_tried(store)
+    have = [tried if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, tried in before]
     have = have or ["none"] * len(views)
     want = _attainable(views, count)
     if any(h not in (w, full) and _effort(w) > _effort(h) for h, w, full in zip(have, want, wished, strict=True)):
@@ -116,11 +118,11 @@ def _attainable(views: Sequence[VectorView], count: int) -> list[str]:
     return [attainable(view.postprocess, view.width, count) for view in views]
 
 
-def _with_wanted(store: Store) -> list[tuple[StoredMap, str]]:
-    """Return the fitted maps, each with the one that so many rows have if they allow it."""
+def _with_tried(store: Store) -> list[tuple[StoredMap, str]]:
+    """Return the fitted maps, each with the one that was tried; version 0.1.0 did not note it."""
     stored = store.maps.all()
-    wanted = (_attainable(views_of(store), one.fitted_on)[i] for i, one in enumerate(stored))
-    return [(one, one.postprocess if name == "none" else name) for one, name in zip(stored, wanted, strict=True)]
+    tried = store.meta.get(_TRIED) or [one.postprocess for one in stored]
+    return list(zip(stored, tried, strict=False))
 
 
 def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Float32Array]:

@@ -17,7 +17,7 @@ import numpy as np
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, TruncationWarning
 from tp_retrieval.indexing.database import Database, chunks, marks
 from tp_retrieval.indexing.facts import Seqs
-from tp_retrieval.indexing.substrings import Substrings
+from tp_retrieval.indexing.substrings import LETTERS, Substrings
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +29,23 @@ _FEW = 500  # rows up to which a search among them asks for each by its number
 _MOST_TERMS = 200
 
 
-def terms_of(query: str, tokenizer: str) -> list[str]:
-    """Return a query's distinct terms, the first 200 of them; more are left out with a `TruncationWarning`."""
+def terms_of(query: str, tokenizer: str, *, warn: bool = True) -> list[str]:
+    """Return a query's distinct terms, the first 200 of them; more are left out with a `TruncationWarning`.
+
+    Under "trigram" these are every three letters in a row, and words of one or two letters that are not of ASCII alone.
+    """
     if tokenizer == "trigram":
-        terms = [word[i : i + 3] for word in query.replace("\0", " ").split() for i in range(len(word) - 2)]
+        words = query.replace("\0", " ").split()
+        terms = [word[i : i + 3] for word in words for i in range(len(word) - 2)]
+        terms += [word for word in words if len(word) < 3 and not word.isascii()]
     else:
         terms = re.findall(r"\w+", unicodedata.normalize("NFC", query))
     distinct = list(dict.fromkeys(terms))
-    if len(distinct) > _MOST_TERMS:
+    if warn and len(distinct) > _MOST_TERMS:
         warnings.warn(
             f"query: {len(distinct)} different terms; the full text is searched for the first {_MOST_TERMS}",
             TruncationWarning,
-            stacklevel=2,
+            stacklevel=5,
         )
     return distinct[:_MOST_TERMS]
 
@@ -80,13 +85,13 @@ class FullText:
 
         FTS5's `bm25()` has k1 = 1.2 and b = 0.75 and counts down from 0, so its sign is turned.
         """
-        terms = terms_of(query, self._tokenizer)
-        match = match_expression(terms)
         if k < 1:
             return {}
+        terms = terms_of(query, self._tokenizer)
         if among is not None and len(among) <= _FEW:
             return _best(self.scores(query, among.tolist()), k)
-        beside = {} if self._substrings is None else self._substrings.scores(query, terms, _listed(among))
+        match = match_expression(self._indexed(terms))
+        beside = {} if self._substrings is None else self._substrings.scores(terms, among)
         sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
         if among is None and not beside:
             return self._scored(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (match, k)) if match else {}
@@ -100,13 +105,17 @@ class FullText:
 
     def scores(self, query: str, seqs: Sequence[int]) -> dict[int, float]:
         """Return the BM25 score of those of some rows that hold any of the query's words."""
-        terms = terms_of(query, self._tokenizer)
-        match = match_expression(terms)
+        terms = terms_of(query, self._tokenizer, warn=False)
+        match = match_expression(self._indexed(terms))
         found: dict[int, float] = {}
         for part in chunks(seqs) if match else ():  # the + makes it one pass; without it, FTS5 takes one for each row
             sql = f"SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ? AND +rowid IN ({marks(part)})"
             found |= self._scored(sql, (match, *part))
-        return found if self._substrings is None else _sums(found, self._substrings.scores(query, terms, seqs))
+        return found if self._substrings is None else _sums(found, self._substrings.scores(terms, seqs))
+
+    def _indexed(self, terms: Sequence[str]) -> list[str]:
+        """Return the terms that the tokenizer makes tokens of."""
+        return [term for term in terms if self._substrings is None or len(term) >= LETTERS]
 
     def problems(self) -> Iterator[str]:
         """Yield how the table differs from the documents' texts."""
@@ -119,10 +128,6 @@ class FullText:
 
     def _scored(self, sql: str, values: Sequence[Any]) -> dict[int, float]:
         return {int(seq): float(score) for seq, score in self._database.execute(sql, values)}
-
-
-def _listed(among: Seqs | None) -> list[int] | None:
-    return None if among is None else among.tolist()
 
 
 def _best(scores: Mapping[int, float], k: int) -> dict[int, float]:

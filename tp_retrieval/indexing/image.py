@@ -37,9 +37,8 @@ _LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one, or 
 
 @dataclass(frozen=True)
 class MappedRows:
-    """Rows `(n,)` and their mapped unit vectors `(n, dimension)`, under the maps of a generation."""
+    """Rows `(n,)` and their mapped unit vectors `(n, dimension)`."""
 
-    generation: int
     seqs: Seqs
     vectors: Float32Array
 
@@ -57,7 +56,7 @@ class VectorImage:
         self._whole = False  # whether nothing is half changed, as an interrupt leaves it
         self._in_step = False  # whether every change of this process was followed
         self._data_version = (0, 0)
-        self._deletion = self._clean = 0  # deletions that were followed, and those before the vectors were made
+        self._deletion = self._compacted = 0  # deletions that were followed, and those before the vectors were made
         self._generation = -1
         self._queries: deque[Float32Array] = deque(maxlen=kinds.HELD_OUT)  # raw; an approximate kind is tuned to them, too
         self._timed_at = self._failed_at = 0  # documents there were when "auto" was timed, and when a kind failed
@@ -85,13 +84,13 @@ class VectorImage:
         self._maps = mapped_views(self._store)
         dimension = self._maps.dimension
         self._vectors, self._last_seq, self._unsaved = Vectors(dimension, self._exact), 0, 0
-        self._deletion = self._clean = self._store.documents.last_deletion()
+        self._deletion = self._compacted = self._store.documents.last_deletion()
         wish = self._store.meta.get("vectors")
         tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
         read = None if from_rows else self._snapshot.read(self._generation, dimension, self._exact, tuning)
         if read is not None:
             self._vectors, moment = read
-            self._last_seq, self._deletion, self._clean = moment.last_seq, moment.deletion, moment.deletion
+            self._last_seq, self._deletion, self._compacted = moment.last_seq, moment.deletion, moment.deletion
         elif tuning is not None and len(self._store.documents) >= kinds.TRAIN_AT:
             self._build_or_stay_exact(tuning)
         self._replay()
@@ -116,7 +115,7 @@ class VectorImage:
         vectors = self.mapped(raw)
         if not np.isfinite(vectors).all():
             raise InputError("vectors: their mapped values are not finite")
-        return MappedRows(self._generation, seqs, vectors)
+        return MappedRows(seqs, vectors)
 
     def refresh(self, added: MappedRows | None = None) -> None:
         """Follow what was committed since the last time, here or by other processes; `added` are rows just committed."""
@@ -179,7 +178,7 @@ class VectorImage:
         """Fill the vectors anew from the rows; what was trained stays."""
         self._vectors.emptied()
         self._last_seq = 0
-        self._deletion = self._clean = self._store.documents.last_deletion()
+        self._deletion = self._compacted = self._store.documents.last_deletion()
         self._take_in_stored()
 
     # -- searching
@@ -264,7 +263,7 @@ class VectorImage:
         self._vectors = Vectors(self._maps.dimension, self._exact)  # the old ones go before the new ones come
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
-        self._deletion = self._clean = self._store.documents.last_deletion()
+        self._deletion = self._compacted = self._store.documents.last_deletion()
         queries = self._maps(np.stack(self._queries)) if self._queries else None
         self._vectors = Vectors.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall, queries)
         self._last_seq = int(seqs[-1])
@@ -289,7 +288,7 @@ class VectorImage:
         self._saved(previous)
 
     def _write_snapshot(self, generation: int) -> str | None:
-        return self._snapshot.write(self._vectors, Moment(generation, self._last_seq, self._clean))
+        return self._snapshot.write(self._vectors, Moment(generation, self._last_seq, self._compacted))
 
     def _saved(self, previous: str | None) -> None:
         self._unsaved = 0

@@ -11,11 +11,24 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
+from tp_retrieval.embedding.postprocess import unit
 from tp_retrieval.errors import IncompatibleIndexError, IndexAccessError, IndexLockedError
 from tp_retrieval.indexing.store import Store
-from tp_retrieval.types import FORMAT_2, HasLegacyIdentity, HasProvenance, Identity, Provenance, TextEmbedder
+from tp_retrieval.types import (
+    FORMAT_2,
+    Float32Array,
+    HasLegacyIdentity,
+    HasProvenance,
+    Identity,
+    Provenance,
+    TextEmbedder,
+)
 
 logger = logging.getLogger(__name__)
+
+_SAME = 0.999  # cosine of one text's vectors in bfloat16, in whatever batch it was read
 
 
 def load_embedder(stored: Mapping[str, Any]) -> TextEmbedder:
@@ -53,12 +66,16 @@ def check_embedder(
 
 
 def renew(store: Store, embedder: TextEmbedder) -> None:
-    """Replace an index's fingerprint of format 1 by its embedder's, after `check_embedder`; a read-only place keeps it."""
+    """Replace an index's fingerprint of format 1 by its embedder's, after `check_embedder`.
+
+    Models whose vectors differ can share one of format 1, so that a document is embedded again first. Where its vector is
+    another, another process writes, or the place is read-only, the index keeps what it has.
+    """
     old = store.meta.get("fingerprint")
-    if old == embedder.fingerprint:
+    if old == embedder.fingerprint or not _gives_the_same(store, embedder):
         return
     try:
-        with store.transaction():
+        with store.database.impatient(), store.transaction():
             if store.meta.get("fingerprint") != old:  # another process was faster
                 return
             store.meta.set("fingerprint", embedder.fingerprint)
@@ -67,6 +84,21 @@ def renew(store: Store, embedder: TextEmbedder) -> None:
                 store.meta.set("provenance", provenance | {"weights": embedder.provenance.weights})
     except (IndexAccessError, IndexLockedError) as error:
         logger.info("%s keeps its fingerprint of format 1 for now (%s)", store.file, error)
+
+
+def _gives_the_same(store: Store, embedder: TextEmbedder) -> bool:
+    """Return whether the embedder gives the first document the vector that is stored; True where there is none."""
+    with store.snapshot():
+        seqs = store.documents.seqs()[:1]
+        stored = store.documents.vectors_of(seqs)
+        texts = [document.text for document in store.documents.by_seq(seqs.tolist()).values()]
+    return not texts or same_vectors(embedder.embed_documents(texts), stored)
+
+
+def same_vectors(one: Float32Array, other: Float32Array) -> bool:
+    """Return whether rows are equal but for the rounding of bfloat16."""
+    cosines = (unit(one).astype(np.float64) * unit(other)).sum(axis=1)
+    return bool((cosines > _SAME).all())
 
 
 def made_by_one(stored: str, given: str, load: Callable[[], TextEmbedder]) -> bool:

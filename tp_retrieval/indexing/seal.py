@@ -62,7 +62,10 @@ class Seal:
         flush_folder(self._file.parent)
 
     def _put(self, line: bytes) -> None:
-        number, scratch = tempfile.mkstemp(prefix=f".{self._file.name}-", dir=self._file.parent)
+        prefix = f".{self._file.name}-"
+        for left in self._file.parent.glob(f"{prefix}????????"):  # by a process that was killed; one at a time writes
+            left.unlink(missing_ok=True)
+        number, scratch = tempfile.mkstemp(prefix=prefix, dir=self._file.parent)
         try:
             with os.fdopen(number, "wb") as stream:
                 stream.write(line)

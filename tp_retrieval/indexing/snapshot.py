@@ -20,7 +20,7 @@ from tp_retrieval.indexing.records import Meta
 from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Float32Array
 
-_NAME = re.compile(r"vectors-\d+\.(faiss|tmp)")
+_NAME = re.compile(r"vectors-([0-9]{1,15})\.(?:faiss|tmp)")
 _HEAD = b"IxMp"  # with which FAISS begins an IndexIDMap; a file of our name without it is not ours
 KEY = "snapshot"
 """Of the record in the store's meta table."""
@@ -65,7 +65,8 @@ class Snapshot:
         known = {"file": name, "number": number, "sha256": sha256(self._folder / name), **asdict(moment)}
         self._meta.set(KEY, known)
         for file in self._folder.glob("vectors-*"):
-            if file.name not in (name, previous["file"]):
+            found = _NAME.fullmatch(file.name)
+            if found is not None and int(found[1]) < number and file.name != previous["file"]:
                 self.remove(file.name)  # of a process that was killed
         return previous["file"] and str(previous["file"])
 
@@ -107,8 +108,10 @@ class Snapshot:
 
 def _is_ours(file: Path) -> bool:
     """Return whether a file was written by FAISS, and not put there by somebody else under one of our names."""
+    if file.is_symlink() or not file.is_file():
+        return False
     try:
         with file.open("rb") as stream:
-            return not file.is_symlink() and stream.read(len(_HEAD)) == _HEAD
+            return stream.read(len(_HEAD)) == _HEAD
     except OSError:
         return False
