@@ -133,6 +133,7 @@ def test_a_thousand_damages_are_noticed_or_change_nothing(whole, tmp_path):
     assert same > 100
 
 
+@pytest.mark.slow
 def test_without_a_seal_most_damage_between_the_records_would_pass_in_silence(whole, tmp_path, monkeypatch):
     """The harness bites: with the seal taken off, it finds different answers."""
     monkeypatch.setattr("tp_retrieval.indexing.seal.Seal.intact", lambda self: True)

@@ -74,7 +74,7 @@ for number in range(count):
     note([time.monotonic_ns(), result])
     if role == "writer" and dice.random() < 0.05:
         dice.choice((index.rebuild, index.close))()
-        index = index if not index._closed else Index.open(folder, ToyEmbedder())
+        index = index if not index._store.database.closed else Index.open(folder, ToyEmbedder())
 for line in kept:
     print(line)
 '''

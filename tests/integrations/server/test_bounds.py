@@ -100,6 +100,7 @@ def request(texts, path="/v1/embeddings", **headers):
 BIG = [f"text {'a' * (i % 50)}" for i in range(2048)]
 
 
+@pytest.mark.slow
 def test_a_big_answer_is_the_vectors(serve):
     server = serve()
     response = server.embed(BIG)
@@ -127,6 +128,7 @@ def test_a_client_that_does_not_read_counts_as_a_running_request(serve, open_con
     server.until(lambda: server.embed("a text").status_code == 200, "a closed connection still counts")
 
 
+@pytest.mark.slow
 def test_bytes_held_for_clients_are_bounded(serve, open_connections):
     server = serve(answer_bytes=_ANSWER + 1000)
     deaf = open_connections.enter_context(server.connect(request(BIG)))
@@ -139,6 +141,7 @@ def test_bytes_held_for_clients_are_bounded(serve, open_connections):
     server.until(lambda: server.embed(BIG).status_code == 200, "a closed connection's answer is still held")
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_disconnected(serve, open_connections):
     server = serve(requests=1, write_seconds=1)
     deaf = open_connections.enter_context(server.connect(request(BIG)))
@@ -206,6 +209,7 @@ def test_headers_without_end_are_refused_early(serve, open_connections):
     assert server.ask("/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_one_long_header_is_refused_with_the_limit(serve, open_connections):
     server = serve()
     long = server.connect(request("a text", cookie="a" * 100_000))
@@ -227,6 +231,7 @@ def test_silent_connections_leave_descriptors_for_a_client(serve, open_connectio
     assert descriptors < 110
 
 
+@pytest.mark.slow
 def test_a_head_that_comes_too_slowly_is_refused_and_silence_is_ended(serve, open_connections):
     server = serve(head_seconds=1)
     silent = open_connections.enter_context(server.connect())
@@ -243,6 +248,7 @@ def test_a_head_that_comes_too_slowly_is_refused_and_silence_is_ended(serve, ope
     assert time.monotonic() - begin < 30
 
 
+@pytest.mark.slow
 def test_a_connection_with_a_running_request_is_not_ended(serve, open_connections):
     server = serve(head_seconds=3, connections=2)
     first = open_connections.enter_context(server.connect(request(BIG)))
@@ -258,6 +264,7 @@ def test_a_connection_with_a_running_request_is_not_ended(serve, open_connection
         rest = rest[-10:] + data
 
 
+@pytest.mark.slow
 def test_what_is_refused_before_the_application_has_a_status_and_a_reason(serve, open_connections):
     server = serve(connections=1)
     broken = open_connections.enter_context(server.connect(b"no http at all\r\n\r\n"))
