@@ -19,6 +19,7 @@ from tp_retrieval.indexing.verify import verify
 
 ROOT = Path(__file__).parents[2]
 PROCESS = '''
+import contextlib
 import json, random, sys, threading, time
 from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Index
@@ -58,6 +59,7 @@ def read(number):
     return what, [], lambda: len(index)
 
 if role == "stale":
+    index._store.snapshot = contextlib.nullcontext  # so that one moment is kept for good
     index._store.database.execute("BEGIN")
     len(index)
 print("ready", flush=True)
