@@ -124,6 +124,7 @@ def test_tune_writes_a_recipe_that_other_commands_take(run, faq, model, shallow,
     assert "on 4 items that were held out" in out.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_tune_sts_and_a_corpus_without_questions(run, pairs, faq, model, shallow, tmp_path):
     common = ("--model", model, "--recipe", shallow, "--budget", 0, "--json")
     code, _, err = run("tune", "sts", pairs, "--output", tmp_path / "sts.json", *common)

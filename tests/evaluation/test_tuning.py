@@ -247,6 +247,7 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, mo
     assert len(fresh) == len(finished.arms)
 
 
+@pytest.mark.slow
 def test_a_changed_start_is_scored_again_and_not_taken_for_the_one_before(start, faq, tmp_path):
     given = {"folder": tmp_path, "budget_minutes": 0}
     Tuner(start, RetrievalObjective(faq), "retrieval", **given).run()
@@ -363,6 +364,7 @@ def test_the_report_stands_alone_and_shows_the_score(start, pairs, tmp_path):
         assert one.arm.name in page
 
 
+@pytest.mark.slow
 def test_ablation_reads_every_arm_at_the_last_exit_and_at_the_best(start, pairs):
     objective = StsObjective(pairs)
     rows = ablate(start, objective, "sts", scope=(1, 2))

@@ -65,6 +65,7 @@ def test_an_old_index_opens_and_carries_the_new_fingerprint_then(aged, embedder,
         assert index.verify().problems == ()
 
 
+@pytest.mark.slow
 def test_another_process_opens_it_with_the_model_it_names(aged, embedder):
     folder = aged(embedder)
     code = (

@@ -56,7 +56,7 @@ class VectorImage:
         self._whole = False  # whether nothing is half changed, as an interrupt leaves it
         self._in_step = False  # whether every change of this process was followed
         self._data_version = (0, 0)
-        self._deletion = self._compacted = 0  # deletions that were followed, and those before the vectors were made
+        self._deletion = self._compacted = 0  # the last deletion followed, and the last without a dead row here
         self._generation = -1
         self._queries: deque[Float32Array] = deque(maxlen=kinds.HELD_OUT)  # raw; an approximate kind is tuned to them, too
         self._timed_at = self._failed_at = 0  # documents there were when "auto" was timed, and when a kind failed
