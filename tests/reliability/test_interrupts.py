@@ -13,7 +13,7 @@ import pytest
 
 from tests.indexing.test_index import ToyWithProvenance
 from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement
-from tp_retrieval import Document, Index, InputError
+from tp_retrieval import CorruptIndexError, Document, Index, InputError
 from tp_retrieval.indexing.image import VectorImage
 
 # an exception between the opening of a file and its `with` leaves the closing to the garbage collector
@@ -47,6 +47,16 @@ def look(index):
         for mode in ("dense", "lexical", "hybrid")
     ]
     return [[document.id for document in index], len(index), found]
+
+
+def look_or_closed(index):
+    """Return what `look` returns, None where the index says that it is closed."""
+    try:
+        return look(index)
+    except InputError as error:
+        if "closed" not in str(error):
+            raise
+        return None
 
 
 def close_enough(one, other):
@@ -158,16 +168,19 @@ class Round:
         return False
 
     def check(self, states):
-        """Compare all observers with the truth; where the change was a close, the same object may say that it is closed."""
+        """Compare all observers with the truth; after a close the same object may say that it is closed.
+
+        The same object is asked first: what a fresh one writes when it is closed would remind it of what it missed.
+        """
+        mine = look_or_closed(self.index)
+        closed = mine is None or self.index._store.database.closed
+        assert mine is None or any(close_enough(mine, state) for state in states), "the same object is of neither state"
+        seen = self.second.ask("look", self.folder)
+        assert any(close_enough(seen, state) for state in states), "a second process is of neither state"
+        assert closed or close_enough(look(self.index), seen), "the same object differs"
         with Index.open(self.folder, ToyWithProvenance("center")) as fresh:
-            seen = look(fresh)
-        assert any(close_enough(seen, state) for state in states), "a fresh one is of neither state"
-        assert close_enough(self.second.ask("look", self.folder), seen), "a second process differs"
-        if self.index._store.database.closed:
-            with pytest.raises(InputError, match="closed"):
-                look(self.index)
-        else:
-            assert close_enough(look(self.index), seen), "the same object differs"
+            assert close_enough(look(fresh), seen), "a fresh one differs"
+        if not closed:
             self.index.add([Document("house green last", {}, "last")])
             seen = look(self.index)
             assert seen[1] == len(seen[0]) == len(seen[2][0])
@@ -221,9 +234,16 @@ def test_every_interrupt_at_a_line_leaves_all_in_step(template, second, states, 
 @pytest.mark.slow
 def test_the_harness_bites(template, second, states, tmp_path, monkeypatch):
     """Marked after the commit instead of before it, as in version 0.1.0, the image answers from the past."""
+    mark, follow = VectorImage.fall_behind, Index._follow
+
+    def mark_and_follow(self, added=None):
+        mark(self._image)
+        follow(self, added)
+
     monkeypatch.setattr(VectorImage, "fall_behind", lambda self: None)
+    monkeypatch.setattr(Index, "_follow", mark_and_follow)
     moments = (line(nth, RAISERS[nth % 3]) for nth in count(1))
-    with pytest.raises(AssertionError, match="the same object differs"):
+    with pytest.raises((AssertionError, CorruptIndexError), match=r"the same object|no document"):
         interrupt_everywhere(template, second, states, tmp_path, "delete", moments)
 
 

@@ -107,11 +107,10 @@ class Database:
             raise IndexAccessError(f"{self.file} was moved, removed or replaced since it was opened; open the index again")
 
     def close(self) -> None:
-        """Close the file."""
-        if not self._closed:
-            self._connection.close()
-            self._descriptor.release()
-            self._closed = True
+        """Close the file; again is no error, and goes on where an interrupt left it."""
+        self._closed = True
+        self._connection.close()
+        self._descriptor.release()
 
     def close_sealed(self) -> None:
         """Close the file, and seal it if no other process is at it and it changed since it was sealed."""

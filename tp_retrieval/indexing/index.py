@@ -142,6 +142,7 @@ class Index:
         """Write a snapshot of the vectors if they changed, and close the files."""
         with self._lock:
             if self._store.database.closed:
+                self._store.close()
                 return
             try:
                 self._keep_image(at_least=1)
