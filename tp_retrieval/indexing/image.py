@@ -31,6 +31,7 @@ SLOW_SECONDS = 0.02
 """An exact search that takes longer makes an index of kind "auto" approximate."""
 
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
+_PART = 1024  # rows that are mapped at once
 _GROWTH = 4  # an approximate index is trained anew when the corpus has grown by this factor
 _LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one, or a kind that failed is tried again
 
@@ -112,7 +113,9 @@ class VectorImage:
         """
         if not self._whole or self._store.meta.get("generation") != self._generation:
             return None  # everything is loaded anew
-        vectors = self.mapped(raw)
+        vectors = np.empty((len(raw), self._maps.dimension), dtype=np.float32)
+        for begin in range(0, len(raw), _PART):  # mapping takes several times the memory of what it gives
+            vectors[begin : begin + _PART] = self.mapped(raw[begin : begin + _PART])
         if not np.isfinite(vectors).all():
             raise InputError("vectors: their mapped values are not finite")
         return MappedRows(seqs, vectors)
