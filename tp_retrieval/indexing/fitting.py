@@ -58,7 +58,7 @@ def mapped_views(store: Store) -> MappedViews:
     views = views_of(store)
     fitted = tuple(AffineMap(**stored.arrays) for stored in store.maps.all())
     if not all(map_.finite for map_ in fitted):
-        raise UnusableMapsError(f"{store.file}: a fitted map holds NaN or infinity; `rebuild` fits it anew")
+        raise UnusableMapsError(f"{store.file}: a fitted map holds NaN or infinity; opening the index fits it anew")
     return MappedViews(views, fitted or (AffineMap(),) * len(views))
 
 

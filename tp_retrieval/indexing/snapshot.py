@@ -20,7 +20,8 @@ from tp_retrieval.indexing.records import Meta
 from tp_retrieval.indexing.vectors import Vectors
 from tp_retrieval.types import Float32Array
 
-_NAME = re.compile(r"vectors-([0-9]{1,15})\.(?:faiss|tmp)")
+_NAME = re.compile(r"vectors-([0-9]{1,15})\.faiss")
+_SCRATCH = re.compile(r"vectors-([0-9]{1,15})\.tmp")
 _HEAD = b"IxMp"  # with which FAISS begins an IndexIDMap; a file of our name without it is not ours
 KEY = "snapshot"
 """Of the record in the store's meta table."""
@@ -65,16 +66,15 @@ class Snapshot:
         known = {"file": name, "number": number, "sha256": sha256(self._folder / name), **asdict(moment)}
         self._meta.set(KEY, known)
         for file in self._folder.glob("vectors-*"):
-            found = _NAME.fullmatch(file.name)
-            if found is not None and int(found[1]) < number and file.name != previous["file"]:
-                self.remove(file.name)  # of a process that was killed
+            ours = _NAME.fullmatch(file.name) or _SCRATCH.fullmatch(file.name)
+            if ours is not None and int(ours[1]) < number and file.name != previous["file"]:
+                _remove(file)  # of a process that was killed
         return previous["file"] and str(previous["file"])
 
-    def remove(self, name: str | None) -> None:
-        """Remove a snapshot by name if it is one of ours, such as the one before once the transaction is through."""
-        if name is not None and _NAME.fullmatch(name) and _is_ours(self._folder / name):
-            with suppress(OSError):  # it is in nobody's way
-                (self._folder / name).unlink()
+    def remove(self, previous: str | None) -> None:
+        """Remove the file before, once the transaction is through."""
+        if previous is not None and _NAME.fullmatch(previous):
+            _remove(self._folder / previous)
 
     def _free_number(self, number: int) -> int:
         """Return the first number from this one on whose names nothing has."""
@@ -104,6 +104,12 @@ class Snapshot:
             return None
         file = self._folder / known["file"]
         return file if file.is_file() and not file.is_symlink() else None
+
+
+def _remove(file: Path) -> None:
+    if _is_ours(file):
+        with suppress(OSError):  # it is in nobody's way
+            file.unlink()
 
 
 def _is_ours(file: Path) -> bool:
