@@ -27,7 +27,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize
 
 from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.embedding.unit import UnitEmbedder
+from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.integrations.langchain import TPEmbeddings, TPVectorStore
 from tp_retrieval.integrations.llama_index import TPEmbedding
 from tp_retrieval.integrations.sentence_transformers import TPModule

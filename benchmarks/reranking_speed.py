@@ -23,8 +23,8 @@ from speed import ROOT, corpus, matrix_product_rate, seconds
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tp_retrieval import Embedder, Reranker
-from tp_retrieval.embedding import gguf
-from tp_retrieval.reranking.query_likelihood import QueryLikelihood
+from tp_retrieval.embedding.model import gguf
+from tp_retrieval.reranking.methods import QueryLikelihood
 
 QUERY = "Why are floating-point calculations so inaccurate?"
 BEFORE, AFTER = QueryLikelihood().prompt.split("{document}")

@@ -20,9 +20,9 @@ from rich.table import Table
 
 from tp_retrieval import Document, Embedder, Index
 from tp_retrieval.evaluation import metrics
+from tp_retrieval.evaluation.baseline import TrainedEmbedder
 from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
-from tp_retrieval.evaluation.trained import TrainedEmbedder
 from tp_retrieval.types import TextEmbedder
 
 ROOT = Path(__file__).parents[1]

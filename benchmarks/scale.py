@@ -96,11 +96,14 @@ class Given:
 def ours(rows: int, kind: str, folder: Path) -> dict[str, object]:
     """Measure the index."""
     from tp_retrieval import Document, Index
-    from tp_retrieval.indexing import image
+    from tp_retrieval.indexing.vectors import synced_vectors
 
     watch, before = Watch(), peak()
     with Index.create(folder / "index", Given(), kind="flat") as index:
-        save, image.VectorImage.save = image.VectorImage.save, lambda self, **_: None  # adding is timed without snapshots
+        save, synced_vectors.SyncedVectors.save = (
+            synced_vectors.SyncedVectors.save,
+            lambda self, **_: None,
+        )  # adding is timed without snapshots
         adding = 0.0
         for begin, vectors in batches(rows):
             documents = [
@@ -110,8 +113,8 @@ def ours(rows: int, kind: str, folder: Path) -> dict[str, object]:
             index.add(documents, vectors=vectors)
             adding += time.perf_counter() - start
         added = peak() - before
-        image.VectorImage.save = save
-        watch("snapshot", lambda: index._image.save(at_least=1))
+        synced_vectors.SyncedVectors.save = save
+        watch("snapshot", lambda: index._vectors.save(at_least=1))
         if kind != "flat":
             watch("build", lambda: index.rebuild(kind=kind))
         tuning = index.info().tuning

@@ -24,7 +24,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from tp_retrieval import Embedder, Recipe
-from tp_retrieval.embedding import gguf
+from tp_retrieval.embedding.model import gguf
 from tp_retrieval.embedding.recipe import Prepend, View
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Any
 
 from tp_retrieval import CachedEmbedder, Embedder, InputError, Recipe
-from tp_retrieval.embedding.unit import UnitEmbedder
+from tp_retrieval.embedding.normalized import UnitEmbedder
 
 SETTINGS = ("recipe", "device", "dtype", "revision", "local_files_only", "trust_remote_code", "model_kwargs")
 """Fields of an adapter that `Embedder.from_pretrained` takes by the same name."""

@@ -21,7 +21,7 @@ def smol_model():
     """The embedded model as transformers loads it, whole, and its tokenizer; for references."""
     from transformers import AutoModel, AutoTokenizer
 
-    from tp_retrieval.embedding import gguf
+    from tp_retrieval.embedding.model import gguf
 
     folder = gguf.unpacked(gguf.embedded_model())
     return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -29,7 +29,7 @@ def smol_model():
 
 @pytest.fixture(scope="session")
 def smol_folder():
-    from tp_retrieval.embedding import gguf
+    from tp_retrieval.embedding.model import gguf
 
     return gguf.unpacked(gguf.embedded_model())
 

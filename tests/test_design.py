@@ -13,13 +13,24 @@ import tp_retrieval
 from tp_retrieval import errors
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ["errors", "types", "embedding", "indexing", "reranking", "evaluation", "cli"]
-HOME = {"faiss": {"kinds.py", "vectors.py"}, "sqlite3": {"database.py"}}
+LAYERS = [
+    "errors",
+    "types",
+    "sqlite",
+    "documents",
+    "embedding",
+    "caching",
+    "indexing",
+    "reranking",
+    "evaluation",
+    "cli",
+]
+HOME = {"faiss": {"kinds.py", "faiss_index.py"}, "sqlite3": {"database.py"}}
 FOREIGN = {
     "torch": {"embedding", "reranking"},
     "transformers": {"embedding", "reranking"},
     "faiss": {"indexing"},
-    "sqlite3": {"indexing"},
+    "sqlite3": {"sqlite"},
 }
 
 

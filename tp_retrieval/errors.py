@@ -80,3 +80,22 @@ class OptionalDependencyError(TPRetrievalError, ImportError):
 
 class TruncationWarning(UserWarning):
     """Texts were longer than the recipe's `max_tokens` and lost their ends."""
+
+
+__all__ = [
+    "CorruptIndexError",
+    "IncompatibleIndexError",
+    "IndexAccessError",
+    "IndexExistsError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "InputError",
+    "ModelNotFoundError",
+    "OptionalDependencyError",
+    "OutOfMemoryError",
+    "RecipeError",
+    "TPRetrievalError",
+    "TruncationWarning",
+    "UnsupportedModelError",
+    "WorkerError",
+]

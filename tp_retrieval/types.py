@@ -151,3 +151,18 @@ def check_text(text: object, name: str) -> None:
             f"{name}: character {error.start} is the lone surrogate U+{ord(text[error.start]):04X}, which no encoding "
             f"holds; drop it with text.encode('utf-8', 'ignore').decode()"
         ) from error
+
+
+def checked_vectors(raw: Float32Array, count: int, dimension: int) -> Float32Array:
+    """Return `raw` as `(count, dimension) float32`; raise `InputError` for another shape, NaN or infinity."""
+    array = np.asarray(raw)
+    if array.shape != (count, dimension):
+        raise InputError(f"vectors: shape {array.shape} must be {(count, dimension)}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"vectors: type {array.dtype} must be floating point")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise InputError(f"vectors[{bad[0]}]: holds NaN or infinity")
+    return array

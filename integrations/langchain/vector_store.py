@@ -16,11 +16,10 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from tp_retrieval import Document, Hit, Index, IndexNotFoundError, InputError
-from tp_retrieval.indexing.checks import checked_vectors
-from tp_retrieval.indexing.langchain_faiss import read_store
+from tp_retrieval.indexing.importers.langchain_faiss import read_store
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
 from tp_retrieval.integrations.worker import Worker
-from tp_retrieval.types import Float32Array, TextEmbedder
+from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 
 Filter = dict[str, Any] | Callable[[LCDocument], bool] | None
 

@@ -1,8 +1,8 @@
 """One process that holds the model, and many clients: HTTP for embeddings, reranking and search."""
 
 from tp_retrieval.integrations.server.app import create_app
+from tp_retrieval.integrations.server.http.listening import listen
 from tp_retrieval.integrations.server.limits import Limits
-from tp_retrieval.integrations.server.listening import listen
 from tp_retrieval.integrations.server.service import Settings
 
 __all__ = ["Limits", "Settings", "create_app", "listen"]

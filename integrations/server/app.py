@@ -22,10 +22,10 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from tp_retrieval import Embedder, Hit, InputError, TPRetrievalError
-from tp_retrieval.integrations.server.answers import encode, hold, listing
 from tp_retrieval.integrations.server.batcher import ClosedError, GoneError, OverloadedError
-from tp_retrieval.integrations.server.guard import Guard, error_body, error_headers
-from tp_retrieval.integrations.server.hosts import Hosts
+from tp_retrieval.integrations.server.http.answers import encode, hold, listing
+from tp_retrieval.integrations.server.http.guard import Guard, error_body, error_headers
+from tp_retrieval.integrations.server.http.hosts import Hosts
 from tp_retrieval.integrations.server.limits import RequestError
 from tp_retrieval.integrations.server.metrics import Metrics
 from tp_retrieval.integrations.server.schemas import EmbeddingsRequest, RerankRequest, SearchRequest

@@ -28,7 +28,7 @@ from tp_retrieval import (
     UnsupportedModelError,
 )
 from tp_retrieval.embedding.embedder import Role
-from tp_retrieval.embedding.unit import UnitEmbedder
+from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.integrations.server.batcher import Batcher
 from tp_retrieval.integrations.server.limits import Limits, RequestError
 from tp_retrieval.integrations.server.metrics import Metrics

@@ -18,7 +18,7 @@ import pytest
 
 from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Index
-from tp_retrieval.indexing.store import Store
+from tp_retrieval.indexing.storage.store import Store
 
 ROOT = Path(__file__).parents[2]
 MEGABYTES, SECONDS = 300, 1.0
@@ -204,7 +204,7 @@ def test_meta_records_of_another_shape_are_named(folder, key, value):
 
 
 def test_deep_json_is_an_error_not_a_crash(folder):
-    from tp_retrieval.indexing.records import digest_of
+    from tp_retrieval.indexing.storage.meta import digest_of
 
     deep = "[" * 100_000 + "]" * 100_000
     altered(

@@ -6,7 +6,7 @@ import pytest
 
 from tp_retrieval import Recipe
 from tp_retrieval.cli import main as command
-from tp_retrieval.embedding import source
+from tp_retrieval.embedding.model import source
 from tp_retrieval.embedding.recipe import View
 
 RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(2, "mean")], max_tokens=128)

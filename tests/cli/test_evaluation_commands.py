@@ -179,7 +179,7 @@ def test_two_sets_of_one_name_are_refused(run, pairs, faq, tmp_path):
 
 
 def test_an_output_that_can_not_be_written_is_told_at_once(run, pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr("tp_retrieval.evaluation.tune.Tuner.run", None)
+    monkeypatch.setattr("tp_retrieval.evaluation.tuning.tuner.Tuner.run", None)
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "taken.arms").write_text("")
     (tmp_path / "folder.png").mkdir()

@@ -281,7 +281,7 @@ def test_an_early_exit_does_not_stop_another_threads_generation(embedder):
 
 
 def test_hooks_act_in_their_own_thread_only(embedder):
-    from tp_retrieval.embedding.prepending import pre_hooks
+    from tp_retrieval.embedding.forward.prepending import pre_hooks
 
     ids = torch.tensor([[5, 6, 7, 8]])
     decoder, block = embedder._backbone.decoder, embedder._backbone.blocks[0]

@@ -19,10 +19,10 @@ from tp_retrieval import (
     InputError,
     TruncationWarning,
 )
-from tp_retrieval.indexing import image
-from tp_retrieval.indexing.database import Database
-from tp_retrieval.indexing.fitting import FIT_AT
-from tp_retrieval.indexing.vectors import Vectors
+from tp_retrieval.indexing.vectors import synced_vectors
+from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
+from tp_retrieval.indexing.vectors.fitting import FIT_AT
+from tp_retrieval.sqlite.database import Database
 from tp_retrieval.types import Provenance, VectorView
 
 DOCUMENTS = [
@@ -198,8 +198,8 @@ def test_a_snapshot_that_can_not_be_written_costs_nothing(tmp_path, toy, monkeyp
     def full(self, file):
         raise IndexAccessError("no space left on device")
 
-    monkeypatch.setattr(Vectors, "write", full)
-    monkeypatch.setattr(image, "_SNAPSHOT_AT", 1)
+    monkeypatch.setattr(FaissIndex, "write", full)
+    monkeypatch.setattr(synced_vectors, "_SNAPSHOT_AT", 1)
     with Index.create(tmp_path / "i", toy) as index:
         assert index.add(DOCUMENTS) == [d.id for d in DOCUMENTS]
         with pytest.raises(IndexAccessError, match="no space"):

@@ -136,7 +136,7 @@ def test_a_thousand_damages_are_noticed_or_change_nothing(whole, tmp_path):
 @pytest.mark.slow
 def test_without_a_seal_most_damage_between_the_records_would_pass_in_silence(whole, tmp_path, monkeypatch):
     """The harness bites: with the seal taken off, it finds different answers."""
-    monkeypatch.setattr("tp_retrieval.indexing.seal.Seal.intact", lambda self: True)
+    monkeypatch.setattr("tp_retrieval.sqlite.file_checksum.FileChecksum.intact", lambda self: True)
     with pytest.raises(AssertionError):
         survive(whole, tmp_path, 400, seed=3)
 
@@ -163,7 +163,7 @@ def test_damage_in_a_record_is_told_with_file_and_record(whole, tmp_path, table,
 
 def damage(folder, table, column):
     """Change a value behind the index's back, by the means of the index itself, so that the file is sealed again."""
-    from tp_retrieval.indexing.store import Store
+    from tp_retrieval.indexing.storage.store import Store
 
     store = Store(folder)
     value = {"data": b"\0" * 64, "vector": b"\0" * 64, "fitted_on": 7, "value": "17", "metadata": "{}"}.get(column, "other")
@@ -202,7 +202,7 @@ def test_verify_names_a_damaged_document_and_repair_removes_it(whole, tmp_path, 
     ],
 )
 def test_repair_makes_again_what_is_made_of_the_documents(whole, tmp_path, statement, words):
-    from tp_retrieval.indexing.store import Store
+    from tp_retrieval.indexing.storage.store import Store
 
     folder = tmp_path / "i"
     shutil.copytree(whole, folder)
@@ -278,8 +278,8 @@ def test_ids_given_twice_are_deleted_once(tmp_path):
 def test_verify_checks_the_vectors_themselves(whole, tmp_path, monkeypatch):
     folder = tmp_path / "i"
     shutil.copytree(whole, folder)
-    from tp_retrieval.indexing.vectors import Vectors
+    from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
 
-    real = Vectors.rows
-    monkeypatch.setattr(Vectors, "rows", lambda self, seqs: real(self, seqs) + np.float32(0.1))
+    real = FaissIndex.rows
+    monkeypatch.setattr(FaissIndex, "rows", lambda self, seqs: real(self, seqs) + np.float32(0.1))
     assert "are not those of the rows" in verify(folder).problems[0]

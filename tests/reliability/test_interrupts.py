@@ -14,7 +14,7 @@ import pytest
 from tests.indexing.test_index import ToyWithProvenance
 from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement
 from tp_retrieval import CorruptIndexError, Document, Index, InputError
-from tp_retrieval.indexing.image import VectorImage
+from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
 # an exception between the opening of a file and its `with` leaves the closing to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -234,13 +234,13 @@ def test_every_interrupt_at_a_line_leaves_all_in_step(template, second, states, 
 @pytest.mark.slow
 def test_the_harness_bites(template, second, states, tmp_path, monkeypatch):
     """Marked after the commit instead of before it, as in version 0.1.0, the image answers from the past."""
-    mark, follow = VectorImage.fall_behind, Index._follow
+    mark, follow = SyncedVectors.fall_behind, Index._follow
 
     def mark_and_follow(self, added=None):
-        mark(self._image)
+        mark(self._vectors)
         follow(self, added)
 
-    monkeypatch.setattr(VectorImage, "fall_behind", lambda self: None)
+    monkeypatch.setattr(SyncedVectors, "fall_behind", lambda self: None)
     monkeypatch.setattr(Index, "_follow", mark_and_follow)
     moments = (line(nth, RAISERS[nth % 3]) for nth in count(1))
     with pytest.raises((AssertionError, CorruptIndexError), match=r"the same object|no document"):

@@ -138,7 +138,7 @@ def test_what_a_killed_process_left_is_cleaned_away(tmp_path):
 
 def test_a_new_folder_is_durable_in_the_one_above_it(tmp_path, monkeypatch):
     """POSIX keeps a new folder's name only once the folder above it is synced."""
-    from tp_retrieval.indexing import disk
+    from tp_retrieval.sqlite import atomic as disk
 
     synced = []
     real = disk.flush_folder

@@ -28,7 +28,7 @@ import sys
 import numpy as np
 from tests.toy import ToyEmbedder
 from tp_retrieval import Index, InputError
-from tp_retrieval.indexing.vectors import Vectors
+from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
 
 assert False, "this line does nothing under -O"
 with Index.create(sys.argv[1], ToyEmbedder()) as index:
@@ -37,7 +37,7 @@ with Index.create(sys.argv[1], ToyEmbedder()) as index:
     for call in (
         lambda: index.add(["three"], vectors=short),
         lambda: index.search_by_vector(short[0], 1),
-        lambda: index._image._vectors.add(np.array([9]), short),
+        lambda: index._vectors._faiss.add(np.array([9]), short),
     ):
         try:
             call()
@@ -88,7 +88,7 @@ print("both go on")
 @pytest.mark.parametrize("kind", ["flat", "HNSW32", "IVF64,Flat"])
 def test_a_forked_child_searches_and_adds_after_its_parent_did(tmp_path, kind):
     """B4: OpenMP's threads don't outlive a fork, and SQLite's connections must not cross it."""
-    code = "import tp_retrieval.indexing.kinds as kinds; kinds.TRAIN_AT = 1000\n" + FORK
+    code = "import tp_retrieval.indexing.vectors.kinds as kinds; kinds.TRAIN_AT = 1000\n" + FORK
     done = child(code, tmp_path / "i", kind)
     assert done.stdout == "both go on\n", done.stderr
 
@@ -192,7 +192,7 @@ def test_an_index_of_every_format_there_was_opens(tmp_path, golden):
 
 
 def test_there_is_a_golden_index_of_every_format():
-    from tp_retrieval.indexing.schema import FORMAT
+    from tp_retrieval.indexing.storage.schema import FORMAT
 
     assert [folder.name for folder in GOLDEN] == [f"format-{i}" for i in range(1, FORMAT + 1)]
 

@@ -13,8 +13,8 @@ import pytest
 
 from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Index, IndexExistsError, IndexLockedError, InputError
-from tp_retrieval.indexing import database
 from tp_retrieval.indexing.verify import verify
+from tp_retrieval.sqlite import database
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
@@ -107,24 +107,24 @@ def test_a_process_that_closes_takes_nothing_from_one_that_goes_on(tmp_path, kil
 def test_a_build_that_another_process_overtook_is_not_published(tmp_path, monkeypatch):
     """A changes maps and kind while B trains on the old ones."""
     from tests.indexing.test_index import ToyWithProvenance
-    from tp_retrieval.indexing import kinds
-    from tp_retrieval.indexing.image import VectorImage
+    from tp_retrieval.indexing.vectors import kinds
+    from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
     monkeypatch.setattr(kinds, "TRAIN_AT", 500)
     embedder = ToyWithProvenance("center")
     vectors = np.random.default_rng(0).normal(size=(1200, 16)).astype(np.float32) + 3
     texts = [Document(f"text {i}", {}, str(i)) for i in range(1200)]
-    real = VectorImage._build
+    real = SyncedVectors._build
     with Index.create(tmp_path / "i", embedder, kind="ivf") as index:
         index.add(texts[:400], vectors=vectors[:400])
 
         def overtaken(self, *arguments):
             real(self, *arguments)
-            monkeypatch.setattr(VectorImage, "_build", real)
+            monkeypatch.setattr(SyncedVectors, "_build", real)
             with Index.open(tmp_path / "i", embedder) as other:
                 other.rebuild(postprocess="none", kind="flat")
 
-        monkeypatch.setattr(VectorImage, "_build", overtaken)
+        monkeypatch.setattr(SyncedVectors, "_build", overtaken)
         index.add(texts[400:], vectors=vectors[400:])
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         for opened in (index, Index.open(tmp_path / "i", embedder)):
@@ -159,23 +159,23 @@ def test_an_interrupt_right_after_begin_leaves_no_transaction_open(tmp_path, wor
 
 
 def test_an_open_that_another_process_writes_into_is_not_taken_for_damage(tmp_path, monkeypatch):
-    from tp_retrieval.indexing.seal import Seal
+    from tp_retrieval.sqlite.file_checksum import FileChecksum
 
     folder = tmp_path / "i"
     Index.create(folder, ToyEmbedder()).close()
-    real, written = Seal._line, []
+    real, written = FileChecksum._line, []
 
     def meanwhile(self):
         if not written:
             written.append(subprocess.run([sys.executable, "-c", WRITES_ONCE, str(folder)], cwd=ROOT, check=True))
         return real(self)
 
-    monkeypatch.setattr(Seal, "_line", meanwhile)
+    monkeypatch.setattr(FileChecksum, "_line", meanwhile)
     with Index.open(folder, ToyEmbedder()) as index:
         assert len(index) == 1
         with pytest.raises(IndexExistsError):
             Index.create(folder, ToyEmbedder())
-    assert Seal(folder / "index.sqlite", None).exists(), "a refused create takes no seal away"
+    assert FileChecksum(folder / "index.sqlite", None).exists(), "a refused create takes no seal away"
 
 
 WRITES_ONCE = """

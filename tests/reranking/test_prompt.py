@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from tp_retrieval import InputError, RecipeError
-from tp_retrieval.embedding.tokens import Row, plain_tokenizer
+from tp_retrieval.embedding.forward.tokens import Row, plain_tokenizer
 from tp_retrieval.reranking.prompt import Prompt, PromptTokenizer, common_prefix
 
 PLAIN = "Passage: {document}\nPlease write a question based on this passage.\nQuestion: {query}"

@@ -24,12 +24,10 @@ from tp_retrieval import (
     TruncationWarning,
     UnsupportedModelError,
 )
-from tp_retrieval.embedding.backbone import Backbone
+from tp_retrieval.embedding.model.backbone import Backbone
+from tp_retrieval.embedding.model.source import ModelSource
 from tp_retrieval.embedding.recipe import View
-from tp_retrieval.embedding.source import ModelSource
-from tp_retrieval.reranking.choice import Choice
-from tp_retrieval.reranking.query_likelihood import QueryLikelihood
-from tp_retrieval.reranking.yes_no import YesNo
+from tp_retrieval.reranking.methods import Choice, QueryLikelihood, YesNo
 
 QUERY = "Which sea animal breathes air?"
 TEXTS = [

@@ -17,8 +17,8 @@ from tp_retrieval.errors import InputError
 if TYPE_CHECKING:
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.ablate import Ablated
-    from tp_retrieval.evaluation.arms import Task
     from tp_retrieval.evaluation.objectives import Objective
+    from tp_retrieval.evaluation.tuning.prompt_candidates import Task
 
 Scope = Annotated[str, typer.Option(help="Blocks before which the slot is rewritten: start..stop, stop excluded.")]
 Items = Annotated[

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from tp_retrieval.cli.output import Json, Model, RecipeOption, print_json, print_rows
-from tp_retrieval.cli.sources import read_texts
 from tp_retrieval.cli.tune import check_output
+from tp_retrieval.documents.sources import read_texts
 
 _SHOWN = 40
 
@@ -29,7 +29,7 @@ def analyze(
     """
     check_output(output, ".png")
     from tp_retrieval import Embedder
-    from tp_retrieval.embedding.attention import slot_attention
+    from tp_retrieval.embedding.forward.attention import slot_attention
     from tp_retrieval.evaluation.geometry import geometry
     from tp_retrieval.evaluation.report import analysis
 

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
-from tp_retrieval.cli.sources import read_texts
+from tp_retrieval.documents.sources import read_texts
 from tp_retrieval.errors import InputError
 
 

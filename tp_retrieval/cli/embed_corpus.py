@@ -14,7 +14,7 @@ import typer
 
 from tp_retrieval.cli.embed import DtypeName
 from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
-from tp_retrieval.cli.sources import find, read
+from tp_retrieval.documents.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
 _CHUNKS = "chunks.jsonl"
@@ -70,7 +70,7 @@ def embed_corpus(
 def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int) -> Path:
     """Write the chunks of folders and files beside the shards' folder, unless they are there; return the file."""
     from tp_retrieval import Embedder
-    from tp_retrieval.cli.chunks import chunk
+    from tp_retrieval.documents.chunks import chunk
 
     file = into.with_name(f"{into.name}.{_CHUNKS}")
     embedder = Embedder.from_pretrained(model)

@@ -173,7 +173,7 @@ def _embedders(
     model: str | None, recipe: str | None, default: str, against: Sequence[str] | None
 ) -> Iterator[tuple[str, TextEmbedder]]:
     from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.trained import TrainedEmbedder
+    from tp_retrieval.evaluation.baseline import TrainedEmbedder
 
     embedder = Embedder.from_pretrained(model, recipe=recipe or default)
     if recipe is None:

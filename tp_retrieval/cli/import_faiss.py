@@ -26,7 +26,7 @@ def import_faiss(
 ) -> None:
     """Take over a FAISS store of LangChain-community, with its vectors, documents and ids."""
     from tp_retrieval import Index
-    from tp_retrieval.indexing.langchain_faiss import read_store
+    from tp_retrieval.indexing.importers.langchain_faiss import read_store
 
     documents, vectors = read_store(folder, trust_pickle=trust_pickle)
     with Index.create(into, _Foreign(vectors.shape[1], embedder), kind=kind) as index:

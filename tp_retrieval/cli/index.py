@@ -15,9 +15,9 @@ import typer
 from tqdm.auto import tqdm
 
 from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
-from tp_retrieval.cli.sources import Source, find, read, records
+from tp_retrieval.documents.sources import Source, find, read, records
 from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError, OptionalDependencyError
-from tp_retrieval.indexing.store import FILE
+from tp_retrieval.indexing.storage.store import FILE
 
 if TYPE_CHECKING:
     from tp_retrieval import Document, Index
@@ -173,7 +173,7 @@ def _update(
             unchanged += 1
             taken |= dict.fromkeys(before.ids, str(source.path))
             continue
-        from tp_retrieval.cli.chunks import chunk
+        from tp_retrieval.documents.chunks import chunk
 
         chunks = chunk(source, chunk_tokens, count_tokens)
         kept |= {document.id for document in chunks}

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from tp_retrieval.cli.output import Json, Model, excerpt, print_json
-from tp_retrieval.cli.sources import read_texts
+from tp_retrieval.documents.sources import read_texts
 from tp_retrieval.errors import InputError
 
 

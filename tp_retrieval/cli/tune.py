@@ -11,15 +11,15 @@ import typer
 
 from tp_retrieval.cli.evaluate import Files, as_record, require_evaluation
 from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, RecipeOption, print_fields, print_json
-from tp_retrieval.cli.sources import find, read
+from tp_retrieval.documents.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
     from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.arms import Task
     from tp_retrieval.evaluation.datasets import RetrievalSet
     from tp_retrieval.evaluation.objectives import Objective
-    from tp_retrieval.evaluation.tune import Comparison
+    from tp_retrieval.evaluation.tuning.prompt_candidates import Task
+    from tp_retrieval.evaluation.tuning.tuner import Comparison
 
 Output = Annotated[Path, typer.Option(help="Recipe to write, a .json file; the report and its pictures go beside it.")]
 Budget = Annotated[float, typer.Option(min=0, help="Minutes after which no other arm is begun.")]
@@ -84,7 +84,7 @@ def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
         return read_retrieval(folder)
     if any((folder / f"corpus.jsonl{end}").exists() for end in ("", ".gz")):
         return read_unlabelled(folder)
-    from tp_retrieval.cli.chunks import chunk
+    from tp_retrieval.documents.chunks import chunk
 
     rows = []
     for document in (one for path in find([folder]) for one in chunk(read(path), tokens, embedder.count_tokens)):
@@ -113,7 +113,7 @@ def check_output(output: Path, suffix: str) -> None:
 
 def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, budget: float, as_json: bool) -> None:
     from tp_retrieval.evaluation.report import write
-    from tp_retrieval.evaluation.tune import Tuner
+    from tp_retrieval.evaluation.tuning.tuner import Tuner
 
     kept = output.with_suffix(".arms")
     if kept.is_file():

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tp_retrieval.embedding import maps_file
-from tp_retrieval.embedding.backbone import Backbone, n_blocks_of
-from tp_retrieval.embedding.batching import Batching
-from tp_retrieval.embedding.forward import Prefix, check_causal, hidden_states, read_prefix
-from tp_retrieval.embedding.postprocess import AffineMap, combine, fit_views
-from tp_retrieval.embedding.processes import embedded
-from tp_retrieval.embedding.readout import read
+from tp_retrieval.embedding.forward.batching import Batching
+from tp_retrieval.embedding.forward.forward import Prefix, check_causal, hidden_states, read_prefix
+from tp_retrieval.embedding.forward.readout import read
+from tp_retrieval.embedding.forward.tokens import Row, TemplateTokenizer, collate
+from tp_retrieval.embedding.maps import maps_file
+from tp_retrieval.embedding.maps.affine import AffineMap, combine, fit_views
+from tp_retrieval.embedding.model.backbone import Backbone, n_blocks_of
+from tp_retrieval.embedding.model.source import ModelSource
 from tp_retrieval.embedding.recipe import Recipe
-from tp_retrieval.embedding.source import ModelSource
 from tp_retrieval.embedding.template import clean
-from tp_retrieval.embedding.tokens import Row, TemplateTokenizer, collate
+from tp_retrieval.embedding.workers import embedded
 from tp_retrieval.errors import InputError, TruncationWarning
 from tp_retrieval.types import FORMAT_2, Float32Array, Identity, Provenance, VectorView, checked_texts
 

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from tp_retrieval.embedding.postprocess import is_map
+from tp_retrieval.embedding.maps.affine import is_map
 from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 

@@ -15,11 +15,11 @@ from tqdm.auto import tqdm
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.recipe import Prepend, Readout, View
 from tp_retrieval.errors import InputError
-from tp_retrieval.evaluation.arms import Arm, Task, prompts, slotted
 from tp_retrieval.evaluation.metrics import Estimate, Values
 from tp_retrieval.evaluation.objectives import Objective, estimate, gain
 from tp_retrieval.evaluation.sweep import Sweep
-from tp_retrieval.evaluation.views import ViewSearch
+from tp_retrieval.evaluation.tuning.prompt_candidates import Arm, Task, prompts, slotted
+from tp_retrieval.evaluation.tuning.view_search import ViewSearch
 
 
 @dataclass(frozen=True)

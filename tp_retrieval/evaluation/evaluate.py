@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.embedding.postprocess import combine, fit_views
+from tp_retrieval.embedding.maps.affine import combine, fit_views
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import LabelledTexts, RetrievalSet, StsPairs

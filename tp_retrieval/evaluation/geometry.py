@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.embedding.postprocess import AffineMap, attainable, unit
+from tp_retrieval.embedding.maps.affine import AffineMap, attainable, unit
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.sweep import READOUTS, Sweep
 from tp_retrieval.types import Float32Array, checked_texts

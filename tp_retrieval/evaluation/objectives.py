@@ -17,12 +17,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tp_retrieval.embedding.postprocess import AffineMap, attainable, unit
+from tp_retrieval.embedding.maps.affine import AffineMap, attainable, unit
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Rows, Values, bootstrap, spearman
-from tp_retrieval.indexing.fusion import convex
 from tp_retrieval.indexing.index import Index
-from tp_retrieval.indexing.searching import CANDIDATES, DENSE_WEIGHT
+from tp_retrieval.indexing.search.engine import CANDIDATES, DENSE_WEIGHT
+from tp_retrieval.indexing.search.fusion import convex
 from tp_retrieval.types import Document, Float32Array
 
 _SEED = 7

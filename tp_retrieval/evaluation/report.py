@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tp_retrieval.embedding.attention import SlotAttention
+from tp_retrieval.embedding.forward.attention import SlotAttention
 from tp_retrieval.evaluation.geometry import Geometry
-from tp_retrieval.evaluation.tune import ArmResult, Tuned
+from tp_retrieval.evaluation.tuning.tuner import ArmResult, Tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

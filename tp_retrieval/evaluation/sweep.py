@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.embedding.postprocess import unit
+from tp_retrieval.embedding.maps.affine import unit
 from tp_retrieval.embedding.recipe import Prepend, Readout, Recipe, View
 from tp_retrieval.types import Float32Array
 

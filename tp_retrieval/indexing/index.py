@@ -14,7 +14,7 @@ from typing import Any, Literal, Unpack, cast, overload
 
 import numpy as np
 
-from tp_retrieval.embedding.postprocess import rows_needed
+from tp_retrieval.embedding.maps.affine import rows_needed
 from tp_retrieval.errors import (
     CorruptIndexError,
     IncompatibleIndexError,
@@ -23,17 +23,26 @@ from tp_retrieval.errors import (
     InputError,
     TPRetrievalError,
 )
-from tp_retrieval.indexing.checks import checked_vectors, prepared
-from tp_retrieval.indexing.fitting import UnusableMapsError, fit, fit_if_due, views_of, with_maps
-from tp_retrieval.indexing.forking import guard
-from tp_retrieval.indexing.fulltext import TOKENIZERS, Tokenizer
-from tp_retrieval.indexing.image import MappedRows, VectorImage
+from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, made_by_one, renew
 from tp_retrieval.indexing.info import IndexInfo, describe
-from tp_retrieval.indexing.kinds import check_kind
-from tp_retrieval.indexing.provenance import check_embedder, load_embedder, made_by_one, renew
-from tp_retrieval.indexing.searching import CANDIDATES, DENSE_WEIGHT, Fusion, Mode, Search, Searcher, SearchOptions, Where
-from tp_retrieval.indexing.store import Store
+from tp_retrieval.indexing.search.engine import (
+    CANDIDATES,
+    DENSE_WEIGHT,
+    Fusion,
+    Mode,
+    Search,
+    Searcher,
+    SearchOptions,
+    Where,
+)
+from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
+from tp_retrieval.indexing.storage.store import Store
+from tp_retrieval.indexing.validation import prepared
+from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, views_of, with_maps
+from tp_retrieval.indexing.vectors.kinds import check_kind
+from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
 from tp_retrieval.indexing.verify import Verification, verify
+from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import (
     Document,
     Float32Array,
@@ -44,6 +53,7 @@ from tp_retrieval.types import (
     VectorView,
     check_text,
     checked_texts,
+    checked_vectors,
 )
 
 logger = logging.getLogger(__name__)
@@ -62,8 +72,8 @@ class Index:
         self._lock = threading.RLock()
         self._embedder = embedder
         self._dimension = int(store.meta.get("dimension"))
-        self._image = VectorImage(folder, store)
-        self._searcher = Searcher(store, self._image)
+        self._vectors = SyncedVectors(folder, store)
+        self._searcher = Searcher(store, self._vectors)
         recipe = (store.meta.get("provenance") or {}).get("recipe", {})
         self._dense_weight = float(recipe.get("dense_weight", DENSE_WEIGHT))
         guard(self._lock, store.database)
@@ -101,7 +111,7 @@ class Index:
             "libraries": {name: version(name) for name in ("tp-retrieval", "faiss-cpu", "numpy")},
         }
         self = cls(folder, Store.create(folder, meta, tokenizer=tokenizer), embedder)
-        self._image.load()
+        self._vectors.load()
         return self
 
     @classmethod
@@ -115,7 +125,7 @@ class Index:
         store = Store(folder)
         try:
             with ThreadPoolExecutor(1) as beside:
-                intact = beside.submit(store.database.seal.intact)
+                intact = beside.submit(store.database.checksum.intact)
                 self = cls(folder, store, None)
                 if embedder is not None:
                     self._check(embedder)
@@ -145,7 +155,7 @@ class Index:
                 self._store.close()
                 return
             try:
-                self._keep_image(at_least=1)
+                self._keep_snapshot(at_least=1)
             finally:
                 self._store.close(seal=True)
 
@@ -174,14 +184,14 @@ class Index:
         if vectors is None:
             vectors = self._embed("documents", [text for _, text, _ in rows], show_progress)
         with self._lock:
-            self._image.fall_behind()
+            self._vectors.fall_behind()
             with self._store.transaction():
                 self._store.delete(ids)
                 seqs = self._store.insert(rows, vectors)
                 fit_if_due(self._store)
-                added = self._image.prepare(seqs, vectors)
+                added = self._vectors.prepare(seqs, vectors)
             self._follow(added)
-            self._keep_image(build=True)
+            self._keep_snapshot(build=True)
         return ids
 
     def add_vectors(self, documents: Sequence[Document | str], vectors: Float32Array, *, fingerprint: str) -> list[str]:
@@ -205,7 +215,7 @@ class Index:
             raise InputError("ids: give ids or where; clear() removes every document")
         asked = Search(0, where, ids)
         with self._lock:
-            self._image.fall_behind()
+            self._vectors.fall_behind()
             with self._store.transaction():
                 found = self._store.select(asked.condition, asked.ids)
                 count = 0 if found is None else self._store.delete(self._store.documents.ids_of(found))
@@ -215,7 +225,7 @@ class Index:
     def clear(self) -> int:
         """Remove every document and return how many there were."""
         with self._lock:
-            self._image.fall_behind()
+            self._vectors.fall_behind()
             with self._store.transaction():
                 count = self._store.clear()
             self._follow()
@@ -239,7 +249,7 @@ class Index:
         if target_recall is not None:
             _check_recall(target_recall)
         with self._lock:
-            self._image.fall_behind()
+            self._vectors.fall_behind()
             with self._store.transaction():
                 if postprocess is not None:
                     self._set_maps(postprocess)
@@ -248,14 +258,14 @@ class Index:
                 wish |= {name: value for name, value in changed.items() if value is not None}
                 self._store.meta.set("vectors", wish)
                 fit(self._store)
-            self._image.show_progress = show_progress
+            self._vectors.show_progress = show_progress
             try:
                 with self._store.snapshot():
-                    self._image.load(from_rows=True)
-                self._image.build_if_due()
+                    self._vectors.load(from_rows=True)
+                self._vectors.build_if_due()
             finally:
-                self._image.show_progress = False
-            self._image.save(at_least=1)
+                self._vectors.show_progress = False
+            self._vectors.save(at_least=1)
 
     def _set_maps(self, postprocess: str | Sequence[str]) -> None:
         views = with_maps(views_of(self._store), postprocess)
@@ -275,7 +285,7 @@ class Index:
             self._store.database.check_place()
             found = verify(self._folder, repair=repair)
             with self._store.snapshot():
-                self._image.refresh()
+                self._vectors.refresh()
         return found
 
     # -- reading
@@ -296,21 +306,23 @@ class Index:
         maps are fitted meanwhile, under which later vectors would not fit the earlier ones.
         """
         with self._lock, self._store.snapshot():
-            self._image.refresh()
-            maps = self._image.maps_digest()
+            self._vectors.refresh()
+            maps = self._vectors.maps_digest()
             seqs = self._store.documents.seqs()
             if after is not None:
                 found = self._store.select(None, [after])
                 seqs = seqs if found is None or not len(found) else seqs[seqs > found[0]]
         for begin in range(0, len(seqs), size):
             with self._lock, self._store.snapshot():
-                self._image.refresh()
-                if self._image.maps_digest() != maps:
+                self._vectors.refresh()
+                if self._vectors.maps_digest() != maps:
                     raise IncompatibleIndexError(f"{self._folder}: other maps were fitted meanwhile; begin again")
                 by_seq = self._store.documents.by_seq(seqs[begin : begin + size].tolist())
                 there = sorted(by_seq)  # some may have been deleted meanwhile
                 vectors = (
-                    self._image.mapped(self._store.documents.vectors_of(np.array(there, dtype=np.int64))) if there else None
+                    self._vectors.mapped(self._store.documents.vectors_of(np.array(there, dtype=np.int64)))
+                    if there
+                    else None
                 )
             if vectors is not None:
                 yield [by_seq[seq] for seq in there], vectors
@@ -319,8 +331,8 @@ class Index:
         """Return raw vectors `(n, dimension)` as the index compares them, `(n, width) float32` of unit length."""
         checked = checked_vectors(raw, len(raw), self._dimension)
         with self._lock, self._store.snapshot():
-            self._image.refresh()
-            return self._image.mapped(checked)
+            self._vectors.refresh()
+            return self._vectors.mapped(checked)
 
     def get(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> list[Document]:
         """Return documents in the order asked for, or without ids in the order of adding; `where` keeps those that fit.
@@ -376,9 +388,9 @@ class Index:
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
         vectors = None if search.mode == "lexical" or search.k == 0 else self._embed("queries", texts, False)
         with self._lock, self._store.snapshot():
-            self._image.refresh()
+            self._vectors.refresh()
             among = self._searcher.among(search)
-            units = [None] * len(texts) if vectors is None else self._image.mapped_queries(vectors)
+            units = [None] * len(texts) if vectors is None else self._vectors.mapped_queries(vectors)
             results = [self._searcher.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
         if rerank is not None:
             results = rerank.rerank(texts, results, k)
@@ -409,15 +421,15 @@ class Index:
         if text is not None:
             check_text(text, "text")
         with self._lock, self._store.snapshot():
-            self._image.refresh()
+            self._vectors.refresh()
             among = self._searcher.among(search)
-            return self._searcher.hits(search, text or "", self._image.mapped_queries(raw)[0], among)
+            return self._searcher.hits(search, text or "", self._vectors.mapped_queries(raw)[0], among)
 
     def info(self) -> IndexInfo:
         """Return what the index holds, what made it, and how its vectors are searched."""
         with self._lock, self._store.snapshot():
-            self._image.refresh()
-            return describe(self._folder, self._store, self._image)
+            self._vectors.refresh()
+            return describe(self._folder, self._store, self._vectors)
 
     # -- the image of the vectors, under the lock
 
@@ -425,7 +437,7 @@ class Index:
         """Load the image; return whether the fitted maps could be used."""
         try:
             with self._store.snapshot():
-                self._image.load()
+                self._vectors.load()
         except UnusableMapsError as error:
             logger.warning("%s", error)
             return False
@@ -436,23 +448,23 @@ class Index:
         with self._store.transaction():
             fit(self._store)
         with self._store.snapshot():
-            self._image.load()
+            self._vectors.load()
 
     def _follow(self, added: MappedRows | None = None) -> None:
         """Bring the image up to date; the change is durable by now, so that a failure is the next search's to tell."""
         try:
             with self._store.snapshot():
-                self._image.refresh(added)
+                self._vectors.refresh(added)
         except (IndexAccessError, IndexLockedError, CorruptIndexError) as error:
             logger.warning("the vectors could not follow a change yet: %s", error)
-            self._image.discard()
+            self._vectors.discard()
 
-    def _keep_image(self, *, build: bool = False, **options: int) -> None:
+    def _keep_snapshot(self, *, build: bool = False, **options: int) -> None:
         """Build and write the vectors if that is due; without it searching or opening takes longer, nothing is lost."""
         try:
             if build:
-                self._image.build_if_due()
-            self._image.save(**options)
+                self._vectors.build_if_due()
+            self._vectors.save(**options)
         except (IndexAccessError, IndexLockedError) as error:
             logger.warning("no snapshot of the vectors was written: %s", error)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tp_retrieval.indexing.fitting import fallbacks, views_of
-from tp_retrieval.indexing.image import VectorImage
-from tp_retrieval.indexing.kinds import Tuning
-from tp_retrieval.indexing.store import Store
+from tp_retrieval.indexing.storage.store import Store
+from tp_retrieval.indexing.vectors.fitting import fallbacks, views_of
+from tp_retrieval.indexing.vectors.kinds import Tuning
+from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class IndexInfo:
     bytes_on_disk: int
 
 
-def describe(folder: Path, store: Store, image: VectorImage) -> IndexInfo:
+def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
     """Return what an index holds, what made it, and how its vectors are searched."""
     provenance = store.meta.get("provenance") or {}
     maps = store.maps.all()
@@ -54,7 +54,7 @@ def describe(folder: Path, store: Store, image: VectorImage) -> IndexInfo:
         documents=count,
         dimension=int(store.meta.get("dimension")),
         kind=store.meta.get("vectors")["kind"],
-        tuning=image.tuning,
+        tuning=vectors.tuning,
         tokenizer=store.meta.get("tokenizer"),
         model=provenance.get("model"),
         source=provenance.get("source"),
@@ -65,8 +65,8 @@ def describe(folder: Path, store: Store, image: VectorImage) -> IndexInfo:
         fitted=tuple(fitted.postprocess for fitted in maps),
         fitted_on=fitted_on,
         fallbacks=tuple(fallbacks(store)),
-        maps_digest=image.maps_digest(),
+        maps_digest=vectors.maps_digest(),
         growth=round(count / fitted_on, 2) if fitted_on else None,
         libraries=store.meta.get("libraries"),
-        bytes_on_disk=store.database.size() + image.size(),
+        bytes_on_disk=store.database.size() + vectors.size(),
     )

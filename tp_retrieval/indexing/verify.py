@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tp_retrieval.errors import CorruptIndexError
-from tp_retrieval.indexing.fitting import fit, mapped_views
-from tp_retrieval.indexing.image import VectorImage
-from tp_retrieval.indexing.snapshot import KEY as SNAPSHOT
-from tp_retrieval.indexing.store import Store
+from tp_retrieval.indexing.storage.store import Store
+from tp_retrieval.indexing.vectors.fitting import fit, mapped_views
+from tp_retrieval.indexing.vectors.snapshot import KEY as SNAPSHOT
+from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
     store = Store(folder)
     broken: list[str] = []
     try:
-        if not store.database.seal.intact():
+        if not store.database.checksum.intact():
             broken.append(f"{store.file}: its bytes are not those it was closed with")
         damage = _broken(store)
         broken += damage
@@ -47,7 +47,7 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
         return Verification(len(store.documents), tuple(problems), tuple(left))
     finally:
         if repair and broken:  # also where a repair was interrupted
-            store.database.seal.refuse()
+            store.database.checksum.refuse()
         store.close(seal=repair)
 
 
@@ -65,11 +65,11 @@ def _broken(store: Store) -> list[str]:
 
 def _stale(folder: Path, store: Store) -> list[str]:
     """Return what is wrong with the vectors, which are made of the rows."""
-    image = VectorImage(folder, store)
+    vectors = SyncedVectors(folder, store)
     try:
         with store.snapshot():
-            image.load()
-            return list(image.problems())
+            vectors.load()
+            return list(vectors.problems())
     except CorruptIndexError as error:
         return [str(error)]
 
@@ -82,10 +82,10 @@ def _repair(folder: Path, store: Store) -> None:
         store.meta.forget(SNAPSHOT)
         _mend_maps(store)
     store.database.execute("VACUUM")
-    image = VectorImage(folder, store)
+    vectors = SyncedVectors(folder, store)
     with store.snapshot():
-        image.load(from_rows=True)
-    image.save(at_least=1)
+        vectors.load(from_rows=True)
+    vectors.save(at_least=1)
 
 
 def _mend_maps(store: Store) -> None:

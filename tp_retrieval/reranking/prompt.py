@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tp_retrieval.embedding.tokens import Row, literal_ids, special_tokens, start_ids, tokens_between, tokens_kept
+from tp_retrieval.embedding.forward.tokens import Row, literal_ids, special_tokens, start_ids, tokens_between, tokens_kept
 from tp_retrieval.errors import InputError, RecipeError
 
 if TYPE_CHECKING:

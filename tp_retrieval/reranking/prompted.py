@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tp_retrieval.embedding.backbone import LanguageModel
-from tp_retrieval.embedding.batching import Batching
-from tp_retrieval.embedding.forward import Prefix, hidden_states, read_prefix
-from tp_retrieval.embedding.tokens import Row, collate
+from tp_retrieval.embedding.forward.batching import Batching
+from tp_retrieval.embedding.forward.forward import Prefix, hidden_states, read_prefix
+from tp_retrieval.embedding.forward.tokens import Row, collate
+from tp_retrieval.embedding.model.backbone import LanguageModel
 from tp_retrieval.errors import TruncationWarning
-from tp_retrieval.reranking.method import PromptMethod, answer_ids
+from tp_retrieval.reranking.methods import PromptMethod, answer_ids
 from tp_retrieval.reranking.prompt import DOCUMENT, Prompt, PromptTokenizer, common_prefix
 from tp_retrieval.types import Float32Array
 

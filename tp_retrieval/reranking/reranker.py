@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.errors import InputError
-from tp_retrieval.indexing.fusion import convex
-from tp_retrieval.reranking.choice import Choice
+from tp_retrieval.indexing.search.fusion import convex
 from tp_retrieval.reranking.cross_encoder import CrossEncoderScorer
 from tp_retrieval.reranking.embedding import EmbeddingScorer
-from tp_retrieval.reranking.method import PairScorer, PromptMethod
+from tp_retrieval.reranking.methods import Choice, PairScorer, PromptMethod, QueryLikelihood, YesNo
 from tp_retrieval.reranking.prompted import PromptScorer
-from tp_retrieval.reranking.query_likelihood import QueryLikelihood
-from tp_retrieval.reranking.yes_no import YesNo
 from tp_retrieval.types import Float32Array, Hit, check_text, checked_texts
 
 PROMPTED: Mapping[str, type[QueryLikelihood | YesNo | Choice]] = {

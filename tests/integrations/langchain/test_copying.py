@@ -14,8 +14,8 @@ from langchain_postgres import PGVector
 from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Embedder, IncompatibleIndexError, Index, Recipe
 from tp_retrieval.cli import main as command
-from tp_retrieval.cli.chunks import chunk
-from tp_retrieval.cli.sources import find, read
+from tp_retrieval.documents.chunks import chunk
+from tp_retrieval.documents.sources import find, read
 from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.langchain import TPEmbeddings, TPIndexEmbeddings, copy_index
 

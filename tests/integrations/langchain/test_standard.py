@@ -10,7 +10,7 @@ from langchain_tests.integration_tests import (
 )
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from tp_retrieval.indexing import kinds
+from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.integrations.langchain import TPEmbeddings, TPRetriever, TPVectorStore
 
 

@@ -17,9 +17,9 @@ import pytest
 from tests.integrations.server.conftest import TEXTS
 from tp_retrieval import InputError
 from tp_retrieval.integrations.server.batcher import CALLER
-from tp_retrieval.integrations.server.guard import Guard
+from tp_retrieval.integrations.server.http.guard import Guard
+from tp_retrieval.integrations.server.http.listening import opened
 from tp_retrieval.integrations.server.limits import Limits
-from tp_retrieval.integrations.server.listening import opened
 from tp_retrieval.integrations.server.metrics import Metrics
 
 _SERVE = """

@@ -1,0 +1,150 @@
+"""What can be loaded, what is refused, and what one line says about it."""
+
+import shutil
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from tp_retrieval import Embedder, InputError, ModelNotFoundError, Recipe, RecipeError, UnsupportedModelError
+from tp_retrieval.embedding.model import backbone, device, gguf
+from tp_retrieval.embedding.model.source import ModelSource
+from tp_retrieval.embedding.recipe import View
+
+RECIPE = Recipe("{text}", "{text}", [View(1)])
+SMALL = {"vocab_size": 49152, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+@pytest.fixture
+def tokenizer(smol_folder):
+    return transformers.AutoTokenizer.from_pretrained(smol_folder)
+
+
+def save(model, tokenizer, folder):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_is_refused_because_its_tokens_see_what_follows(tokenizer, tmp_path):
+    folder = save(transformers.BertModel(transformers.BertConfig(**SMALL)), tokenizer, tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"bert is no causal decoder: its tokens see what follows them"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
+
+
+def test_an_encoder_decoder_is_refused(tokenizer, tmp_path):
+    config = transformers.T5Config(vocab_size=49152, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    folder = save(transformers.T5ForConditionalGeneration(config), tokenizer, tmp_path)
+    with pytest.raises(UnsupportedModelError, match="t5 is an encoder-decoder"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
+
+
+def test_a_state_space_model_is_refused(tokenizer, tmp_path):
+    config = transformers.MambaConfig(vocab_size=49152, hidden_size=32, num_hidden_layers=2, state_size=4)
+    folder = save(transformers.MambaModel(config), tokenizer, tmp_path)
+    with pytest.raises(UnsupportedModelError, match="mamba"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
+
+
+def test_linear_attention_and_ids_in_every_block_are_refused():
+    config = transformers.LlamaConfig(**SMALL)
+    config.layer_types = ["linear_attention", "full_attention"]
+    with pytest.raises(UnsupportedModelError, match="linear_attention"):
+        backbone.check_architecture(config)
+    config = transformers.LlamaConfig(**SMALL)
+    config.hidden_size_per_layer_input = 8
+    with pytest.raises(UnsupportedModelError, match="token ids"):
+        backbone.check_architecture(config)
+
+
+@pytest.mark.parametrize("model", ["no/such-model", "/no/such/folder", "no-such-file.gguf"])
+def test_a_model_that_can_not_be_had_is_one_line_that_says_what_to_do(model):
+    with pytest.raises(ModelNotFoundError) as error:
+        Embedder.from_pretrained(model, recipe=RECIPE, local_files_only=True)
+    assert model.rpartition("/")[2] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_weights_are_not_read(tokenizer, tmp_path):
+    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelNotFoundError, match="safetensors"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
+
+
+def test_a_recipe_too_deep_for_the_model_is_refused_before_weights_are_read(tokenizer, tmp_path):
+    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RecipeError, match=r"views\.exit: 3 must be at most 2"):
+        Embedder.from_pretrained(folder, recipe=Recipe("{text}", "{text}", [View(3)]))
+
+
+def test_a_broken_gguf_file_is_refused_and_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(gguf.CACHE_VARIABLE, str(tmp_path / "cache"))
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"GGUF" + b"\0" * 100)
+    with pytest.raises(ModelNotFoundError, match=r"broken\.gguf can't be read"):
+        Embedder.from_pretrained(file, recipe=RECIPE)
+    assert list((tmp_path / "cache" / "gguf").iterdir()) == []
+
+
+def test_a_missing_default_is_the_hub_id(monkeypatch):
+    monkeypatch.setattr(gguf, "EMBEDDED_PACKAGE", "no-such-package")
+    source = ModelSource.find(None)
+    assert (source.name, source.origin) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None)
+
+
+def test_a_fingerprint_holds_across_types_and_names_and_tells_models_apart(tmp_path, smol_folder):
+    tiny.save("llama", tmp_path / "a", smol_folder)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    def weights(folder, dtype):
+        return Embedder.from_pretrained(folder, recipe=RECIPE, dtype=dtype).provenance.weights
+
+    assert weights(tmp_path / "a", "float32") == weights(tmp_path / "b", "bfloat16")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "a")
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.5)
+    model.save_pretrained(tmp_path / "b")
+    assert weights(tmp_path / "a", "float32") != weights(tmp_path / "b", "float32")
+    config = tmp_path / "a" / "config.json"
+    before = weights(tmp_path / "a", "float32")
+    config.write_text(config.read_text().replace('"rope_theta": 10000.0', '"rope_theta": 20000.0'))
+    assert weights(tmp_path / "a", "float32") != before
+
+
+def test_missing_weights_are_an_error_not_random_numbers(tokenizer, tmp_path):
+    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelNotFoundError, match=r"1 weights are missing or misshapen, .*up_proj"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
+
+
+def test_truncated_weights_are_named(tokenizer, tmp_path):
+    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelNotFoundError, match="can't load the model"):
+        Embedder.from_pretrained(folder, recipe=RECIPE)
+
+
+def test_a_model_in_training_mode_is_refused(tokenizer):
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)).train()
+    with pytest.raises(InputError, match="training mode"):
+        backbone.Backbone.wrap(model, tokenizer)
+    assert backbone.Backbone.wrap(model.eval(), tokenizer).n_blocks == 2
+
+
+def test_dtypes_by_name():
+    cpu = torch.device("cpu")
+    assert device.resolve_dtype("bfloat16", cpu) is torch.bfloat16
+    assert device.resolve_dtype(torch.float16, cpu) is torch.float16
+    assert device.resolve_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+    for wrong in ("int8", "nonsense", "Tensor"):
+        with pytest.raises(ValueError, match="dtype"):
+            device.resolve_dtype(wrong, cpu)

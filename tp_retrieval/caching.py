@@ -1,0 +1,212 @@
+"""An embedder that computes each vector once and keeps it in a SQLite file.
+
+    embedder = CachedEmbedder(Embedder.from_pretrained(), "vectors.sqlite")
+    embedder.embed_documents(texts)  # computed
+    embedder.embed_documents(texts)  # read, also by another process and another day
+
+A vector is found by its embedder's fingerprint, the type it was computed in, the role and the text. So a query never gets a
+document's vector, and no model another's. Vectors kept under a fingerprint of format 1 are found, and kept anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal, Self
+
+import numpy as np
+import xxhash
+from tqdm.auto import tqdm
+
+from tp_retrieval.embedding.maps.affine import same_vectors
+from tp_retrieval.errors import InputError
+from tp_retrieval.sqlite.database import Database, chunks, marks, objects_made_by
+from tp_retrieval.sqlite.fork_safety import guard
+from tp_retrieval.types import (
+    Float32Array,
+    HasLegacyIdentity,
+    HasProvenance,
+    Identity,
+    Provenance,
+    TextEmbedder,
+    checked_texts,
+    checked_vectors,
+)
+
+Role = Literal["query", "document"]
+
+_SCHEMA = ["CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest BLOB NOT NULL)"]
+_WINDOW = 2048  # texts whose vectors are written together, so that an interrupt loses no more
+
+
+class CachedEmbedder:
+    """Give another embedder's vectors, each computed once.
+
+    The file keeps vectors and digests, never a text, and may be shared by processes and embedders. A damaged vector is
+    computed anew. Raises `InputError` for a file of another kind, `IndexAccessError` for a place that can't be written.
+    """
+
+    provenance: Provenance
+    """The model and recipe behind the vectors, if the embedder tells."""
+    legacy_identity: Callable[[], Identity]
+    """The identity that earlier versions stored, if the embedder has one."""
+
+    def __init__(self, embedder: TextEmbedder, path: str | Path) -> None:
+        self._embedder = embedder
+        self._space = [embedder.fingerprint]
+        self._legacy_space: list[str] | None = None
+        self._legacy_proved = False
+        if isinstance(embedder, HasProvenance):
+            self.provenance = embedder.provenance
+            self._space.append(self.provenance.dtype)
+        if isinstance(embedder, HasLegacyIdentity):
+            self.legacy_identity = embedder.legacy_identity
+            self._legacy_space = [embedder.legacy_identity().fingerprint, *self._space[1:]]
+        self._lock = RLock()
+        self._database = Database(Path(path))
+        try:
+            self._prepare()
+        except BaseException:
+            self._database.close()
+            raise
+        guard(self._lock, self._database)
+
+    def _prepare(self) -> None:
+        wanted = objects_made_by(_SCHEMA)
+        if not self._database.objects():
+            self._database.keep_log()
+            with self._database.transaction():
+                if not self._database.objects():  # nobody was faster
+                    for statement in _SCHEMA:
+                        self._database.execute(statement)
+        if self._database.objects() != wanted:
+            raise InputError(f"{self._database.file}: this SQLite file is no cache of vectors; give a path of its own")
+
+    @property
+    def embedder(self) -> TextEmbedder:
+        """The embedder that computes what is not there yet."""
+        return self._embedder
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return self._embedder.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """The embedder's own: the vectors are the same."""
+        return self._embedder.fingerprint
+
+    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one vector a text, `(n, dimension) float32`, as the embedder gives it for queries."""
+        return self._embed(texts, "query", self._embedder.embed_queries, show_progress)
+
+    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
+        """Return one vector a text, `(n, dimension) float32`, as the embedder gives it for documents."""
+        return self._embed(texts, "document", self._embedder.embed_documents, show_progress)
+
+    def __len__(self) -> int:
+        """Return how many vectors the file keeps."""
+        with self._lock:
+            return int(self._database.execute("SELECT count(*) FROM vectors")[0][0])
+
+    def clear(self) -> None:
+        """Forget every vector, of every embedder."""
+        with self._lock, self._database.transaction():
+            self._database.execute("DELETE FROM vectors")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _embed(
+        self, texts: Sequence[str], role: Role, compute: Callable[[Sequence[str]], Float32Array], show_progress: bool
+    ) -> Float32Array:
+        given = checked_texts(texts)
+        unique = list(dict.fromkeys(given))
+        keys = [_key(self._space, role, text) for text in unique]
+        vectors = np.empty((len(unique), self.dimension), dtype=np.float32)
+        missing = self._read(keys, vectors)
+        if missing and self._legacy_space is not None:
+            old = [_key(self._legacy_space, role, unique[i]) for i in missing]
+            if self._is_ours(old, [unique[i] for i in missing], compute) and self._rename(
+                {before: keys[i] for before, i in zip(old, missing, strict=True)}
+            ):
+                missing = self._read(keys, vectors)
+        with tqdm(total=len(missing), unit="text", disable=not show_progress) as bar:
+            for begin in range(0, len(missing), _WINDOW):
+                window = missing[begin : begin + _WINDOW]
+                computed = checked_vectors(compute([unique[i] for i in window]), len(window), self.dimension)
+                self._write([keys[i] for i in window], computed)
+                vectors[window] = computed
+                bar.update(len(window))
+        if len(unique) == len(given):
+            return vectors
+        place = {text: i for i, text in enumerate(unique)}
+        return vectors[[place[text] for text in given]]
+
+    def _read(self, keys: Sequence[bytes], vectors: Float32Array) -> list[int]:
+        """Fill in the vectors that are there; return the places of those that are not."""
+        places = {key: i for i, key in enumerate(keys)}
+        with self._lock:
+            for part in chunks(keys):
+                for key, data, digest in self._rows(part):
+                    if digest == _digest(key, data) and len(data) == 4 * self.dimension:
+                        vectors[places.pop(key)] = np.frombuffer(data, dtype="<f4")
+        return list(places.values())
+
+    def _is_ours(self, old: Sequence[bytes], texts: list[str], compute: Callable[[Sequence[str]], Float32Array]) -> bool:
+        """Return whether vectors kept under a fingerprint of format 1 are this embedder's: one text is embedded again.
+
+        Models whose vectors differ can share a fingerprint of format 1. If they do, the old vectors are left alone.
+        """
+        if self._legacy_proved:
+            return True
+        kept = np.empty((len(old), self.dimension), dtype=np.float32)
+        missing = set(self._read(old, kept))
+        i = next((i for i in range(len(old)) if i not in missing), None)
+        if i is None:
+            return False  # none is kept; there may be one for the next texts
+        self._legacy_proved = same_vectors(checked_vectors(compute([texts[i]]), 1, self.dimension), kept[i : i + 1])
+        if not self._legacy_proved:
+            self._legacy_space = None
+        return self._legacy_proved
+
+    def _rename(self, keys: Mapping[bytes, bytes]) -> bool:
+        """Give intact vectors that have keys of format 1 those of the present format; return whether there were any."""
+        with self._lock:
+            rows = [row for part in chunks(list(keys)) for row in self._rows(part)]
+            renamed = [
+                (keys[key], _digest(keys[key], data), key) for key, data, digest in rows if digest == _digest(key, data)
+            ]
+            if renamed:
+                with self._database.transaction():
+                    self._database.execute_many("UPDATE OR REPLACE vectors SET key = ?, digest = ? WHERE key = ?", renamed)
+        return bool(renamed)
+
+    def _rows(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        return self._database.execute(f"SELECT key, vector, digest FROM vectors WHERE key IN ({marks(keys)})", keys)
+
+    def _write(self, keys: Sequence[bytes], vectors: Float32Array) -> None:
+        data = [vector.astype("<f4").tobytes() for vector in vectors]
+        rows = [(key, one, _digest(key, one)) for key, one in zip(keys, data, strict=True)]
+        with self._lock, self._database.transaction():
+            self._database.execute_many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+
+
+def _key(space: Sequence[str], role: Role, text: str) -> bytes:
+    return hashlib.sha256(json.dumps([*space, role, text]).encode()).digest()
+
+
+def _digest(key: bytes, data: bytes) -> bytes:
+    return xxhash.xxh3_128_digest(key + data)

@@ -1,0 +1,1 @@
+"""Texts as token batches, and the pass over a model's blocks that reads their vectors."""

@@ -1,0 +1,70 @@
+"""Rows to batches of like length, and smaller batches where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from tp_retrieval.embedding.forward.tokens import Row
+from tp_retrieval.errors import OutOfMemoryError
+
+_TOKEN_BUDGET = {"cpu": 2048}  # padded tokens a batch: what two cores keep in cache, and what an accelerator wants
+_ACCELERATOR_TOKEN_BUDGET = 32768
+
+Result = TypeVar("Result")
+
+
+class Batching:
+    """Run rows through a model in batches of at most `budget` padded tokens, for a kind of device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.budget = _TOKEN_BUDGET.get(device.type, _ACCELERATOR_TOKEN_BUDGET)
+
+    def run(self, rows: Sequence[Row], forward: Callable[[list[Row]], Result]) -> Iterator[tuple[list[int], Result]]:
+        """Yield the row numbers of each batch and what `forward` made of it, longest rows first.
+
+        A batch that does not fit in memory is halved, for good; a single row that does not fit raises `OutOfMemoryError`.
+        """
+        waiting = batches(rows, self.budget)[::-1]
+        while waiting:
+            group = waiting.pop()
+            batch = [rows[i] for i in group]
+            try:
+                result = forward(batch)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if len(group) == 1:
+                    raise OutOfMemoryError(
+                        f"a text of {len(batch[0].ids)} tokens does not fit in memory alone; lower max_tokens"
+                    ) from error
+                half = len(group) // 2
+                self.budget = min(self.budget // 2, half * length(batch[0]))
+                waiting += [group[half:], group[:half]]
+                continue
+            yield group, result
+
+
+def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
+    """Group row numbers so that rows of like length share a batch of at most `budget` padded tokens, longest first."""
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].prefix, len(rows[i].ids)), reverse=True)
+    groups: list[list[int]] = []
+    for i in order:
+        group = groups[-1] if groups else []
+        if group and rows[group[0]].prefix == rows[i].prefix and (len(group) + 1) * length(rows[group[0]]) <= budget:
+            group.append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def length(row: Row) -> int:
+    """Return how many of a row's tokens a forward pass has to run."""
+    return len(row.ids) - row.prefix
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    known = ("can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in known)

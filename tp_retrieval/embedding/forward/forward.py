@@ -1,0 +1,139 @@
+"""One forward pass: the cached prefix, the blocks up to the deepest exit, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from tp_retrieval.embedding.forward.prepending import PreHook, pre_hooks, prepending
+from tp_retrieval.embedding.forward.tokens import TokenBatch
+from tp_retrieval.embedding.model.backbone import Backbone
+from tp_retrieval.embedding.recipe import Prepend
+from tp_retrieval.errors import UnsupportedModelError
+
+Exit = int | None
+"""Blocks that ran before a hidden state is read; None is all of them and the final norm."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a template's first tokens leave behind: keys and values `(1, heads, P, D)` a block, and for `tp-mean` the sum
+    `(H,)` of every block's inputs. Nothing after the prefix is seen by it, so it holds for every text.
+    """
+
+    length: int
+    keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+    sums: Mapping[int, torch.Tensor] | None = None
+
+
+class _SharedPrefix(DynamicLayer):
+    """A cache layer that puts the prefix before any batch's keys and values and never grows."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.keys, self.values = keys, values
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = key_states.shape[0]
+        keys = torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2)
+        values = torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2)
+        return keys, values
+
+
+class _DeepestExitReached(Exception):  # noqa: N818, no error
+    """Raised by a hook once everything asked for was read, to skip the blocks that are left."""
+
+
+@torch.inference_mode()
+def check_causal(backbone: Backbone) -> None:
+    """Raise `UnsupportedModelError` if a token sees what follows it, as in encoders: then nothing can be prepended."""
+    embeds = backbone.decoder.get_input_embeddings()(torch.tensor([[1, 2], [1, 3]], device=backbone.device))
+    first = _run(backbone, embeds, (1,), None)[1][:, 0]
+    if not torch.allclose(first[0], first[1], rtol=1e-2, atol=1e-3):
+        kind = backbone.decoder.config.model_type
+        raise UnsupportedModelError(f"{kind} is no causal decoder: its tokens see what follows them, as in an encoder")
+
+
+@torch.inference_mode()
+def read_prefix(backbone: Backbone, ids: Sequence[int], depth: int) -> Prefix:
+    """Run a template's common first tokens through `depth` blocks."""
+    if not ids:
+        return Prefix(0)
+    embeds = backbone.decoder.get_input_embeddings()(torch.tensor([list(ids)], device=backbone.device))
+    cache = DynamicCache()  # without the model's configuration: no layer forgets what a sliding window would drop
+    states = _run(backbone, embeds, range(depth + 1), cache)
+    layers = [layer for layer in cache.layers[:depth] if isinstance(layer, DynamicLayer)]
+    keys_values = tuple(
+        (layer.keys, layer.values) for layer in layers if layer.keys is not None and layer.values is not None
+    )
+    sums = {block: hidden[0].sum(dim=0, dtype=torch.float32) for block, hidden in states.items() if block is not None}
+    return Prefix(len(ids), keys_values, sums)
+
+
+@torch.inference_mode()
+def hidden_states(
+    backbone: Backbone, batch: TokenBatch, prefix: Prefix, exits: Collection[Exit], prepend: Prepend | None
+) -> dict[Exit, torch.Tensor]:
+    """Return the hidden states `(B, T, H)` at each exit, the prefix's positions left out."""
+    embeds = backbone.decoder.get_input_embeddings()(batch.ids)  # (B, T) -> (B, T, H)
+    if batch.slots is not None:
+        embeds[torch.arange(len(embeds), device=embeds.device)[:, None], batch.slots[:, :, 0]] = 0.0
+    cache = Cache(layers=[_SharedPrefix(*pair) for pair in prefix.keys_values]) if prefix.length else None
+    rewired = prepending(list(backbone.blocks), prepend, batch.slots, batch.last, prefix.sums or {}, prefix.length)
+    return _run(backbone, embeds, exits, cache, rewired)
+
+
+def _run(
+    backbone: Backbone,
+    embeds: torch.Tensor,
+    exits: Collection[Exit],
+    cache: Cache | None,
+    rewired: AbstractContextManager[None] | None = None,
+) -> dict[Exit, torch.Tensor]:
+    """Run the decoder and keep the hidden states at `exits`; without None among them it stops at the deepest."""
+    states: dict[Exit, torch.Tensor] = {}
+    wanted = sorted(count for count in exits if count is not None)
+    stop = None if None in exits else wanted[-1]
+
+    def keep(count: int, hidden: torch.Tensor) -> None:
+        states[count] = hidden
+        if count == stop:
+            raise _DeepestExitReached
+
+    owner = threading.get_ident()
+
+    def keep_output(module: nn.Module, args: object, output: Any) -> None:
+        if threading.get_ident() != owner:
+            return
+        keep(len(backbone.blocks), output[0] if isinstance(output, tuple) else output)
+
+    reads: dict[nn.Module, PreHook] = {
+        backbone.blocks[count]: lambda hidden, count=count: keep(count, hidden)  # type: ignore[misc]
+        for count in wanted
+        if count < len(backbone.blocks)
+    }
+    with ExitStack() as stack:
+        stack.enter_context(pre_hooks(reads))  # before prepending, which changes what enters a block, not what left
+        if rewired is not None:
+            stack.enter_context(rewired)
+        if len(backbone.blocks) in wanted:
+            stack.callback(backbone.blocks[-1].register_forward_hook(keep_output).remove)
+        try:
+            output = backbone.decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=cache is not None)
+            states[None] = output.last_hidden_state
+        except _DeepestExitReached:
+            pass
+    return states

@@ -1,0 +1,1 @@
+"""Linear maps fitted to vectors, and the file that keeps them."""

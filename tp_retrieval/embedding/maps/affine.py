@@ -1,0 +1,186 @@
+"""Affine maps of raw vectors, fitted on a corpus, and the way from raw views to one unit vector. numpy only."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tp_retrieval.errors import InputError
+from tp_retrieval.types import Float32Array, VectorView
+
+Batches = Callable[[], Iterable[Float32Array]]
+"""A function that gives the raw vectors `(n, width)` in batches, each time it is called."""
+
+_FEWEST = 64  # directions below which whitening loses against centring
+_NAMES = re.compile(r"none|center|(abtt|whiten):[1-9]\d*")
+_ROUNDING = 1e-5  # spread, as a share of the largest mean, below which vectors differ by rounding alone
+_SAME = 0.999  # cosine of one text's vectors in bfloat16, in whatever batch it was read
+_EPSILON = 1e-3  # share of the largest eigenvalue that is added before whitening; 1e-4 and 1e-2 were measured worse
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """Map `x` to `(x - mean) @ matrix`, `(n, width)` to `(n, kept)`; what is None is left out."""
+
+    mean: Float32Array | None = None
+    matrix: Float32Array | None = None
+
+    @classmethod
+    def fit(cls, postprocess: str, batches: Batches) -> AffineMap:
+        """Fit `none`, `center`, `abtt:K` or `whiten:D` on raw vectors, in float64 and without holding them all.
+
+        `abtt:K` removes the K principal directions after centring (Mu and Viswanath, ICLR 2018, arXiv 1702.01417).
+        `whiten:D` keeps the first D and divides each by its standard deviation (Su et al. 2021, arXiv 2103.15316).
+        Where the vectors hardly differ, or by so little or so much that float32 can't hold the matrix, the map only
+        centres; `fitted` names it. Raises `InputError` if there are fewer vectors than `rows_needed`.
+        """
+        kind, _, number = postprocess.partition(":")
+        if kind == "none":
+            return cls()
+        count, mean, covariance = _moments(batches)
+        centring = cls(mean.astype(np.float32))
+        if count < rows_needed(postprocess, len(mean)):
+            needed = rows_needed(postprocess, len(mean))
+            raise InputError(f"postprocess: {postprocess!r} needs {needed} vectors, got {count}")
+        if kind == "center":
+            return centring
+        values, directions = np.linalg.eigh(covariance)  # ascending
+        if np.sqrt(max(values[-1], 0.0)) <= _ROUNDING * np.abs(mean).max():
+            return centring  # the map would amplify rounding
+        top = directions[:, ::-1][:, : int(number)]
+        top = top * np.where(top[np.abs(top).argmax(axis=0), np.arange(top.shape[1])] < 0, -1.0, 1.0)  # one sign for all
+        if kind == "abtt":
+            if int(number) >= len(mean):
+                raise InputError(f"postprocess: {postprocess!r} would remove all {len(mean)} directions")
+            matrix = np.eye(len(mean)) - top @ top.T
+        else:
+            kept = values[::-1][: int(number)].clip(min=0.0)
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                matrix = top / np.sqrt(kept + _EPSILON * kept[0])
+        with np.errstate(over="ignore"):
+            map_ = cls(centring.mean, matrix.astype(np.float32))
+        return map_ if map_.finite else centring
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number of the map is finite."""
+        return all(bool(np.isfinite(array).all()) for array in self.arrays().values())
+
+    def fitted(self, postprocess: str) -> str:
+        """Return the name of the map that was fitted where `postprocess` was asked for: that, or `center`."""
+        return "center" if self.mean is not None and self.matrix is None else postprocess
+
+    def arrays(self) -> dict[str, Float32Array]:
+        """Return what was fitted, by name."""
+        found = {"mean": self.mean, "matrix": self.matrix}
+        return {name: array for name, array in found.items() if array is not None}
+
+    def digest(self) -> str:
+        """Return a digest of what was fitted."""
+        return hashlib.sha256(b"".join(array.tobytes() for array in self.arrays().values())).hexdigest()
+
+    def __call__(self, vectors: Float32Array) -> NDArray[np.floating[Any]]:
+        """Return the mapped vectors `(n, kept)`: float32, or float64 where that overflows float32."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            mapped = self._apply(vectors)
+        return mapped if np.isfinite(mapped).all() else self._apply(vectors.astype(np.float64))
+
+    def _apply(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        mapped = vectors if self.mean is None else np.subtract(vectors, self.mean)
+        return mapped if self.matrix is None else np.matmul(mapped, self.matrix)
+
+    def width(self, width: int) -> int:
+        """Return the width of mapped vectors, given that of raw ones."""
+        return width if self.matrix is None else self.matrix.shape[1]
+
+
+def is_map(postprocess: object) -> bool:
+    """Return whether something names a map: none, center, abtt:K or whiten:D."""
+    return isinstance(postprocess, str) and _NAMES.fullmatch(postprocess) is not None
+
+
+def rows_needed(postprocess: str, width: int) -> int:
+    """Return the fewest vectors a map is fitted on.
+
+    `whiten:D` takes twice as many as the directions it keeps: on the Python FAQ whiten:256 lost ten points of nDCG@10
+    against centring when fitted on 257 vectors, and drew level at 512.
+    """
+    kind, _, number = postprocess.partition(":")
+    directions = min(int(number or 0), width)
+    return {"none": 0, "center": 2, "abtt": directions + 2}.get(kind, 2 * directions)
+
+
+def attainable(postprocess: str, width: int, count: int) -> str:
+    """Return the map to fit on so many vectors: the one wished for, or what comes nearest with fewer than it needs.
+
+    For `whiten:D` that is whitening with the largest power of two of directions that half of the vectors allow, from 64
+    on, and else `center`. Two views whitened so beat the same two centred from 128 vectors on: by 8, 1 and 1 points of
+    dense nDCG@10 on the Python FAQ, Cranfield and SciFact at 128, by 20, 4 and 11 at 256; at 100 they lose on all three.
+    """
+    if count >= rows_needed(postprocess, width):
+        return postprocess
+    directions = 2 ** int(np.log2(max(count // 2, 1)))
+    return f"whiten:{directions}" if postprocess.startswith("whiten") and directions >= _FEWEST else "center"
+
+
+def split(raw: Float32Array, views: Sequence[VectorView]) -> list[Float32Array]:
+    """Cut raw vectors `(n, sum of widths)` into their views."""
+    parts: list[Float32Array] = np.split(raw, np.cumsum([view.width for view in views])[:-1], axis=1)
+    return parts
+
+
+def unit(vectors: NDArray[np.floating[Any]]) -> Float32Array:
+    """Return the rows at L2 length 1 (computed in float64); rows of zeros stay."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+    scaled: Float32Array = (vectors / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    return scaled
+
+
+def same_vectors(one: Float32Array, other: Float32Array) -> bool:
+    """Return whether rows are equal but for the rounding of bfloat16."""
+    cosines = (unit(one).astype(np.float64) * unit(other)).sum(axis=1)
+    return bool((cosines > _SAME).all())
+
+
+def fit_views(raw: Float32Array, views: Sequence[VectorView]) -> list[AffineMap]:
+    """Fit each view's map on its stretch of raw vectors `(n, sum of widths)`; `InputError` if there are too few."""
+    parts = split(raw, views)
+    return [AffineMap.fit(view.postprocess, lambda part=part: [part]) for view, part in zip(views, parts, strict=True)]  # type: ignore[misc]
+
+
+def combine(raw: Float32Array, views: Sequence[VectorView], maps: Sequence[AffineMap]) -> Float32Array:
+    """Turn raw views side by side `(n, sum of widths)` into unit vectors.
+
+    Each view is mapped, scaled to length 1 times the square root of its weight and put beside the others; the whole is
+    normalised. So the cosine of the whole is the weighted mean of the views' cosines.
+    """
+    heaviest = max(view.weight for view in views)
+    parts = [
+        unit(map_(part)) * np.float32(np.sqrt(view.weight / heaviest))
+        for view, map_, part in zip(views, maps, split(raw, views), strict=True)
+    ]
+    return unit(np.concatenate(parts, axis=1))
+
+
+def _moments(batches: Batches) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the number, mean `(width,)` and covariance `(width, width)` of vectors that come in batches."""
+    count = 0
+    shift = total = products = np.zeros(0)
+    for batch in batches():
+        if not count:
+            shift = batch.mean(axis=0, dtype=np.float64)  # near the mean, so that no digits are lost to it
+            total, products = np.zeros_like(shift), np.zeros((len(shift), len(shift)))
+        centred = batch.astype(np.float64) - shift
+        count += len(batch)
+        total += centred.sum(axis=0)
+        products += centred.T @ centred
+    if not count:
+        raise InputError("postprocess: nothing to fit on")
+    offset = total / count
+    return count, shift + offset, products / count - np.outer(offset, offset)

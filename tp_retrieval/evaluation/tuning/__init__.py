@@ -1,0 +1,1 @@
+"""The search for the recipe that suits a model and labelled data."""

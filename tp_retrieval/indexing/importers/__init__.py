@@ -1,0 +1,1 @@
+"""Indexes that other libraries wrote."""

@@ -1,0 +1,1 @@
+"""The tables of an index's SQLite file."""

@@ -1,0 +1,302 @@
+"""Unit vectors in FAISS, numbered by the store's `seq`; a disposable image of the store that makes search fast.
+
+Removing marks a row as dead, whatever the kind of index: FAISS moves all rows behind a removed one, or can't remove at all.
+The owner builds anew when `crowded`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError, TPRetrievalError
+from tp_retrieval.indexing.storage.metadata_index import Seqs
+from tp_retrieval.indexing.vectors.kinds import (
+    HELD_OUT,
+    RECALL_AT,
+    SPARE,
+    Nearest,
+    Tuning,
+    perturbed,
+    reason,
+    space_of,
+    tuned,
+)
+from tp_retrieval.sqlite.atomic import flush_file, flush_folder
+from tp_retrieval.types import Float32Array
+
+_TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's place
+_GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
+_FETCHED = 500  # the same where exact vectors come from the database
+_TABLES = 1 << 27  # bytes that FAISS may compute beside what it reads, for product codes
+_LOSSLESS = (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
+
+os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))  # OpenMP's threads don't outlive a fork
+
+
+Batches = Callable[[], Iterable[tuple[Seqs, Float32Array]]]
+Rows = Callable[[Seqs], Float32Array]
+"""A function that gives the exact unit vectors of rows."""
+
+
+class FaissIndex:
+    """Hold unit vectors `(n, dimension) float32` under their row numbers and find the nearest by cosine.
+
+    Exact, unless made by `build`. Where FAISS keeps the vectors lossily, `exact` gives them for the scores.
+    """
+
+    def __init__(self, dimension: int, exact: Rows) -> None:
+        self.dimension = dimension
+        self.tuning: Tuning | None = None
+        self._exact = exact
+        self._adopt(faiss.IndexIDMap(faiss.IndexFlatIP(dimension)))
+
+    def _adopt(self, index: Any) -> None:
+        self._index = index
+        self._inner = faiss.downcast_index(index.index)
+        self.lossless = type(self._inner) in _LOSSLESS
+        self._seqs = faiss.vector_to_array(index.id_map).astype(np.int64)
+        self._alive = np.ones(len(self._seqs), dtype=bool)
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._alive))
+
+    @property
+    def seqs(self) -> Seqs:
+        """The row numbers held, in order."""
+        return self._seqs if self._alive.all() else cast("Seqs", self._seqs[self._alive])
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a fifth of the rows are dead."""
+        return 5 * (len(self._alive) - len(self)) > len(self._alive)
+
+    # -- making
+
+    @classmethod
+    def build(
+        cls,
+        factory: str,
+        sample: Float32Array,
+        batches: Batches,
+        exact: Rows,
+        target_recall: float,
+        queries: Float32Array | None = None,
+    ) -> FaissIndex:
+        """Train an index on a sample `(n, dimension)`, fill it with all rows, and tune it to a recall.
+
+        FAISS's auto-tuning searches it for `queries` `(m, dimension)` that were asked before, if any, and for points beside
+        the first rows of the sample, which are held out from the training; exact search is the truth. Raises `InputError`
+        if FAISS can't build it.
+        """
+        self = cls(sample.shape[1], exact)
+        held_out, rest = sample[:HELD_OUT], sample[HELD_OUT:]
+        beside = perturbed(held_out, rest)
+        asked = beside if queries is None else np.concatenate([beside, queries])
+        truth = Nearest(asked, RECALL_AT)
+        try:
+            inner = faiss.index_factory(self.dimension, factory, faiss.METRIC_INNER_PRODUCT)
+            inner.train(rest)
+            self._adopt(faiss.IndexIDMap(inner))
+            for seqs, vectors in batches():
+                truth.see(vectors, len(self._alive))
+                self.add(seqs, vectors)
+            tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
+            self.tuning = tuned(self._inner, asked, truth.places, tuning, lossy=not self.lossless)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, TPRetrievalError):
+                raise
+            raise InputError(f"kind: FAISS can't build {factory!r} for {len(rest)} vectors ({reason(error)})") from error
+        if isinstance(self._inner, faiss.IndexIVF):
+            self._inner.set_direct_map_type(faiss.DirectMap.Array)  # so that rows can be read back
+        return self
+
+    def emptied(self) -> None:
+        """Forget the rows and keep what was trained."""
+        self._index.reset()
+        self._adopt(self._index)
+
+    def add(self, seqs: Seqs, vectors: Float32Array) -> None:
+        """Add rows; numbers must be higher than any before, vectors finite."""
+        if vectors.shape != (len(seqs), self.dimension):
+            raise InputError(f"vectors of shape {vectors.shape}, expected {(len(seqs), self.dimension)}")
+        if (np.diff(seqs, prepend=self._seqs[-1:]) <= 0).any():
+            raise InputError("row numbers must ascend")
+        if not np.isfinite(vectors).all():
+            raise InputError("vectors must be finite")
+        self._index.add_with_ids(np.ascontiguousarray(vectors), seqs)
+        self._seqs = np.concatenate([self._seqs, seqs])
+        self._alive = np.concatenate([self._alive, np.ones(len(seqs), dtype=bool)])
+
+    def remove(self, seqs: Seqs) -> None:
+        """Remove rows; unknown numbers are passed over."""
+        self._alive[self._places(np.intersect1d(seqs, self._seqs))] = False
+
+    def _places(self, seqs: Seqs) -> NDArray[np.int64]:
+        places = np.searchsorted(self._seqs, seqs)
+        known = places < len(self._seqs)
+        known[known] = self._seqs[places[known]] == seqs[known]
+        if not known.all():
+            raise CorruptIndexError(f"record {seqs[~known][0]} has no vector in the index that is held in memory")
+        return places
+
+    # -- reading
+
+    def rows(self, seqs: Seqs) -> Float32Array:
+        """Return the unit vectors `(n, dimension)` of rows."""
+        if not len(seqs):
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        if not self.lossless:
+            return self._exact(seqs)
+        places = self._places(seqs)
+        if isinstance(self._inner, faiss.IndexFlat):
+            held = faiss.rev_swig_ptr(self._inner.get_xb(), self._inner.ntotal * self.dimension)
+            return cast("Float32Array", held.reshape(-1, self.dimension)[places])
+        return cast("Float32Array", self._inner.reconstruct_batch(places))
+
+    def scores(self, query: Float32Array, seqs: Seqs) -> NDArray[np.float64]:
+        """Return the cosine of a unit vector `(dimension,)` with rows, to seven digits, which is what float32 holds.
+
+        So equal rows score equally, in whatever order their products were summed.
+        """
+        cosines: NDArray[np.float64] = self.rows(seqs).astype(np.float64) @ query.astype(np.float64)
+        return cosines.round(7).clip(-1.0, 1.0)
+
+    def search(self, query: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
+        """Return the k rows (of `among`, a part of `seqs`) nearest to a unit vector `(dimension,)` and their cosines.
+
+        Best first; equal scores come in the order the rows were added, also at the border of the k. There are k, or all.
+        """
+        there = len(self) if among is None else len(among)
+        k = min(k, there)
+        if k < 1:
+            return []
+        if among is not None and there <= max(_GATHERED if self.lossless else _FETCHED, k):
+            return self._best(query, k, among)
+        allowed = None if among is None and self._alive.all() else self._allowed(among)
+        take = min(self._candidates(k), len(self._alive))
+        while True:
+            near, places = self._nearest(query, take, allowed, there)
+            enough = len(places) >= k and (len(places) < take or near[-1] < near[k - 1] - _TIE)
+            if enough or take == len(self._alive):
+                break
+            take = min(4 * take, len(self._alive))
+        if len(places) < k:  # a graph or a list left rows out of reach
+            return self._best(query, k, self.seqs if among is None else among)
+        return self._best(query, k, self._seqs[places])
+
+    def _candidates(self, k: int) -> int:
+        return k * (1 if self.tuning is None else self.tuning.candidates) + SPARE
+
+    def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
+        scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
+        order = np.lexsort((seqs, -scores))[:k]
+        return [(int(seqs[i]), float(scores[i])) for i in order]
+
+    def _allowed(self, among: Seqs | None) -> NDArray[np.bool_]:
+        if among is None:
+            return self._alive
+        allowed = np.zeros(len(self._alive), dtype=bool)
+        allowed[self._places(among)] = True
+        return allowed
+
+    def _nearest(
+        self, query: Float32Array, take: int, allowed: NDArray[np.bool_] | None, there: int
+    ) -> tuple[Float32Array, NDArray[np.int64]]:
+        """Return FAISS's scores and places of up to `take` allowed rows, best first."""
+        if allowed is None:
+            near, places = self._inner.search(query[None], take)
+        else:
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
+            effort = len(allowed) / there
+            try:
+                near, places = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
+            except RuntimeError:  # a kind that can't select: look further and drop the others
+                wider = min(int(take * effort * 2), len(allowed))
+                near, places = self._inner.search(query[None], wider)
+        kept = places[0] >= 0
+        if allowed is not None:
+            kept &= allowed[places[0]]
+        return near[0][kept][:take], places[0][kept][:take]
+
+    def seconds_a_search(self) -> float:
+        """Return how long the fastest of five searches takes now."""
+        took = []
+        for row in self.rows(self.seqs[:5]):
+            begin = time.perf_counter()
+            self.search(row, RECALL_AT)
+            took.append(time.perf_counter() - begin)
+        return min(took)
+
+    # -- snapshots
+
+    def write(self, file: Path) -> None:
+        """Write a snapshot beside `file`, flush it, rename it into place."""
+        scratch = file.with_suffix(".tmp")
+        try:
+            faiss.write_index(self._index, str(scratch))
+            flush_file(scratch)
+            os.replace(scratch, file)
+            flush_folder(file.parent)
+        except (RuntimeError, OSError) as error:
+            scratch.unlink(missing_ok=True)
+            raise IndexAccessError(f"can't write {file}: {error}") from error
+
+    @classmethod
+    def read(cls, file: Path, dimension: int, exact: Rows, tuning: Tuning | None) -> FaissIndex | None:
+        """Read a snapshot; None where it is missing or no index of this dimension."""
+        try:
+            index = _read(file)
+        except (OSError, RuntimeError, MemoryError):
+            return None
+        if index.d != dimension or not isinstance(index, faiss.IndexIDMap):
+            return None
+        self = cls(dimension, exact)
+        self._adopt(index)
+        if len(self._seqs) != index.ntotal or (np.diff(self._seqs) <= 0).any():
+            return None
+        self.tuning = tuning
+        try:
+            if tuning is not None and tuning.parameters:
+                space_of(self._inner).set_index_parameters(self._inner, tuning.parameters)
+        except RuntimeError:
+            return None  # of another kind than the tuning
+        return self
+
+
+def _parameters(index: Any, selector: Any, effort: float) -> Any:
+    """Return search parameters for a filter; the fewer rows it keeps, the further an approximate index looks."""
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _parameters(faiss.downcast_index(index.index), selector, effort)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=min(int(np.ceil(index.nprobe * effort)), index.nlist))
+    if isinstance(index, faiss.IndexHNSW):
+        wide = int(np.ceil(2 * index.hnsw.efSearch * effort))  # in a graph, rows left out are in the way
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=min(wide, index.ntotal))
+    return faiss.SearchParameters(sel=selector)
+
+
+def _read(file: Path) -> Any:
+    """Read an index; no array may be much larger than the file, but for the tables that FAISS computes for codes."""
+    faiss.set_deserialization_vector_byte_limit(4 * file.stat().st_size + _TABLES)
+    return faiss.read_index(str(file))
+
+
+def read_all(file: Path) -> Float32Array:
+    """Return all vectors `(n, dimension)` of a FAISS file in their order; raise `InputError` if it is none."""
+    try:
+        index = _read(file)
+        if isinstance(index, faiss.IndexIVF):
+            index.make_direct_map()
+        return np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32)
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise InputError(f"{file}: no index whose vectors FAISS can read ({reason(error)})") from error

@@ -1,0 +1,284 @@
+"""One SQLite file, its transactions, and its errors in our words. The only place that imports sqlite3.
+
+WAL with `synchronous=FULL`, so that what was committed survives a kill or a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tp_retrieval.errors import (
+    CorruptIndexError,
+    IndexAccessError,
+    IndexLockedError,
+    InputError,
+)
+from tp_retrieval.sqlite.file_checksum import FileChecksum
+from tp_retrieval.sqlite.shared_file import SharedFile
+
+_BUSY_SECONDS = 30.0
+
+LOWER = "unicode_lower"
+"""The name in SQL of a function that makes text lower-case in any script; SQLite's own knows ASCII."""
+
+_DAMAGED = ("malformed", "no such", "decode to UTF-8", "unsupported file format")
+"""Words in an OperationalError that tell of the file, not of its place."""
+
+
+class Database:
+    """Hold the connection to a file. Not thread-safe: its owner calls it under one lock."""
+
+    def __init__(self, file: Path) -> None:
+        self._caller: FrameType | None = None  # the call that opened the present transaction or snapshot
+        try:
+            self.file = file.absolute()  # a process may change its folder
+            self._shared_file = SharedFile(self.file)
+        except OSError as error:
+            raise IndexAccessError(f"can't open {file}: {error}") from error
+        self.checksum = FileChecksum(self.file, self._shared_file)
+        self._connections = 0
+        self._read_only = self._closed = False
+        try:
+            self._connect()
+        except BaseException:
+            self._shared_file.release()
+            raise
+
+    def _connect(self) -> None:
+        with self.explained():
+            if self._read_only:
+                uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
+                connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+            else:
+                connection = sqlite3.connect(
+                    self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+            try:
+                for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
+                    connection.execute(f"PRAGMA {pragma}")
+                connection.create_function(LOWER, 1, _lower, deterministic=True)
+            except BaseException:
+                connection.close()
+                raise
+        self._connection = connection
+        self._connections += 1
+
+    def suspend(self) -> None:
+        """Close the connection before a fork: SQLite's locks and tables of open files must not cross it."""
+        if not self._closed:
+            self._connection.close()
+
+    def resume(self) -> None:
+        """Connect anew after a fork, in the parent and in the child, unless another file lies at the path by now."""
+        if not self._closed and self._shared_file.is_at(self.file):
+            self._connect()
+
+    def reopen_read_only(self) -> None:
+        """Go on with a connection that never writes, in a place where SQLite can't keep its log."""
+        self._connection.close()
+        if self.file.with_name(f"{self.file.name}-wal").exists():
+            raise IndexAccessError(f"{self.file}: what was written last lies in its log, which can't be read here")
+        self._read_only = True
+        self._connect()
+
+    def keep_log(self) -> None:
+        """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 numbers and not only one."""
+        self.execute("PRAGMA page_size = 8192")
+        self.execute("PRAGMA journal_mode = WAL")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed."""
+        return self._closed
+
+    def check_place(self) -> None:
+        """Raise `IndexAccessError` if the file was moved, removed or replaced since it was opened."""
+        if not self._shared_file.is_at(self.file):
+            raise IndexAccessError(f"{self.file} was moved, removed or replaced since it was opened; open the index again")
+
+    def close(self) -> None:
+        """Close the file; again is no error, and goes on where an interrupt left it."""
+        self._closed = True
+        self._connection.close()
+        self._shared_file.release()
+
+    def close_with_checksum(self) -> None:
+        """Close the file, and seal it if no other process is at it and it changed since it was sealed."""
+        with suppress(OSError, CorruptIndexError, IndexLockedError, InputError):
+            self.check_place()
+            if not self.checksum.exists():
+                self._write_checksum()
+        self.close()
+
+    def _write_checksum(self) -> None:
+        self.execute("PRAGMA busy_timeout = 0")
+        busy, *_ = self.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]
+        if busy:
+            return
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            log = self.file.with_name(f"{self.file.name}-wal")
+            if log.exists() and log.stat().st_size == 0:  # all is in the file itself, and nobody may write to it now
+                self.checksum.write()
+        finally:
+            self.execute("ROLLBACK")
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Make the changes inside durable together, or none of them.
+
+        To be used by the `with` of the calling function: the block belongs to that call, and is rolled back by the next one
+        if the call has ended without closing it.
+        """
+        return self._block(sys._getframe(1), writes=True)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let everything read inside be of one moment; used as `transaction` is."""
+        return self._block(sys._getframe(1), writes=False)
+
+    @contextmanager
+    def _block(self, caller: FrameType, *, writes: bool) -> Iterator[None]:
+        with self.explained():
+            self._settle()
+            if self._connection.in_transaction:
+                raise InputError(
+                    f"{self.file}: a call within another one of the same thread, as from a signal handler; call again when "
+                    "that has ended"
+                )
+            if writes and self._read_only:  # before the seal is removed
+                raise IndexAccessError(f"{self.file}: its place is readonly; copy the index to one that can be written")
+            self._caller = caller
+            try:  # around BEGIN, too: an interrupt may come right after it
+                self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+                if writes:
+                    self.check_place()
+                    self.checksum.remove()
+                else:
+                    self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # which fixes the moment
+                yield
+                self._connection.execute("COMMIT" if writes else "ROLLBACK")
+            except BaseException:
+                self._roll_back()
+                raise
+            finally:
+                self._caller = None
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Wait for no other writer inside: a transaction raises `IndexLockedError` at once."""
+        self.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self.execute(f"PRAGMA busy_timeout = {int(1000 * _BUSY_SECONDS)}")
+
+    def _settle(self) -> None:
+        """Roll back what a call left open that was interrupted on its way out: one that is not on the stack any more.
+
+        An interrupt may come between any two instructions, those of a context manager's end included, so that no block can
+        promise to close itself.
+        """
+        if self._connection.in_transaction and not _is_running(self._caller):
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        with self.explained():
+            return self._connection.execute(sql, tuple(values)).fetchall()
+
+    def each(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query one by one."""
+        with self.explained():
+            yield from self._connection.execute(sql, tuple(values))
+
+    def numbers(self, sql: str, values: Sequence[Any] = ()) -> NDArray[np.int64]:
+        """Return the first column of a query."""
+        return np.fromiter((row[0] for row in self.each(sql, values)), dtype=np.int64)
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each row of values."""
+        with self.explained():
+            self._connection.executemany(sql, rows)
+
+    def first(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Return the first row of a query, None if there is none."""
+        with self.explained():
+            row: tuple[Any, ...] | None = self._connection.execute(sql, tuple(values)).fetchone()
+        return row
+
+    def size(self) -> int:
+        """Return the bytes of the file, without what is still in its log."""
+        row = self.first("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+        return 0 if row is None else int(row[0])
+
+    def data_version(self) -> tuple[int, int]:
+        """Return what changes when another connection commits: SQLite's number, and which of our connections gave it."""
+        return self._connections, int(self.execute("PRAGMA data_version")[0][0])
+
+    def objects(self) -> set[tuple[Any, ...]]:
+        """Return type, name and SQL of every table, index, view and trigger."""
+        return set(self.execute("SELECT type, name, sql FROM sqlite_master"))
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, naming the file."""
+        try:
+            yield
+        except sqlite3.ProgrammingError as error:
+            if not self._closed:
+                self.check_place()  # a fork found another file here and did not connect
+            raise InputError(f"{self.file}: the index is closed ({error})") from error
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise IndexLockedError(f"{self.file}: another process is writing ({error}); try again") from error
+            if any(sign in str(error) for sign in _DAMAGED):
+                raise CorruptIndexError(f"{self.file}: {error}") from error
+            raise IndexAccessError(f"{self.file}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise CorruptIndexError(f"{self.file}: {error}") from error
+
+
+def _is_running(call: FrameType | None) -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is not None
+
+
+def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield values in parts that one statement takes, below SQLite's smallest limit of 999."""
+    for begin in range(0, len(values), 500):
+        yield values[begin : begin + 500]
+
+
+def marks(values: Sequence[Any]) -> str:
+    """Return a question mark for each value."""
+    return ",".join("?" * len(values))
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def objects_made_by(statements: Sequence[str]) -> set[tuple[Any, ...]]:
+    """Return type, name and SQL of what some statements make."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        return set(connection.execute("SELECT type, name, sql FROM sqlite_master"))
+    finally:
+        connection.close()

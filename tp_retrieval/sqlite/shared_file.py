@@ -1,0 +1,78 @@
+"""A way to read a file that SQLite has open in this process, without breaking SQLite's locks on it.
+
+POSIX drops every lock that a process has on a file as soon as any of its descriptors of that file is closed. So a file is
+opened here once for all its databases, before SQLite opens it, and closed after the last of them let go of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+_BLOCK = 1 << 18  # stays in the processor
+
+guard = threading.RLock()
+"""Held while descriptors are opened or closed, and while the process forks."""
+
+_open: dict[tuple[int, int], _Shared] = {}
+"""The open descriptor of each inode."""
+
+
+class _Shared:
+    """A descriptor and those who use it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.users: set[int] = set()
+
+
+class SharedFile:
+    """Share a descriptor of a file, made if it is not there; raises OSError."""
+
+    def __init__(self, file: Path) -> None:
+        with guard:
+            try:
+                shared = _open.get(_inode(os.stat(file)))
+            except FileNotFoundError:
+                shared = None
+            shared = shared or _Shared(_opened(file))
+            self._inode = _inode(os.fstat(shared.number))
+            self._shared = _open.setdefault(self._inode, shared)
+            shared.users.add(id(self))
+
+    def is_at(self, file: Path) -> bool:
+        """Return whether the file is the one at this path now."""
+        try:
+            return _inode(os.stat(file)) == self._inode
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Let go of the file, after SQLite did; again is no error."""
+        with guard:
+            if id(self) not in self._shared.users:
+                return
+            self._shared.users.discard(id(self))
+            if not self._shared.users:
+                _open.pop(self._inode, None)
+                os.close(self._shared.number)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the file's content."""
+        place = 0
+        while block := os.pread(self._shared.number, _BLOCK, place):
+            yield block
+            place += len(block)
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _opened(file: Path) -> int:
+    try:
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
