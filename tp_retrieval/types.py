@@ -93,6 +93,22 @@ class TextEmbedder(Protocol):
         """Return one vector a document."""
 
 
+@dataclass(frozen=True)
+class PrecomputedVectors:
+    """Identify vectors that come from elsewhere, in place of an embedder: an index of them embeds no text."""
+
+    dimension: int
+    fingerprint: str
+
+    def embed_queries(self, texts: Sequence[str]) -> Float32Array:
+        """Raise `InputError`."""
+        raise InputError(
+            f"texts: vectors of {self.fingerprint!r} are precomputed; call add with vectors=, or search_by_vector"
+        )
+
+    embed_documents = embed_queries
+
+
 @runtime_checkable
 class HasProvenance(Protocol):
     """An embedder that also tells which model and recipe it is made of."""

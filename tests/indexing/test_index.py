@@ -23,7 +23,7 @@ from tp_retrieval.indexing.vectors import synced_vectors
 from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
 from tp_retrieval.indexing.vectors.fitting import FIT_AT
 from tp_retrieval.sqlite.database import Database
-from tp_retrieval.types import Provenance, VectorView
+from tp_retrieval.types import PrecomputedVectors, Provenance, VectorView
 
 DOCUMENTS = [
     Document("red apples and green pears", {"kind": "fruit", "year": 2020}, "apples"),
@@ -568,3 +568,34 @@ def test_one_adder_and_three_searchers(tmp_path, toy):
             thread.join()
         assert not failures
         assert len(index) == 13
+
+
+def test_open_or_create_creates_once_and_then_opens(tmp_path, toy):
+    with pytest.raises(IndexNotFoundError):
+        Index.open_or_create(tmp_path / "i")
+    with Index.open_or_create(tmp_path / "i", toy, kind="hnsw", tokenizer="trigram") as index:
+        index.add([Document("one", id="a")])
+    with Index.open_or_create(tmp_path / "i", toy) as index:
+        assert [document.id for document in index] == ["a"]
+        assert (index.info().kind, index.info().tokenizer) == ("hnsw", "trigram")
+
+
+def test_open_or_create_opens_what_another_process_created_meanwhile(tmp_path, toy, monkeypatch):
+    create = Index.create
+
+    def overtaken(path, embedder, **options):
+        create(path, embedder).close()
+        return create(path, embedder, **options)
+
+    monkeypatch.setattr(Index, "create", overtaken)
+    with Index.open_or_create(tmp_path / "i", toy) as index:
+        assert len(index) == 0
+
+
+def test_precomputed_vectors_are_searched_by_vector_and_embed_no_text(tmp_path):
+    with Index.create(tmp_path / "i", PrecomputedVectors(2, "elsewhere")) as index:
+        index.add([Document("east", id="e"), Document("north", id="n")], vectors=np.eye(2, dtype=np.float32))
+        assert index.search_by_vector(np.array([0.1, 1.0]), 1)[0].document.id == "n"
+        for fails in (lambda: index.add(["a text"]), lambda: index.search("a text")):
+            with pytest.raises(InputError, match="'elsewhere' are precomputed"):
+                fails()

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Unpack, cast, overload
+from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from tp_retrieval.errors import (
     CorruptIndexError,
     IncompatibleIndexError,
     IndexAccessError,
+    IndexExistsError,
     IndexLockedError,
+    IndexNotFoundError,
     InputError,
     TPRetrievalError,
 )
@@ -57,6 +59,14 @@ from tp_retrieval.types import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+class IndexOptions(TypedDict, total=False):
+    """What `Index.create` takes by name."""
+
+    kind: str
+    target_recall: float
+    tokenizer: Tokenizer
 
 
 class Index:
@@ -147,6 +157,24 @@ class Index:
                 raise CorruptIndexError(f"{store.file}: its records contradict each other ({error!r})") from error
             raise
         return self
+
+    @classmethod
+    def open_or_create(
+        cls, path: str | Path, embedder: TextEmbedder | None = None, **options: Unpack[IndexOptions]
+    ) -> Index:
+        """Open the index at a path, or create it there; `options` are those of `create`.
+
+        Raises what `open` and `create` raise, and `IndexNotFoundError` without an embedder where there is no index.
+        """
+        try:
+            return cls.open(path, embedder)
+        except IndexNotFoundError:
+            if embedder is None:
+                raise
+        try:
+            return cls.create(path, embedder, **options)
+        except IndexExistsError:  # another process was faster
+            return cls.open(path, embedder)
 
     def close(self) -> None:
         """Write a snapshot of the vectors if they changed, and close the files."""
