@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, Self
@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.maps.affine import same_vectors
 from tp_retrieval.errors import InputError
-from tp_retrieval.sqlite.database import Database, chunks, marks, objects_made_by
+from tp_retrieval.sqlite.database import Database, objects_made_by
 from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import (
     Float32Array,
@@ -77,7 +77,7 @@ class CachedEmbedder:
     def _prepare(self) -> None:
         wanted = objects_made_by(_SCHEMA)
         if not self._database.objects():
-            self._database.keep_log()
+            self._database.enable_log()
             with self._database.transaction():
                 if not self._database.objects():  # nobody was faster
                     for statement in _SCHEMA:
@@ -156,14 +156,13 @@ class CachedEmbedder:
         return vectors[[place[text] for text in given]]
 
     def _read(self, keys: Sequence[bytes], vectors: Float32Array) -> list[int]:
-        """Fill in the vectors that are there; return the places of those that are not."""
-        places = {key: i for i, key in enumerate(keys)}
+        """Fill in the stored vectors; return the positions of the missing ones."""
+        missing = {key: i for i, key in enumerate(keys)}
         with self._lock:
-            for part in chunks(keys):
-                for key, data, digest in self._rows(part):
-                    if digest == _digest(key, data) and len(data) == 4 * self.dimension:
-                        vectors[places.pop(key)] = np.frombuffer(data, dtype="<f4")
-        return list(places.values())
+            for key, data, digest in self._rows(keys):
+                if digest == _digest(key, data) and len(data) == 4 * self.dimension:
+                    vectors[missing.pop(key)] = np.frombuffer(data, dtype="<f4")
+        return list(missing.values())
 
     def _is_ours(self, old: Sequence[bytes], texts: list[str], compute: Callable[[Sequence[str]], Float32Array]) -> bool:
         """Return whether vectors kept under a fingerprint of format 1 are this embedder's: one text is embedded again.
@@ -185,7 +184,7 @@ class CachedEmbedder:
     def _rename(self, keys: Mapping[bytes, bytes]) -> bool:
         """Give intact vectors that have keys of format 1 those of the present format; return whether there were any."""
         with self._lock:
-            rows = [row for part in chunks(list(keys)) for row in self._rows(part)]
+            rows = list(self._rows(list(keys)))
             renamed = [
                 (keys[key], _digest(keys[key], data), key) for key, data, digest in rows if digest == _digest(key, data)
             ]
@@ -194,8 +193,8 @@ class CachedEmbedder:
                     self._database.execute_many("UPDATE OR REPLACE vectors SET key = ?, digest = ? WHERE key = ?", renamed)
         return bool(renamed)
 
-    def _rows(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        return self._database.execute(f"SELECT key, vector, digest FROM vectors WHERE key IN ({marks(keys)})", keys)
+    def _rows(self, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+        return self._database.select_in("SELECT key, vector, digest FROM vectors WHERE key IN (?)", keys)
 
     def _write(self, keys: Sequence[bytes], vectors: Float32Array) -> None:
         data = [vector.astype("<f4").tobytes() for vector in vectors]

@@ -87,7 +87,7 @@ def altered(folder, *statements):
     with store.transaction():
         for statement in statements:
             store.database.execute(*statement)
-    store.close(seal=True)
+    store.close(checksum=True)
 
 
 def snapshot(folder, data, **changes):
@@ -97,7 +97,7 @@ def snapshot(folder, data, **changes):
     with store.transaction():
         known = store.meta.get("snapshot") | {"sha256": hashlib.sha256(data).hexdigest()} | changes
         store.meta.set("snapshot", known)
-    store.close(seal=True)
+    store.close(checksum=True)
 
 
 @pytest.mark.parametrize(
@@ -198,25 +198,25 @@ def test_meta_records_of_another_shape_are_named(folder, key, value):
     store = Store(folder)
     with store.transaction():
         store.meta.set(key, value)
-    store.close(seal=True)
+    store.close(checksum=True)
     found = opened(folder)
     assert found == IDS or (found.startswith("CorruptIndexError") and "index.sqlite" in found), found
 
 
 def test_deep_json_is_an_error_not_a_crash(folder):
-    from tp_retrieval.indexing.storage.meta import digest_of
+    from tp_retrieval.sqlite.digest import record_digest
 
     deep = "[" * 100_000 + "]" * 100_000
     altered(
         folder,
-        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (deep, digest_of("views", deep))),
+        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (deep, record_digest("views", deep))),
     )
     assert opened(folder).startswith("CorruptIndexError")
     row = (1, "id0", "green river", '{"a":' + deep + "}", b"\0" * 64)
     altered(
         folder,
-        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (w := '[{"width": 16}]', digest_of("views", w))),
-        ("UPDATE documents SET metadata = ?, vector = ?, digest = ? WHERE seq = 1", (row[3], row[4], digest_of(*row))),
+        ("UPDATE meta SET value = ?, digest = ? WHERE key = 'views'", (w := '[{"width": 16}]', record_digest("views", w))),
+        ("UPDATE documents SET metadata = ?, vector = ?, digest = ? WHERE seq = 1", (row[3], row[4], record_digest(*row))),
     )
     assert opened(folder).startswith("CorruptIndexError")
 

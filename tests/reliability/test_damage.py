@@ -170,7 +170,7 @@ def damage(folder, table, column):
     where = {"documents": "id = 'id9'", "meta": "key = 'dimension'"}.get(table, "1")
     with store.transaction():
         store.database.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,))
-    store.close(seal=True)
+    store.close(checksum=True)
 
 
 @pytest.mark.parametrize("column", ["text", "metadata", "vector"])
@@ -210,7 +210,7 @@ def test_repair_makes_again_what_is_made_of_the_documents(whole, tmp_path, state
     store = Store(folder)
     with store.transaction():
         store.database.execute(statement)
-    store.close(seal=True)
+    store.close(checksum=True)
     assert any(words in problem for problem in verify(folder).problems)
     assert verify(folder, repair=True).ok
     assert answers(folder) == want

@@ -8,7 +8,7 @@ import pytest
 from tests.indexing.test_index import ToyWithProvenance
 from tp_retrieval import Document, Index, InputError, RecipeError
 from tp_retrieval.embedding.maps.affine import AffineMap, combine
-from tp_retrieval.indexing.storage.meta import StoredMap
+from tp_retrieval.indexing.storage.fitted_maps import StoredMap
 from tp_retrieval.types import VectorView
 
 WIDTH = 16

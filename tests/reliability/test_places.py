@@ -192,7 +192,7 @@ def test_an_index_of_every_format_there_was_opens(tmp_path, golden):
 
 
 def test_there_is_a_golden_index_of_every_format():
-    from tp_retrieval.indexing.storage.schema import FORMAT
+    from tp_retrieval.indexing.storage.meta import FORMAT
 
     assert [folder.name for folder in GOLDEN] == [f"format-{i}" for i in range(1, FORMAT + 1)]
 

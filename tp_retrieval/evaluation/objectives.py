@@ -15,14 +15,13 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tp_retrieval.embedding.maps.affine import AffineMap, attainable, unit
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Rows, Values, bootstrap, spearman
 from tp_retrieval.indexing.index import Index
-from tp_retrieval.indexing.search.engine import CANDIDATES, DENSE_WEIGHT
-from tp_retrieval.indexing.search.fusion import convex
+from tp_retrieval.indexing.search.fusion import best, fuse
+from tp_retrieval.indexing.search.query import CANDIDATES, DENSE_WEIGHT
 from tp_retrieval.types import Document, Float32Array
 
 _SEED = 7
@@ -226,12 +225,10 @@ class RetrievalObjective(_OneSet):
 
     def _ndcg(self, query: int, cosines: Float32Array, dense_weight: float) -> float:
         if dense_weight == 1:
-            ranked = _best(cosines, 10)
+            ranked = best(cosines, 10)
         else:
-            words = self._words[query]
-            pool = np.union1d(_best(cosines, CANDIDATES), [i for i in _best(words, CANDIDATES) if words[i] > 0]).astype(int)
-            fused = convex(cosines[pool].astype(np.float64), words[pool].astype(np.float64), dense_weight)
-            ranked = pool[_best(fused, 10)]
+            order, _ = fuse(cosines, self._words[query], dense_weight, CANDIDATES)
+            ranked = order[:10]
         return _dcg([self._grades[query].get(int(i), 0) for i in ranked]) / float(self._ideal[query])
 
     def score(self, signal: Values, rows: Rows) -> float:
@@ -287,15 +284,6 @@ class _Wordless:
 def _drawn(rows: Rows, count: int) -> list[int]:
     chosen = np.random.default_rng(_SEED + 1).permutation(rows)[:count]
     return sorted(int(i) for i in chosen)
-
-
-def _best(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Return the places of the highest scores, equal ones in their order."""
-    if len(scores) > 4 * count:
-        bound = np.partition(scores, -count)[-count]
-        places = np.flatnonzero(scores >= bound)
-        return places[np.argsort(-scores[places], kind="stable")][:count]
-    return np.argsort(-scores, kind="stable")[:count]
 
 
 def _dcg(grades: Sequence[int]) -> float:

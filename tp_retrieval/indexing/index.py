@@ -1,4 +1,4 @@
-"""An index: documents, their vectors and their words in one folder, searched densely, lexically or both ways."""
+"""The index: documents, vectors and full text in one folder, searched by vectors, by words or by both."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack, cast, overload
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.maps.affine import rows_needed
 from tp_retrieval.errors import (
@@ -23,24 +24,25 @@ from tp_retrieval.errors import (
     IndexLockedError,
     IndexNotFoundError,
     InputError,
-    TPRetrievalError,
 )
 from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, made_by_one, renew
 from tp_retrieval.indexing.info import IndexInfo, describe
-from tp_retrieval.indexing.search.engine import (
+from tp_retrieval.indexing.search.engine import SearchEngine
+from tp_retrieval.indexing.search.query import (
     CANDIDATES,
     DENSE_WEIGHT,
     Fusion,
     Mode,
     Search,
-    Searcher,
     SearchOptions,
+    Selection,
     Where,
 )
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
+from tp_retrieval.indexing.storage.meta import IndexMeta, VectorSettings
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.validation import prepared
-from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, views_of, with_maps
+from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, with_maps
 from tp_retrieval.indexing.vectors.kinds import check_kind
 from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
 from tp_retrieval.indexing.verify import Verification, verify
@@ -58,6 +60,8 @@ from tp_retrieval.types import (
     checked_vectors,
 )
 
+_PROGRESS_BATCH = 256  # texts embedded between two updates of a progress bar
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,10 +74,10 @@ class IndexOptions(TypedDict, total=False):
 
 
 class Index:
-    """Keep documents searchable. Make one with `create`, open one with `open`, use it as a context manager.
+    """A searchable collection of documents on disk; create it with `create`, open it with `open`, use it in a `with`.
 
-    One index may be used by many threads and opened by many processes; `add` and `delete` are durable when they return,
-    and happen wholly or not at all.
+    Many threads may share one index, and many processes may open it; `add` and `delete` are durable when they return, and
+    atomic.
     """
 
     def __init__(self, folder: Path, store: Store, embedder: TextEmbedder | None) -> None:
@@ -81,10 +85,11 @@ class Index:
         self._store = store
         self._lock = threading.RLock()
         self._embedder = embedder
-        self._dimension = int(store.meta.get("dimension"))
+        meta = store.meta.read()
+        self._dimension = meta.dimension
         self._vectors = SyncedVectors(folder, store)
-        self._searcher = Searcher(store, self._vectors)
-        recipe = (store.meta.get("provenance") or {}).get("recipe", {})
+        self._engine = SearchEngine(store, self._vectors)
+        recipe = {} if meta.provenance is None else meta.provenance.recipe
         self._dense_weight = float(recipe.get("dense_weight", DENSE_WEIGHT))
         guard(self._lock, store.database)
 
@@ -98,12 +103,12 @@ class Index:
         target_recall: float = 0.95,
         tokenizer: Tokenizer = "words",
     ) -> Index:
-        """Make an empty index in a folder that holds none.
+        """Create an empty index in a folder that holds none.
 
-        `kind` is how vectors are searched: "flat" exactly; "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's index
-        factory approximately, from 10,000 documents on, tuned until `target_recall` of the ten nearest are found; "auto"
-        exactly as long as that takes less than 20 ms here, then as "ivf". `tokenizer` "trigram" suits languages without
-        spaces between words.
+        `kind` is the search method for vectors: "flat" is exact; "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's
+        index factory is approximate from 10,000 documents on, tuned to find `target_recall` of the ten nearest; "auto" is
+        exact as long as that takes less than 20 ms on this machine, then "ivf". `tokenizer` "trigram" suits languages
+        without spaces between words. Raises `IndexExistsError`, `IndexAccessError` or `InputError`.
         """
         check_kind(kind, embedder.dimension)
         _check_recall(target_recall)
@@ -112,15 +117,16 @@ class Index:
         folder = _absolute(path)
         provenance = embedder.provenance if isinstance(embedder, HasProvenance) else None
         views = (VectorView(embedder.dimension),) if provenance is None else provenance.views
-        meta = {
-            "vectors": {"kind": kind, "target_recall": target_recall, "tuning": None},
-            "dimension": embedder.dimension,
-            "fingerprint": embedder.fingerprint,
-            "views": [asdict(view) for view in views],
-            "provenance": None if provenance is None else asdict(provenance),
-            "libraries": {name: version(name) for name in ("tp-retrieval", "faiss-cpu", "numpy")},
-        }
-        self = cls(folder, Store.create(folder, meta, tokenizer=tokenizer), embedder)
+        meta = IndexMeta(
+            dimension=embedder.dimension,
+            fingerprint=embedder.fingerprint,
+            views=views,
+            vectors=VectorSettings(kind, target_recall),
+            provenance=provenance,
+            tokenizer=tokenizer,
+            libraries={name: version(name) for name in ("tp-retrieval", "faiss-cpu", "numpy")},
+        )
+        self = cls(folder, Store.create(folder, meta), embedder)
         self._vectors.load()
         return self
 
@@ -134,8 +140,8 @@ class Index:
         folder = _absolute(path)
         store = Store(folder)
         try:
-            with ThreadPoolExecutor(1) as beside:
-                intact = beside.submit(store.database.checksum.intact)
+            with ThreadPoolExecutor(1) as executor:
+                intact = executor.submit(store.database.checksum.intact)
                 self = cls(folder, store, None)
                 if embedder is not None:
                     self._check(embedder)
@@ -144,17 +150,14 @@ class Index:
             if not intact.result():
                 raise CorruptIndexError(
                     f"{store.file} is damaged: its bytes are not those it was closed with; "
-                    f"`tp-retrieval verify {folder}` tells where, with --repair it makes again what can be made"
+                    f"`tp-retrieval verify {folder}` says where, and with --repair rebuilds what is derived"
                 )
             if embedder is not None:
-                renew(store, embedder)  # not before its bytes were checked: a change removes the seal
+                renew(store, embedder)  # after its bytes were checked: a change removes the checksum
             if not usable:
                 self._fit_anew()
-        except BaseException as error:
+        except BaseException:
             store.close()
-            ours = isinstance(error, TPRetrievalError) and not isinstance(error, InputError)
-            if isinstance(error, (ValueError, KeyError, TypeError, AttributeError)) and not ours:
-                raise CorruptIndexError(f"{store.file}: its records contradict each other ({error!r})") from error
             raise
         return self
 
@@ -185,7 +188,7 @@ class Index:
             try:
                 self._keep_snapshot(at_least=1)
             finally:
-                self._store.close(seal=True)
+                self._store.close(checksum=True)
 
     def __enter__(self) -> Index:
         return self
@@ -198,9 +201,9 @@ class Index:
     def add(
         self, documents: Sequence[Document | str], *, vectors: Float32Array | None = None, show_progress: bool = False
     ) -> list[str]:
-        """Embed and add documents, replacing those whose id is there; return their ids. All of them or, on any error, none.
+        """Embed and add documents, replacing those with the same id, and return their ids; on any error none is added.
 
-        A document without an id gets one. Raw `vectors` `(n, dimension)` that the embedder made before spare the embedding.
+        A document without an id gets one. `vectors` `(n, dimension)` are raw vectors that the embedder computed before.
         Raises `InputError` naming a document by position.
         """
         rows = prepared(documents)
@@ -208,9 +211,9 @@ class Index:
             vectors = checked_vectors(vectors, len(rows), self._dimension)
         if not rows:
             return []
-        ids = [id_ for id_, _, _ in rows]
+        ids = [row.id for row in rows]
         if vectors is None:
-            vectors = self._embed("documents", [text for _, text, _ in rows], show_progress)
+            vectors = self._embed_documents([row.text for row in rows], show_progress)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
@@ -223,11 +226,11 @@ class Index:
         return ids
 
     def add_vectors(self, documents: Sequence[Document | str], vectors: Float32Array, *, fingerprint: str) -> list[str]:
-        """Add documents whose raw vectors `(n, dimension)` were made elsewhere; return their ids.
+        """Add documents with raw vectors `(n, dimension)` from elsewhere, and return their ids.
 
-        `fingerprint` is that of the embedder that made them. Raises `IncompatibleIndexError` if it is not the index's.
+        `fingerprint` is that of the embedder that computed them. Raises `IncompatibleIndexError` if it is not the index's.
         """
-        stored = self._store.meta.get("fingerprint")
+        stored = self._store.meta.read().fingerprint
         if not made_by_one(stored, fingerprint, lambda: self.embedder):
             raise IncompatibleIndexError(
                 f"{self._folder} holds vectors of another embedder (fingerprint: stored {stored}, given {fingerprint})"
@@ -235,23 +238,23 @@ class Index:
         return self.add(documents, vectors=vectors)
 
     def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> int:
-        """Remove documents by id, or those that fit `where`, or both at once, and return how many there were.
+        """Remove documents by id, or those that fit `where`, or both at once, and return how many were removed.
 
-        Unknown ids are passed over. Raises `InputError` if neither is given; `clear` removes everything.
+        Unknown ids are ignored. Raises `InputError` if neither is given; `clear` removes everything.
         """
         if ids is None and not where:
             raise InputError("ids: give ids or where; clear() removes every document")
-        asked = Search(0, where, ids)
+        selection = Selection(where, ids)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
-                found = self._store.select(asked.condition, asked.ids)
-                count = 0 if found is None else self._store.delete(self._store.documents.ids_of(found))
+                seqs = self._store.select(selection.condition, selection.ids)
+                count = 0 if seqs is None else self._store.delete(self._store.documents.ids_of(seqs))
             self._follow()
         return count
 
     def clear(self) -> int:
-        """Remove every document and return how many there were."""
+        """Remove every document and return how many were removed."""
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
@@ -267,10 +270,10 @@ class Index:
         postprocess: str | Sequence[str] | None = None,
         show_progress: bool = False,
     ) -> None:
-        """Fit the maps anew on all documents and build the vectors from the store; nothing is embedded again.
+        """Fit the maps anew on all documents and rebuild the vectors from the store; nothing is embedded again.
 
-        `kind` and `target_recall` change how vectors are searched, as in `create`; `postprocess` changes the maps, one for
-        all views or one each. Raises `InputError` if there are fewer documents than a map asked for needs.
+        `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each.
+        Raises `InputError` if a map needs more documents than there are.
         """
         if kind is not None:
             check_kind(kind, self._dimension)
@@ -279,12 +282,10 @@ class Index:
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
-                if postprocess is not None:
-                    self._set_maps(postprocess)
-                wish = self._store.meta.get("vectors") | {"tuning": None}
-                changed = {"kind": kind, "target_recall": target_recall}
-                wish |= {name: value for name, value in changed.items() if value is not None}
-                self._store.meta.set("vectors", wish)
+                meta = self._store.meta.read()
+                settings = VectorSettings(kind or meta.vectors.kind, target_recall or meta.vectors.target_recall)
+                views = meta.views if postprocess is None else self._views_with(postprocess, meta.views)
+                self._store.meta.write(replace(meta, vectors=settings, views=views))
                 fit(self._store)
             self._vectors.show_progress = show_progress
             try:
@@ -295,26 +296,26 @@ class Index:
                 self._vectors.show_progress = False
             self._vectors.save(at_least=1)
 
-    def _set_maps(self, postprocess: str | Sequence[str]) -> None:
-        views = with_maps(views_of(self._store), postprocess)
+    def _views_with(self, postprocess: str | Sequence[str], stored: Sequence[VectorView]) -> tuple[VectorView, ...]:
+        views = with_maps(stored, postprocess)
         count = len(self._store.documents)
         for view in views:
             needed = rows_needed(view.postprocess, view.width)
             if count < needed:
                 raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents, there are {count}")
-        self._store.meta.set("views", [asdict(view) for view in views])
+        return tuple(views)
 
     def verify(self, *, repair: bool = False) -> Verification:
-        """Check every record, the full text, the facts and the vectors; `repair` makes again what can be made.
+        """Check every record, the full text, the metadata index and the vectors; `repair` rebuilds what is derived.
 
-        A damaged document can't be made again: `repair` removes it and names its id.
+        A damaged document can't be rebuilt: `repair` removes it, and the problem names its id.
         """
         with self._lock:
             self._store.database.check_place()
-            found = verify(self._folder, repair=repair)
+            verification = verify(self._folder, repair=repair)
             with self._store.snapshot():
                 self._vectors.refresh()
-        return found
+        return verification
 
     # -- reading
 
@@ -323,12 +324,12 @@ class Index:
             return len(self._store.documents)
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield all documents in the order they were added."""
+        """Yield all documents in the order of adding."""
         with self._lock, self._store.snapshot():
             return iter(list(self._store.documents))
 
     def batches(self, size: int = 512, *, after: str | None = None) -> Iterator[tuple[list[Document], Float32Array]]:
-        """Yield all documents in the order they were added, or those after one, with the vectors they are compared by.
+        """Yield all documents in the order of adding, or those after the id `after`, with the vectors they are compared by.
 
         The vectors are mapped, weighted and of unit length, `(n, width) float32`. Raises `IncompatibleIndexError` if other
         maps are fitted meanwhile, under which later vectors would not fit the earlier ones.
@@ -338,44 +339,41 @@ class Index:
             maps = self._vectors.maps_digest()
             seqs = self._store.documents.seqs()
             if after is not None:
-                found = self._store.select(None, [after])
-                seqs = seqs if found is None or not len(found) else seqs[seqs > found[0]]
+                last = self._store.documents.seqs_of([after])
+                seqs = seqs[seqs > last[0]] if len(last) else seqs
         for begin in range(0, len(seqs), size):
             with self._lock, self._store.snapshot():
                 self._vectors.refresh()
                 if self._vectors.maps_digest() != maps:
                     raise IncompatibleIndexError(f"{self._folder}: other maps were fitted meanwhile; begin again")
                 by_seq = self._store.documents.by_seq(seqs[begin : begin + size].tolist())
-                there = sorted(by_seq)  # some may have been deleted meanwhile
-                vectors = (
-                    self._vectors.mapped(self._store.documents.vectors_of(np.array(there, dtype=np.int64)))
-                    if there
-                    else None
-                )
-            if vectors is not None:
-                yield [by_seq[seq] for seq in there], vectors
+                stored = sorted(by_seq)  # others were deleted meanwhile
+                raw = self._store.documents.vectors_of(np.array(stored, dtype=np.int64))
+                vectors = self._vectors.mapped(raw) if stored else raw
+            if stored:
+                yield [by_seq[seq] for seq in stored], vectors
 
     def map_vectors(self, raw: Float32Array) -> Float32Array:
-        """Return raw vectors `(n, dimension)` as the index compares them, `(n, width) float32` of unit length."""
+        """Return raw vectors `(n, dimension)` as the index compares them: mapped, `(n, width) float32` of unit length."""
         checked = checked_vectors(raw, len(raw), self._dimension)
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
             return self._vectors.mapped(checked)
 
     def get(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> list[Document]:
-        """Return documents in the order asked for, or without ids in the order of adding; `where` keeps those that fit.
+        """Return documents in the order of `ids`, without ids in the order of adding; `where` keeps those that fit.
 
-        Unknown ids are passed over.
+        Unknown ids are ignored.
         """
-        asked = Search(0, where, ids)
+        selection = Selection(where, ids)
         with self._lock, self._store.snapshot():
-            found = self._store.select(asked.condition, asked.ids)
-            seqs = (self._store.documents.seqs() if found is None else found).tolist()
+            selected = self._store.select(selection.condition, selection.ids)
+            seqs = (self._store.documents.seqs() if selected is None else selected).tolist()
             by_seq = self._store.documents.by_seq(seqs)
-        if asked.ids is None:
+        if selection.ids is None:
             return [by_seq[seq] for seq in seqs]
         by_id = {document.id: document for document in by_seq.values()}
-        return [by_id[id_] for id_ in asked.ids if id_ in by_id]
+        return [by_id[id_] for id_ in selection.ids if id_ in by_id]
 
     @overload
     def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]: ...
@@ -412,14 +410,24 @@ class Index:
         before k are taken.
         """
         share = self._dense_weight if dense_weight is None else dense_weight
-        search = Search(k, where, ids, mode, mmr, min_score, share, fusion, candidates, rerank)
+        search = Search(
+            selection=Selection(where, ids),
+            k=k,
+            mode=mode,
+            mmr=mmr,
+            min_score=min_score,
+            dense_weight=share,
+            fusion=fusion,
+            candidates=candidates,
+            rerank=rerank,
+        )
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
-        vectors = None if search.mode == "lexical" or search.k == 0 else self._embed("queries", texts, False)
+        vectors = None if search.mode == "lexical" or search.k == 0 else self._embed_queries(texts)
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
-            among = self._searcher.among(search)
+            among = self._engine.selected(search.selection)
             units = [None] * len(texts) if vectors is None else self._vectors.mapped_queries(vectors)
-            results = [self._searcher.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
+            results = [self._engine.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
         if rerank is not None:
             results = rerank.rerank(texts, results, k)
         return results[0] if isinstance(query, str) else results
@@ -444,14 +452,23 @@ class Index:
         """
         mode: Mode = "dense" if text is None else "hybrid"
         share = self._dense_weight if dense_weight is None else dense_weight
-        search = Search(k, where, ids, mode, mmr, min_score, share, fusion, candidates)
+        search = Search(
+            selection=Selection(where, ids),
+            k=k,
+            mode=mode,
+            mmr=mmr,
+            min_score=min_score,
+            dense_weight=share,
+            fusion=fusion,
+            candidates=candidates,
+        )
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
         if text is not None:
             check_text(text, "text")
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
-            among = self._searcher.among(search)
-            return self._searcher.hits(search, text or "", self._vectors.mapped_queries(raw)[0], among)
+            among = self._engine.selected(search.selection)
+            return self._engine.hits(search, text or "", self._vectors.mapped_queries(raw)[0], among)
 
     def info(self) -> IndexInfo:
         """Return what the index holds, what made it, and how its vectors are searched."""
@@ -459,10 +476,10 @@ class Index:
             self._vectors.refresh()
             return describe(self._folder, self._store, self._vectors)
 
-    # -- the image of the vectors, under the lock
+    # -- the in-memory vectors, under the lock
 
     def _load(self) -> bool:
-        """Load the image; return whether the fitted maps could be used."""
+        """Load the vectors; return whether the fitted maps are usable."""
         try:
             with self._store.snapshot():
                 self._vectors.load()
@@ -472,14 +489,14 @@ class Index:
         return True
 
     def _fit_anew(self) -> None:
-        """Replace maps that can't be used, which version 0.1.0 stored for rows that are all equal."""
+        """Replace unusable maps, which version 0.1.0 stored for rows that are all equal."""
         with self._store.transaction():
             fit(self._store)
         with self._store.snapshot():
             self._vectors.load()
 
     def _follow(self, added: MappedRows | None = None) -> None:
-        """Bring the image up to date; the change is durable by now, so that a failure is the next search's to tell."""
+        """Bring the vectors up to date; the change is durable by now, so the next search raises what fails here."""
         try:
             with self._store.snapshot():
                 self._vectors.refresh(added)
@@ -488,7 +505,7 @@ class Index:
             self._vectors.discard()
 
     def _keep_snapshot(self, *, build: bool = False, **options: int) -> None:
-        """Build and write the vectors if that is due; without it searching or opening takes longer, nothing is lost."""
+        """Build and write the vectors if that is due; a failure makes searching or opening slower and loses nothing."""
         try:
             if build:
                 self._vectors.build_if_due()
@@ -498,21 +515,28 @@ class Index:
 
     # -- embedding
 
-    def _embed(self, what: Literal["queries", "documents"], texts: list[str], show_progress: bool) -> Float32Array:
+    def _embed_queries(self, texts: list[str]) -> Float32Array:
+        return checked_vectors(self.embedder.embed_queries(texts), len(texts), self._dimension)
+
+    def _embed_documents(self, texts: list[str], show_progress: bool) -> Float32Array:
         embedder = self.embedder
-        method = embedder.embed_queries if what == "queries" else embedder.embed_documents
-        if show_progress and isinstance(embedder, HasProvenance):
-            raw = cast("Any", method)(texts, show_progress=True)
-        else:
-            raw = method(texts)
-        return checked_vectors(raw, len(texts), self._dimension)
+        if not show_progress:
+            return checked_vectors(embedder.embed_documents(texts), len(texts), self._dimension)
+        vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
+        with tqdm(total=len(texts), unit="text") as bar:
+            for begin in range(0, len(texts), _PROGRESS_BATCH):
+                batch = texts[begin : begin + _PROGRESS_BATCH]
+                part = checked_vectors(embedder.embed_documents(batch), len(batch), self._dimension)
+                vectors[begin : begin + len(batch)] = part
+                bar.update(len(batch))
+        return vectors
 
     @property
     def embedder(self) -> TextEmbedder:
-        """The embedder that made the index, loaded now if it was not given."""
+        """The embedder that the index was made with, loaded now if `open` got none."""
         with self._lock:
             if self._embedder is None:
-                stored = self._store.meta.get("provenance")
+                stored = self._store.meta.read().provenance
                 if stored is None:
                     raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
                 embedder = load_embedder(stored)
@@ -522,13 +546,7 @@ class Index:
             return self._embedder
 
     def _check(self, embedder: TextEmbedder) -> None:
-        check_embedder(
-            embedder,
-            path=self._folder,
-            dimension=self._dimension,
-            fingerprint=self._store.meta.get("fingerprint"),
-            provenance=self._store.meta.get("provenance"),
-        )
+        check_embedder(embedder, self._folder, self._store.meta.read())
 
 
 def _absolute(path: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""What an index tells about itself."""
+"""The contents and settings of an index, for people."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tp_retrieval.indexing.storage.meta import Tuning
 from tp_retrieval.indexing.storage.store import Store
-from tp_retrieval.indexing.vectors.fitting import fallbacks, views_of
-from tp_retrieval.indexing.vectors.kinds import Tuning
+from tp_retrieval.indexing.vectors.fitting import fallbacks
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
 
@@ -17,9 +17,9 @@ from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 class IndexInfo:
     """What an index holds, what made it, and how its vectors are searched.
 
-    `maps_digest` tells fitted maps from others: vectors of different ones can't be compared. `growth` is how many times as
-    many documents there are as the maps were fitted on. `fallbacks` says which views got a lesser map than so many
-    documents usually have, and why. `tuning` is None for exact search.
+    `maps_digest` identifies the fitted maps: vectors mapped by different ones can't be compared. `growth` is the number of
+    documents over the number that the maps were fitted on. `fallbacks` says which views have a lesser map than so many
+    documents usually allow, and why. `tuning` is None for exact search.
     """
 
     path: str
@@ -45,28 +45,29 @@ class IndexInfo:
 
 def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
     """Return what an index holds, what made it, and how its vectors are searched."""
-    provenance = store.meta.get("provenance") or {}
+    meta = store.meta.read()
+    made_by = meta.provenance
     maps = store.maps.all()
     count = len(store.documents)
     fitted_on = min((fitted.fitted_on for fitted in maps), default=0)
     return IndexInfo(
         path=str(folder),
         documents=count,
-        dimension=int(store.meta.get("dimension")),
-        kind=store.meta.get("vectors")["kind"],
+        dimension=meta.dimension,
+        kind=meta.vectors.kind,
         tuning=vectors.tuning,
-        tokenizer=store.meta.get("tokenizer"),
-        model=provenance.get("model"),
-        source=provenance.get("source"),
-        revision=provenance.get("revision"),
-        fingerprint=store.meta.get("fingerprint"),
-        recipe=provenance.get("recipe"),
-        postprocess=tuple(view.postprocess for view in views_of(store)),
+        tokenizer=meta.tokenizer,
+        model=None if made_by is None else made_by.model,
+        source=None if made_by is None else made_by.source,
+        revision=None if made_by is None else made_by.revision,
+        fingerprint=meta.fingerprint,
+        recipe=None if made_by is None else made_by.recipe,
+        postprocess=tuple(view.postprocess for view in meta.views),
         fitted=tuple(fitted.postprocess for fitted in maps),
         fitted_on=fitted_on,
         fallbacks=tuple(fallbacks(store)),
         maps_digest=vectors.maps_digest(),
         growth=round(count / fitted_on, 2) if fitted_on else None,
-        libraries=store.meta.get("libraries"),
+        libraries=meta.libraries,
         bytes_on_disk=store.database.size() + vectors.size(),
     )

@@ -1,4 +1,4 @@
-"""Check an index from the ground up, and make again what can be made."""
+"""Check every record of an index, and rebuild what is derived from others."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from tp_retrieval.errors import CorruptIndexError
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors.fitting import fit, mapped_views
-from tp_retrieval.indexing.vectors.snapshot import KEY as SNAPSHOT
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found wrong with an index, each in a sentence, and what of it is left after a repair."""
+    """The problems of an index, a sentence each, and those that are left after a repair."""
 
     documents: int
     problems: tuple[str, ...]
@@ -27,11 +26,11 @@ class Verification:
 
 
 def verify(folder: Path, *, repair: bool = False) -> Verification:
-    """Check the index in a folder, also one that does not open any more because it is damaged.
+    """Check the index in a folder, also one that is too damaged to open.
 
-    Every record's digest, SQLite's trees, facts and full text against the documents, the vectors and their snapshot against
-    the rows. `repair` makes facts, full text and vectors anew, and removes documents whose record is damaged: their text or
-    vector is lost, and the problem names their id, so that they can be added again.
+    Every record is checked against its digest, SQLite's trees, metadata index and full text against the documents, vectors
+    and snapshot against the rows. `repair` rebuilds metadata index, full text and vectors, and removes documents of damaged
+    records: their text or vector is lost, and the problem names their id, so that they can be added again.
     """
     store = Store(folder)
     broken: list[str] = []
@@ -48,23 +47,23 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
     finally:
         if repair and broken:  # also where a repair was interrupted
             store.database.checksum.refuse()
-        store.close(seal=repair)
+        store.close(checksum=repair)
 
 
 def _broken(store: Store) -> list[str]:
     """Return what is wrong in the database."""
     damaged = store.documents.damaged()
     if damaged:
-        return list(damaged.values())  # all else is made of the documents
+        return list(damaged.values())  # everything else is derived from the documents
     try:
         mapped_views(store)
     except CorruptIndexError as error:
-        return [*store.problems(), str(error)]
+        return list(dict.fromkeys([*store.problems(), str(error)]))
     return list(store.problems())
 
 
 def _stale(folder: Path, store: Store) -> list[str]:
-    """Return what is wrong with the vectors, which are made of the rows."""
+    """Return what is wrong with the vectors, which are derived from the rows."""
     vectors = SyncedVectors(folder, store)
     try:
         with store.snapshot():
@@ -77,22 +76,26 @@ def _stale(folder: Path, store: Store) -> list[str]:
 def _repair(folder: Path, store: Store) -> None:
     store.database.execute("REINDEX")
     with store.transaction():
-        store.documents.drop(store.documents.damaged())
-        store.remake()
-        store.meta.forget(SNAPSHOT)
-        _mend_maps(store)
+        store.documents.remove(store.documents.damaged())
+        store.rebuild_derived()
+        store.meta.remove_derived()
+        is_readable = not list(store.meta.problems())
+        if is_readable:
+            _repair_maps(store)
     store.database.execute("VACUUM")
+    if not is_readable:
+        return  # what a damaged record held is lost, and the index does not open
     vectors = SyncedVectors(folder, store)
     with store.snapshot():
         vectors.load(from_rows=True)
     vectors.save(at_least=1)
 
 
-def _mend_maps(store: Store) -> None:
-    """Keep the maps that are there, fit them anew if they are damaged or not finite."""
+def _repair_maps(store: Store) -> None:
+    """Fit the maps anew if they are damaged or not finite."""
     try:
         mapped_views(store)
     except CorruptIndexError:
         fit(store)
     else:
-        store.meta.next_generation()
+        store.next_generation()

@@ -1,6 +1,6 @@
-"""One SQLite file, its transactions, and its errors in our words. The only place that imports sqlite3.
+"""A SQLite file, its transactions, and its errors as ours. The only module that imports sqlite3.
 
-WAL with `synchronous=FULL`, so that what was committed survives a kill or a power cut.
+WAL with `synchronous=FULL`, so that what was committed survives a kill or a power loss.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from tp_retrieval.sqlite.file_checksum import FileChecksum
 from tp_retrieval.sqlite.shared_file import SharedFile
 
 _BUSY_SECONDS = 30.0
+_MOST_VALUES = 500  # of one statement; SQLite's smallest limit is 999
 
 LOWER = "unicode_lower"
-"""The name in SQL of a function that makes text lower-case in any script; SQLite's own knows ASCII."""
+"""The SQL name of a function that lowers text of any script; SQLite's own lowers ASCII."""
 
 _DAMAGED = ("malformed", "no such", "decode to UTF-8", "unsupported file format")
-"""Words in an OperationalError that tell of the file, not of its place."""
+"""Words in an OperationalError of a damaged file; other ones mean that it can't be reached."""
 
 
 class Database:
-    """Hold the connection to a file. Not thread-safe: its owner calls it under one lock."""
+    """A connection to one file. Not thread-safe: its owner calls it under one lock."""
 
     def __init__(self, file: Path) -> None:
-        self._caller: FrameType | None = None  # the call that opened the present transaction or snapshot
+        self._caller: FrameType | None = None  # the call that opened the current transaction or snapshot
         try:
             self.file = file.absolute()  # a process may change its folder
             self._shared_file = SharedFile(self.file)
@@ -79,20 +80,20 @@ class Database:
             self._connection.close()
 
     def resume(self) -> None:
-        """Connect anew after a fork, in the parent and in the child, unless another file lies at the path by now."""
+        """Reconnect after a fork, in the parent and in the child, unless the path holds another file by now."""
         if not self._closed and self._shared_file.is_at(self.file):
             self._connect()
 
     def reopen_read_only(self) -> None:
-        """Go on with a connection that never writes, in a place where SQLite can't keep its log."""
+        """Continue with a connection that never writes, in a folder where SQLite can't write its log."""
         self._connection.close()
         if self.file.with_name(f"{self.file.name}-wal").exists():
-            raise IndexAccessError(f"{self.file}: what was written last lies in its log, which can't be read here")
+            raise IndexAccessError(f"{self.file}: its latest changes are in its log, which can't be read here")
         self._read_only = True
         self._connect()
 
-    def keep_log(self) -> None:
-        """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 numbers and not only one."""
+    def enable_log(self) -> None:
+        """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 floats and not only one."""
         self.execute("PRAGMA page_size = 8192")
         self.execute("PRAGMA journal_mode = WAL")
 
@@ -107,13 +108,13 @@ class Database:
             raise IndexAccessError(f"{self.file} was moved, removed or replaced since it was opened; open the index again")
 
     def close(self) -> None:
-        """Close the file; again is no error, and goes on where an interrupt left it."""
+        """Close the file; a second call is no error and finishes what an interrupt cut short."""
         self._closed = True
         self._connection.close()
         self._shared_file.release()
 
     def close_with_checksum(self) -> None:
-        """Close the file, and seal it if no other process is at it and it changed since it was sealed."""
+        """Close the file, and store its checksum if it has none and no other process has the file open."""
         with suppress(OSError, CorruptIndexError, IndexLockedError, InputError):
             self.check_place()
             if not self.checksum.exists():
@@ -128,21 +129,21 @@ class Database:
         self.execute("BEGIN IMMEDIATE")
         try:
             log = self.file.with_name(f"{self.file.name}-wal")
-            if log.exists() and log.stat().st_size == 0:  # all is in the file itself, and nobody may write to it now
+            if log.exists() and log.stat().st_size == 0:  # everything is in the file itself, and nobody may write
                 self.checksum.write()
         finally:
             self.execute("ROLLBACK")
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make the changes inside durable together, or none of them.
+        """Return a context whose changes become durable together at its end, or none of them.
 
-        To be used by the `with` of the calling function: the block belongs to that call, and is rolled back by the next one
-        if the call has ended without closing it.
+        The block belongs to the function that calls this in its `with` statement: where that call has ended without closing
+        the block, the next transaction rolls it back. Raises `IndexLockedError`, `IndexAccessError` or `CorruptIndexError`.
         """
         return self._block(sys._getframe(1), writes=True)
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Let everything read inside be of one moment; used as `transaction` is."""
+        """Return a context whose reads see one state of the file; it belongs to its caller as a transaction does."""
         return self._block(sys._getframe(1), writes=False)
 
     @contextmanager
@@ -151,19 +152,19 @@ class Database:
             self._settle()
             if self._connection.in_transaction:
                 raise InputError(
-                    f"{self.file}: a call within another one of the same thread, as from a signal handler; call again when "
-                    "that has ended"
+                    f"{self.file}: a call within another one of the same thread, as from a signal handler; call again "
+                    "after that one has returned"
                 )
-            if writes and self._read_only:  # before the seal is removed
-                raise IndexAccessError(f"{self.file}: its place is readonly; copy the index to one that can be written")
+            if writes and self._read_only:  # before the checksum is removed
+                raise IndexAccessError(f"{self.file}: its folder is readonly; copy the index to a writable one")
             self._caller = caller
-            try:  # around BEGIN, too: an interrupt may come right after it
+            try:  # BEGIN included: an interrupt may come right after it
                 self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 if writes:
                     self.check_place()
                     self.checksum.remove()
                 else:
-                    self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # which fixes the moment
+                    self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # which fixes the state that is read
                 yield
                 self._connection.execute("COMMIT" if writes else "ROLLBACK")
             except BaseException:
@@ -174,7 +175,7 @@ class Database:
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
-        """Wait for no other writer inside: a transaction raises `IndexLockedError` at once."""
+        """Return a context in which a transaction raises `IndexLockedError` at once where another process writes."""
         self.execute("PRAGMA busy_timeout = 0")
         try:
             yield
@@ -182,9 +183,9 @@ class Database:
             self.execute(f"PRAGMA busy_timeout = {int(1000 * _BUSY_SECONDS)}")
 
     def _settle(self) -> None:
-        """Roll back what a call left open that was interrupted on its way out: one that is not on the stack any more.
+        """Roll back the block of a call that an interrupt ended, which is no longer on the stack.
 
-        An interrupt may come between any two instructions, those of a context manager's end included, so that no block can
+        An interrupt may come between any two instructions, those at the end of a context manager included, so no block can
         promise to close itself.
         """
         if self._connection.in_transaction and not _is_running(self._caller):
@@ -203,6 +204,15 @@ class Database:
         """Yield the rows of a query one by one."""
         with self.explained():
             yield from self._connection.execute(sql, tuple(values))
+
+    def select_in(self, sql: str, values: Sequence[Any], *, before: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query that ends in `IN (?)` for any number of values, 500 of them a statement.
+
+        `before` are the values of the question marks before the last one.
+        """
+        head = sql.removesuffix("(?)")
+        for part in chunks(values):
+            yield from self.execute(f"{head}({','.join('?' * len(part))})", (*before, *part))
 
     def numbers(self, sql: str, values: Sequence[Any] = ()) -> NDArray[np.int64]:
         """Return the first column of a query."""
@@ -225,7 +235,7 @@ class Database:
         return 0 if row is None else int(row[0])
 
     def data_version(self) -> tuple[int, int]:
-        """Return what changes when another connection commits: SQLite's number, and which of our connections gave it."""
+        """Return a value that changes when another connection commits: our connection's number and SQLite's counter."""
         return self._connections, int(self.execute("PRAGMA data_version")[0][0])
 
     def objects(self) -> set[tuple[Any, ...]]:
@@ -234,12 +244,12 @@ class Database:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours, naming the file."""
+        """Raise SQLite's errors as ours, with the file's name."""
         try:
             yield
         except sqlite3.ProgrammingError as error:
             if not self._closed:
-                self.check_place()  # a fork found another file here and did not connect
+                self.check_place()  # after a fork another file was there, and none was opened
             raise InputError(f"{self.file}: the index is closed ({error})") from error
         except sqlite3.OperationalError as error:
             if "locked" in str(error) or "busy" in str(error):
@@ -259,14 +269,9 @@ def _is_running(call: FrameType | None) -> bool:
 
 
 def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield values in parts that one statement takes, below SQLite's smallest limit of 999."""
-    for begin in range(0, len(values), 500):
-        yield values[begin : begin + 500]
-
-
-def marks(values: Sequence[Any]) -> str:
-    """Return a question mark for each value."""
-    return ",".join("?" * len(values))
+    """Yield values in parts that one statement takes."""
+    for begin in range(0, len(values), _MOST_VALUES):
+        yield values[begin : begin + _MOST_VALUES]
 
 
 def _lower(value: Any) -> Any:
@@ -274,7 +279,7 @@ def _lower(value: Any) -> Any:
 
 
 def objects_made_by(statements: Sequence[str]) -> set[tuple[Any, ...]]:
-    """Return type, name and SQL of what some statements make."""
+    """Return type, name and SQL of what statements create."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:
         for statement in statements:

@@ -1,8 +1,8 @@
-"""What must hold when a process that has indexes open forks.
+"""Databases across a fork.
 
-SQLite's connections must not cross a fork: a child would take the parent's file locks for its own, which it has not. And a
-child must not get an index that another thread is half through changing. So every index comes to rest before a fork, its
-file is closed, and opened again on both sides.
+SQLite's connections must not cross a fork: a child would take the parent's file locks for its own, which they are not. And
+a child must not get an index that another thread has half changed. So before a fork every owner's lock is acquired and its
+database closed; afterwards both processes open it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from threading import RLock
 from typing import Any
 
 from tp_retrieval.sqlite.database import Database
-from tp_retrieval.sqlite.shared_file import guard as descriptors
+from tp_retrieval.sqlite.shared_file import lock as descriptors
 
 _guarded: weakref.WeakKeyDictionary[Database, Any] = weakref.WeakKeyDictionary()
 _held: list[tuple[Database, Any]] = []
@@ -22,7 +22,7 @@ _one_fork = threading.RLock()
 
 
 def guard(lock: RLock, database: Database) -> None:
-    """Fork only while nobody holds the lock, and give parent and child a connection each."""
+    """Delay forks while the lock is held, and reconnect the database in parent and child."""
     _guarded[database] = lock
 
 

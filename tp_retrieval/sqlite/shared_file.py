@@ -1,7 +1,7 @@
-"""A way to read a file that SQLite has open in this process, without breaking SQLite's locks on it.
+"""Reading a file that SQLite has open in this process without breaking SQLite's locks on it.
 
 POSIX drops every lock that a process has on a file as soon as any of its descriptors of that file is closed. So a file is
-opened here once for all its databases, before SQLite opens it, and closed after the last of them let go of it.
+opened here once for all its databases, before SQLite opens it, and closed after the last of them released it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-_BLOCK = 1 << 18  # stays in the processor
+_BLOCK = 1 << 18  # bytes, which stay in the processor's cache
 
-guard = threading.RLock()
+lock = threading.RLock()
 """Held while descriptors are opened or closed, and while the process forks."""
 
 _open: dict[tuple[int, int], _Shared] = {}
@@ -21,7 +21,7 @@ _open: dict[tuple[int, int], _Shared] = {}
 
 
 class _Shared:
-    """A descriptor and those who use it."""
+    """An open descriptor and the `SharedFile`s that use it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -29,10 +29,10 @@ class _Shared:
 
 
 class SharedFile:
-    """Share a descriptor of a file, made if it is not there; raises OSError."""
+    """A file opened once in this process, created if it is missing; raises OSError."""
 
     def __init__(self, file: Path) -> None:
-        with guard:
+        with lock:
             try:
                 shared = _open.get(_inode(os.stat(file)))
             except FileNotFoundError:
@@ -50,8 +50,8 @@ class SharedFile:
             return False
 
     def release(self) -> None:
-        """Let go of the file, after SQLite did; again is no error."""
-        with guard:
+        """Release the file, after SQLite released it; a second call is no error."""
+        with lock:
             if id(self) not in self._shared.users:
                 return
             self._shared.users.discard(id(self))
@@ -61,10 +61,10 @@ class SharedFile:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the file's content."""
-        place = 0
-        while block := os.pread(self._shared.number, _BLOCK, place):
+        offset = 0
+        while block := os.pread(self._shared.number, _BLOCK, offset):
             yield block
-            place += len(block)
+            offset += len(block)
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tuning.prompt_candidates import Arm, prompts, rewirings
 from tp_retrieval.evaluation.tuning.tuner import Tuner
 from tp_retrieval.evaluation.tuning.view_search import Candidate, Found, ViewSearch
-from tp_retrieval.indexing.search.engine import DENSE_WEIGHT
+from tp_retrieval.indexing.search.query import DENSE_WEIGHT
 
 SLOTTED = 'This passage : <PST> "{text}" means in one word:"'
 

@@ -1,54 +1,93 @@
-"""The rows of an index: documents with their raw vectors, and a log of those that were deleted.
+"""The rows of an index: documents with their raw vectors, and a log of deletions.
 
-`seq` is a row's number for ever: AUTOINCREMENT never gives one out twice, so that it can serve as FAISS's id.
+`seq` is a row's number for ever: AUTOINCREMENT never assigns one twice, so that it can serve as FAISS's id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tp_retrieval.errors import CorruptIndexError
-from tp_retrieval.indexing.storage.meta import check, digest_of, loaded
+from tp_retrieval.indexing.storage.meta import parsed_json
 from tp_retrieval.indexing.storage.metadata_index import Seqs
-from tp_retrieval.sqlite.database import Database, chunks, marks
+from tp_retrieval.sqlite.database import Database
+from tp_retrieval.sqlite.digest import check_record, record_digest
 from tp_retrieval.types import Document, Float32Array
 
-ROW = "seq, id, text, metadata, vector, digest"
-Row = tuple[Any, ...]
-"""These columns."""
+
+@dataclass(frozen=True, slots=True)
+class PreparedDocument:
+    """A document that was validated: its id, text and metadata, and the metadata's JSON."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any]
+    metadata_json: str
 
 
-def intact(row: Row) -> bool:
-    """Return whether a row is as it was written."""
-    return digest_of(*row[:5]) == bytes(row[5])
+class Row(NamedTuple):
+    """A row of the table `documents`."""
+
+    seq: int
+    id: str
+    text: str
+    metadata_json: str
+    vector: bytes
+    digest: bytes
+
+    @property
+    def intact(self) -> bool:
+        """Whether the row has its digest."""
+        return record_digest(*self[:5]) == bytes(self.digest)
+
+    @property
+    def name(self) -> str:
+        """The row's name in messages."""
+        return f"record {self.seq} (id {self.id!r})"
+
+    def check(self, file: Path) -> None:
+        """Raise `CorruptIndexError` if the row does not have its digest."""
+        check_record(file, self.name, self.digest, *self[:5])
+
+    def document(self, file: Path) -> Document:
+        """Return the document; raise `CorruptIndexError` if its metadata are no JSON object."""
+        metadata = parsed_json(file, f"record {self.seq}", self.metadata_json)
+        if not isinstance(metadata, dict):
+            raise CorruptIndexError(f"{file}: {self.name} has metadata that are no object")
+        return Document(self.text, metadata, self.id)
+
+
+_SELECT = "SELECT seq, id, text, metadata, vector, digest FROM documents WHERE"
 
 
 class Documents:
-    """The tables `documents` and `deletions`. Changes are made inside a transaction; facts and full text follow apart."""
+    """The tables `documents` and `deletions`. Changes are made inside a transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     # -- changes
 
-    def insert(self, documents: Sequence[tuple[str, str, str]], vectors: Float32Array) -> list[int]:
-        """Add rows `(id, text, metadata JSON)` with their raw vectors, and return their numbers."""
+    def insert(self, documents: Sequence[PreparedDocument], vectors: Float32Array) -> list[int]:
+        """Add documents with their raw vectors `(n, dimension)`, and return their row numbers."""
         last = self._database.first("SELECT seq FROM sqlite_sequence WHERE name = 'documents'")
         first = 1 + (0 if last is None else int(last[0]))
 
-        def rows() -> Iterator[Row]:
+        def rows() -> Iterator[tuple[Any, ...]]:
             for seq, (document, vector) in enumerate(zip(documents, vectors, strict=True), first):
-                values = (seq, *document, vector.astype("<f4").tobytes())
-                yield (*values, digest_of(*values))
+                values = (seq, document.id, document.text, document.metadata_json, vector.astype("<f4").tobytes())
+                yield (*values, record_digest(*values))
 
         self._database.execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", rows())
         return list(range(first, first + len(documents)))
 
-    def drop(self, seqs: Iterable[int]) -> None:
-        """Remove rows whatever is in them, and note it."""
+    def remove(self, seqs: Iterable[int]) -> None:
+        """Remove rows whatever they hold, and log it."""
         for seq in seqs:
             self._database.execute("DELETE FROM documents WHERE seq = ?", (seq,))
             self._database.execute("INSERT INTO deletions(seq) VALUES (?)", (seq,))
@@ -60,14 +99,6 @@ class Documents:
             self._database.execute(f"DELETE FROM {table}")
         return count
 
-    def redigest(self) -> Iterator[tuple[int, str]]:
-        """Give every row the present format's digest, after checking it against format 1's; yield number and metadata."""
-        for seq in self.seqs().tolist():
-            (row,) = self._database.execute(f"SELECT {ROW} FROM documents WHERE seq = ?", (seq,))
-            check(self._database.file, _name(row), row[5], *row[1:5])
-            self._database.execute("UPDATE documents SET digest = ? WHERE seq = ?", (digest_of(*row[:5]), seq))
-            yield seq, row[3]
-
     # -- reading
 
     def __len__(self) -> int:
@@ -75,70 +106,52 @@ class Documents:
         return 0 if row is None else int(row[0])
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield every document in the order they were added."""
+        """Yield every document in the order of adding."""
         last = 0
-        while True:
-            rows = list(self._documents("seq > ? ORDER BY seq LIMIT 500", (last,)))
-            if not rows:
-                return
-            yield from (document for _, document in rows)
-            last = rows[-1][0]
+        while rows := self._rows("seq > ? ORDER BY seq LIMIT 500", (last,)):
+            yield from (self._checked(row).document(self._database.file) for row in rows)
+            last = rows[-1].seq
 
     def seqs(self) -> Seqs:
-        """Return the numbers of all rows in order."""
+        """Return the numbers of all rows, ascending."""
         return np.sort(self._database.numbers("SELECT seq FROM documents"))
 
     def seqs_of(self, ids: Sequence[str]) -> Seqs:
-        """Return the numbers of those rows that have one of these ids, in order."""
-        found: list[int] = []
-        for part in chunks(list(dict.fromkeys(ids))):
-            rows = self._database.execute(f"SELECT seq FROM documents WHERE id IN ({marks(part)})", part)
-            found += [row[0] for row in rows]
-        return np.array(sorted(found), dtype=np.int64)
+        """Return the numbers of the rows that have one of some ids, ascending."""
+        rows = self._database.select_in("SELECT seq FROM documents WHERE id IN (?)", list(dict.fromkeys(ids)))
+        return np.array(sorted(seq for (seq,) in rows), dtype=np.int64)
 
     def ids_of(self, seqs: Seqs) -> list[str]:
         """Return the ids of rows."""
-        found: list[str] = []
-        for part in chunks(seqs.tolist()):
-            rows = self._database.execute(f"SELECT id FROM documents WHERE seq IN ({marks(part)})", part)
-            found += [row[0] for row in rows]
-        return found
+        return [id_ for (id_,) in self._database.select_in("SELECT id FROM documents WHERE seq IN (?)", seqs.tolist())]
 
     def rows_of(self, ids: Sequence[str]) -> list[Row]:
-        """Return rows by id as they are, damaged ones too."""
-        found: list[Row] = []
-        for part in chunks(list(dict.fromkeys(ids))):
-            found += self._database.execute(f"SELECT {ROW} FROM documents WHERE id IN ({marks(part)})", part)
-        return found
+        """Return rows by id without checking their digests."""
+        return [Row(*row) for row in self._database.select_in(f"{_SELECT} id IN (?)", list(dict.fromkeys(ids)))]
 
     def by_seq(self, seqs: Sequence[int]) -> dict[int, Document]:
-        """Return the documents of rows."""
-        found: dict[int, Document] = {}
-        for part in chunks(seqs):
-            found.update(self._documents(f"seq IN ({marks(part)})", part))
-        return found
+        """Return the documents of rows by row number."""
+        rows = (Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", seqs))
+        return {row.seq: self._checked(row).document(self._database.file) for row in rows}
 
     def vectors(self, after: int = 0, batch: int = 1024) -> Iterator[tuple[Seqs, Float32Array]]:
-        """Yield row numbers beyond `after` and their raw vectors, in order, in batches."""
-        while True:
-            sql = f"SELECT {ROW} FROM documents WHERE seq > ? ORDER BY seq LIMIT ?"
-            rows = self._database.execute(sql, (after, batch))
-            if not rows:
-                return
+        """Yield the row numbers beyond `after` and their raw vectors `(n, dimension)`, ascending, in batches."""
+        while rows := self._rows("seq > ? ORDER BY seq LIMIT ?", (after, batch)):
             seqs, vectors = self._matrix(rows)
             yield seqs, vectors
             after = int(seqs[-1])
 
     def vectors_of(self, seqs: Seqs) -> Float32Array:
-        """Return the raw vectors of rows, in the order asked for; raise `CorruptIndexError` if one is missing."""
-        rows: list[Row] = []
-        for part in chunks(seqs.tolist()):
-            rows += self._database.execute(f"SELECT {ROW} FROM documents WHERE seq IN ({marks(part)})", part)
-        found, vectors = self._matrix(rows) if rows else (seqs[:0], np.zeros((0, 0), dtype=np.float32))
-        missing = np.setdiff1d(seqs, found)
+        """Return the raw vectors `(n, dimension)` of rows in the order of `seqs`.
+
+        Raises `CorruptIndexError` if a row is missing.
+        """
+        rows = [Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", seqs.tolist())]
+        stored, vectors = self._matrix(rows) if rows else (seqs[:0], np.zeros((0, 0), dtype=np.float32))
+        missing = np.setdiff1d(seqs, stored)
         if len(missing):
             raise CorruptIndexError(f"{self._database.file}: record {missing[0]} is missing")
-        return vectors[np.searchsorted(found, seqs)]
+        return vectors[np.searchsorted(stored, seqs)]
 
     def last_deletion(self) -> int:
         """Return the number of the last deletion."""
@@ -146,36 +159,32 @@ class Documents:
         return number or 0
 
     def deleted(self, after: int) -> tuple[int, Seqs]:
-        """Return the number of the last deletion, and the rows that were deleted after another one."""
+        """Return the number of the last deletion, and the rows deleted after another one."""
         rows = self._database.execute("SELECT number, seq FROM deletions WHERE number > ? ORDER BY number", (after,))
-        return (int(rows[-1][0]) if rows else after), np.array([row[1] for row in rows], dtype=np.int64)
+        return (int(rows[-1][0]) if rows else after), np.array([seq for _, seq in rows], dtype=np.int64)
 
     def damaged(self) -> dict[int, str]:
-        """Return the rows whose digest does not fit, each with what to tell of it."""
-        found = {}
+        """Return a sentence for each row that does not have its digest, by row number."""
+        problems = {}
         for seq in self.seqs().tolist():
             try:
-                list(self._documents("seq = ?", (seq,)))
+                self.by_seq([seq])
             except CorruptIndexError as error:
-                found[seq] = str(error)
-        return found
+                problems[seq] = str(error)
+        return problems
 
-    def _documents(self, condition: str, values: Sequence[Any]) -> Iterator[tuple[int, Document]]:
-        for row in self._database.execute(f"SELECT {ROW} FROM documents WHERE {condition}", values):
-            self._check(row)
-            seq, id_, text, metadata = row[:4]
-            yield seq, Document(text, loaded(self._database.file, f"record {seq}", metadata), id_)
+    def _rows(self, condition: str, values: Sequence[Any]) -> list[Row]:
+        return [Row(*row) for row in self._database.execute(f"{_SELECT} {condition}", values)]
+
+    def _checked(self, row: Row) -> Row:
+        row.check(self._database.file)
+        return row
 
     def _matrix(self, rows: list[Row]) -> tuple[Seqs, Float32Array]:
+        rows.sort(key=lambda row: row.seq)
         for row in rows:
-            self._check(row)
-        rows.sort(key=lambda row: int(row[0]))
-        seqs = np.array([row[0] for row in rows], dtype=np.int64)
-        return seqs, np.frombuffer(b"".join(row[4] for row in rows), dtype="<f4").reshape(len(rows), -1)
-
-    def _check(self, row: Row) -> None:
-        check(self._database.file, _name(row), row[5], *row[:5])
-
-
-def _name(row: Row) -> str:
-    return f"record {row[0]} (id {row[1]!r})"
+            row.check(self._database.file)
+            if not isinstance(row.vector, bytes) or len(row.vector) != len(rows[0].vector):
+                raise CorruptIndexError(f"{self._database.file}: {row.name} has a vector of another length")
+        seqs = np.array([row.seq for row in rows], dtype=np.int64)
+        return seqs, np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4").reshape(len(rows), -1)

@@ -1,4 +1,4 @@
-"""The full text: words of documents in SQLite's FTS5, scored by BM25.
+"""The words of documents in SQLite's FTS5, scored by BM25.
 
 A query's words are data; FTS5's own syntax has no meaning in them.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, TruncationWarning
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.substrings import LETTERS, Substrings
-from tp_retrieval.sqlite.database import Database, chunks, marks
+from tp_retrieval.sqlite.database import Database
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def match_expression(terms: Sequence[str]) -> str | None:
 
 
 class FullText:
-    """The FTS5 table over the documents' texts; every change is made inside a transaction of its owner."""
+    """The FTS5 table over the documents' texts. Changes are made inside a transaction."""
 
     def __init__(self, database: Database, tokenizer: str) -> None:
         self._database = database
@@ -68,16 +68,16 @@ class FullText:
         """Add rows `(seq, text)`."""
         self._database.execute_many("INSERT INTO fulltext(rowid, text) VALUES (?, ?)", texts)
 
-    def delete(self, seq: int, text: str) -> None:
-        """Forget a row, whose text is what it was when it was added."""
+    def remove(self, seq: int, text: str) -> None:
+        """Remove a row, given the text it was added with."""
         self._database.execute("INSERT INTO fulltext(fulltext, rowid, text) VALUES('delete', ?, ?)", (seq, text))
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self._database.execute("INSERT INTO fulltext(fulltext) VALUES('delete-all')")
 
-    def remake(self) -> None:
-        """Make the table anew from the documents."""
+    def rebuild(self) -> None:
+        """Fill the table anew from the documents."""
         self._database.execute("INSERT INTO fulltext(fulltext) VALUES('rebuild')")
 
     def search(self, query: str, k: int, among: Seqs | None = None) -> dict[int, float]:
@@ -107,18 +107,18 @@ class FullText:
         """Return the BM25 score of those of some rows that hold any of the query's words."""
         terms = terms_of(query, self._tokenizer, warn=False)
         match = match_expression(self._indexed(terms))
-        found: dict[int, float] = {}
-        for part in chunks(seqs) if match else ():  # the + makes it one pass; without it, FTS5 takes one for each row
-            sql = f"SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ? AND +rowid IN ({marks(part)})"
-            found |= self._scored(sql, (match, *part))
-        return found if self._substrings is None else _sums(found, self._substrings.scores(terms, seqs))
+        scores: dict[int, float] = {}
+        if match:  # the + makes it one pass; without it, FTS5 makes one for each row
+            sql = "SELECT rowid, -bm25(fulltext) FROM fulltext WHERE fulltext MATCH ? AND +rowid IN (?)"
+            scores = {int(seq): float(score) for seq, score in self._database.select_in(sql, seqs, before=(match,))}
+        return scores if self._substrings is None else _sums(scores, self._substrings.scores(terms, seqs))
 
     def _indexed(self, terms: Sequence[str]) -> list[str]:
-        """Return the terms that the tokenizer makes tokens of."""
+        """Return the terms that the tokenizer splits into tokens."""
         return [term for term in terms if self._substrings is None or len(term) >= LETTERS]
 
     def problems(self) -> Iterator[str]:
-        """Yield how the table differs from the documents' texts."""
+        """Yield a sentence if the table differs from the documents' texts."""
         try:
             self._database.execute("INSERT INTO fulltext(fulltext, rank) VALUES('integrity-check', 1)")
         except CorruptIndexError as error:

@@ -1,132 +1,258 @@
-"""The small records of an index's file: what it knows of itself, and fitted maps, each with a digest.
+"""The `meta` table: what an index is made of, as one typed value, and the JSON records behind it.
 
-meta = Meta(database)
-meta.set("kind", "flat")        # inside a transaction
-meta.get("kind")
+table = MetaTable(database)
+meta = table.read()
+table.write(replace(meta, generation=meta.generation + 1))     # inside a transaction
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from tp_retrieval.errors import CorruptIndexError
 from tp_retrieval.sqlite.database import Database
-from tp_retrieval.types import Float32Array
+from tp_retrieval.sqlite.digest import check_record, record_digest
+from tp_retrieval.types import Provenance, VectorView
 
+FORMAT = 2
+"""The disk format that this version writes."""
 
-def digest_of(*values: str | int | bytes) -> bytes:
-    """Return the SHA-256 of values, each after its length."""
-    digest = hashlib.sha256()
-    for value in values:
-        part = value if isinstance(value, bytes) else str(value).encode()
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
+_DISPOSABLE = ("snapshot", "maps_tried", "libraries")
+"""Records without which an index still opens."""
 
-
-def check(file: Path, record: str, digest: bytes, *values: Any) -> None:
-    """Raise `CorruptIndexError` naming a record whose digest is not that of its values."""
-    if digest_of(*values) != digest:
-        raise CorruptIndexError(f"{file}: {record} is damaged; its digest does not fit")
-
-
-def loaded(file: Path, record: str, text: str) -> Any:
-    """Return the value of JSON text; raise `CorruptIndexError` naming the record if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorruptIndexError(f"{file}: {record} holds no JSON ({error})") from error
-
-
-class Meta:
-    """The `meta` table: JSON values by name. Changes are made inside a transaction."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def get(self, key: str) -> Any:
-        """Return a value, None where it is missing."""
-        row = self._database.first("SELECT value, digest FROM meta WHERE key = ?", (key,))
-        if row is None:
-            return None
-        record = f"meta record {key!r}"
-        check(self._database.file, record, row[1], key, row[0])
-        return loaded(self._database.file, record, row[0])
-
-    def set(self, key: str, value: Any) -> None:
-        """Put a value there."""
-        text = json.dumps(value, sort_keys=True)
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (key, text, digest_of(key, text)))
-
-    def forget(self, key: str) -> None:
-        """Remove a value."""
-        self._database.execute("DELETE FROM meta WHERE key = ?", (key,))
-
-    def next_generation(self) -> None:
-        """Tell every process that its image of the vectors is of the past."""
-        self.set("generation", self.get("generation") + 1)
-
-    def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the values."""
-        for (key,) in self._database.execute("SELECT key FROM meta"):
-            try:
-                self.get(key)
-            except CorruptIndexError as error:
-                yield str(error)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class StoredMap:
-    """A view's fitted map: its kind, how many rows it was fitted on, and its arrays by name."""
+class Tuning:
+    """How an approximate index was built and is searched, and the recall that it has at least.
 
-    postprocess: str
-    fitted_on: int
-    arrays: Mapping[str, Float32Array]
+    `recall` is the lower bound of a confidence interval over queries that are not rows. `parameters` are FAISS's;
+    `candidates` rows are fetched and scored exactly for each row asked for.
+    """
+
+    factory: str
+    trained_on: int
+    parameters: str
+    candidates: int
+    target_recall: float
+    recall: float
 
 
-class Maps:
-    """The tables `maps` and `map_arrays`: one fitted map a view. Changes are made inside a transaction."""
+@dataclass(frozen=True)
+class VectorSettings:
+    """How vectors shall be searched, and how they are: `tuning` is None for exact search."""
+
+    kind: str
+    target_recall: float
+    tuning: Tuning | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """The current snapshot file: its name, number and SHA-256, and the state of the store that it holds."""
+
+    file: str
+    number: int
+    sha256: str
+    generation: int
+    last_seq: int
+    deletion: int
+
+
+@dataclass(frozen=True)
+class IndexMeta:
+    """What an index is made of.
+
+    `generation` grows whenever the in-memory vectors of every process become invalid. `maps_tried` are the maps that the
+    last fit asked for, one a view; the fitted ones may be lesser. `provenance` is None for an embedder without one.
+    """
+
+    dimension: int
+    fingerprint: str
+    views: tuple[VectorView, ...]
+    vectors: VectorSettings
+    provenance: Provenance | None
+    tokenizer: str
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+    snapshot: SnapshotRecord | None = None
+    maps_tried: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def records(self) -> dict[str, Any]:
+        """Return the JSON value of each record."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if value not in (None, ()) or name not in _DISPOSABLE}
+
+
+class MetaTable:
+    """The `meta` table: JSON values by name, each with a digest. Changes are made inside a transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def all(self) -> list[StoredMap]:
-        """Return the fitted maps in the order of their views; empty before the first fit."""
-        execute, file = self._database.execute, self._database.file
-        found = []
-        for view, postprocess, fitted_on, digest in execute("SELECT * FROM maps ORDER BY view"):
-            check(file, f"map {view}", digest, view, postprocess, fitted_on)
-            arrays = {}
-            for name, shape, data, digest_ in execute(
-                "SELECT name, shape, data, digest FROM map_arrays WHERE view = ?", (view,)
-            ):
-                check(file, f"map {view}, {name}", digest_, view, name, shape, data)
-                arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
-            found.append(StoredMap(postprocess, fitted_on, arrays))
-        return found
+    def read(self) -> IndexMeta:
+        """Return the whole table; raise `CorruptIndexError` naming a record that is missing, damaged or misshapen."""
+        values = {}
+        for name, text, digest in self._database.execute("SELECT key, value, digest FROM meta"):
+            if name in _PARSERS:
+                values[name] = self._parsed(name, self._checked(name, text, digest))
+        missing = sorted(_PARSERS.keys() - values.keys() - {*_DISPOSABLE})
+        if missing:
+            raise CorruptIndexError(f"{self._database.file}: meta record {missing[0]!r} is missing")
+        meta = IndexMeta(**values)
+        if sum(view.width for view in meta.views) != meta.dimension:
+            raise CorruptIndexError(f"{self._database.file}: meta records 'views' and 'dimension' contradict each other")
+        return meta
 
-    def replace(self, maps: Sequence[StoredMap]) -> None:
-        """Put these in the place of those that are there."""
-        self._database.execute("DELETE FROM maps")
-        self._database.execute("DELETE FROM map_arrays")
-        for view, fitted in enumerate(maps):
-            self.put(view, fitted.postprocess, fitted.fitted_on)
-            for name, array in fitted.arrays.items():
-                self.put_array(view, name, json.dumps(array.shape), array.astype("<f4").tobytes())
+    def write(self, meta: IndexMeta) -> None:
+        """Store the records that differ from the stored ones."""
+        stored = dict(self._database.execute("SELECT key, value FROM meta"))
+        records = meta.records()
+        for name, value in records.items():
+            if stored.get(name) != _text_of(value):
+                self.set(name, value)
+        for name in stored.keys() & _PARSERS.keys() - records.keys():
+            self.remove(name)
 
-    def put(self, view: int, postprocess: str, fitted_on: int) -> None:
-        """Add a record of `maps`."""
-        values = (view, postprocess, fitted_on)
-        self._database.execute("INSERT INTO maps VALUES (?, ?, ?, ?)", (*values, digest_of(*values)))
+    def get(self, name: str) -> Any:
+        """Return the JSON value of one record, None where it is missing."""
+        row = self._database.first("SELECT value, digest FROM meta WHERE key = ?", (name,))
+        return None if row is None else self._checked(name, *row)
 
-    def put_array(self, view: int, name: str, shape: str, data: bytes) -> None:
-        """Add a record of `map_arrays`."""
-        values = (view, name, shape, data)
-        self._database.execute("INSERT INTO map_arrays VALUES (?, ?, ?, ?, ?)", (*values, digest_of(*values)))
+    def set(self, name: str, value: Any) -> None:
+        """Store the JSON value of one record."""
+        text = _text_of(value)
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, text, record_digest(name, text)))
+
+    def remove(self, name: str) -> None:
+        """Remove one record."""
+        self._database.execute("DELETE FROM meta WHERE key = ?", (name,))
+
+    def remove_derived(self) -> None:
+        """Remove the snapshot's record, and damaged ones that an index works without."""
+        self.remove("snapshot")
+        for name in _DISPOSABLE:
+            try:
+                self._parsed(name, self.get(name))
+            except CorruptIndexError:
+                self.remove(name)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the records."""
+        for (name,) in self._database.execute("SELECT key FROM meta"):
+            try:
+                value = self.get(name)
+                if name in _PARSERS:
+                    self._parsed(name, value)
+            except CorruptIndexError as error:
+                yield str(error)
+
+    def _checked(self, name: str, text: str, digest: bytes) -> Any:
+        check_record(self._database.file, f"meta record {name!r}", digest, name, text)
+        return parsed_json(self._database.file, f"meta record {name!r}", text)
+
+    def _parsed(self, name: str, value: Any) -> Any:
+        try:
+            return _PARSERS[name](value)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise CorruptIndexError(f"{self._database.file}: meta record {name!r} is misshapen ({error})") from error
+
+
+def parsed_json(file: Path, record: str, text: str) -> Any:
+    """Return the value of a record's JSON; raise `CorruptIndexError` naming the record where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError, TypeError) as error:
+        raise CorruptIndexError(f"{file}: {record} holds no JSON ({error})") from error
+
+
+def _text_of(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+# -- parsing: each raises TypeError, ValueError, KeyError or AttributeError
+
+
+def _is(kind: type[T] | tuple[type[T], ...], value: Any) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.80} must be {kind}")
+    return value
+
+
+def _count(value: Any) -> int:
+    number = _is(int, value)
+    if number < 0:
+        raise ValueError(f"{number} must not be negative")
+    return number
+
+
+def _number(value: Any) -> float:
+    return _is((int, float), value)
+
+
+def _view(value: Any) -> VectorView:
+    view = VectorView(**value)
+    _count(view.width)
+    _is(str, view.postprocess)
+    _number(view.weight)
+    return view
+
+
+def _views(value: Any) -> tuple[VectorView, ...]:
+    return tuple(_view(view) for view in _is(list, value))
+
+
+def _tuning(value: Any) -> Tuning:
+    tuning = Tuning(**value)
+    for text in (tuning.factory, tuning.parameters):
+        _is(str, text)
+    for number in (tuning.trained_on, tuning.candidates):
+        _count(number)
+    for share in (tuning.target_recall, tuning.recall):
+        _number(share)
+    return tuning
+
+
+def _settings(value: Any) -> VectorSettings:
+    tuning = None if value["tuning"] is None else _tuning(value["tuning"])
+    return VectorSettings(_is(str, value["kind"]), _number(value["target_recall"]), tuning)
+
+
+def _provenance(value: Any) -> Provenance | None:
+    if value is None:
+        return None
+    provenance = Provenance(**{**value, "views": _views(value["views"])})
+    _number(_is(dict, provenance.recipe).get("dense_weight", 0))
+    return provenance
+
+
+def _snapshot(value: Any) -> SnapshotRecord | None:
+    if value is None:
+        return None
+    record = SnapshotRecord(**value)
+    for text in (record.file, record.sha256):
+        _is(str, text)
+    for number in (record.number, record.generation, record.last_seq, record.deletion):
+        _count(number)
+    return record
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "dimension": _count,
+    "fingerprint": lambda value: _is(str, value),
+    "views": _views,
+    "vectors": _settings,
+    "provenance": _provenance,
+    "tokenizer": lambda value: _is(str, value),
+    "libraries": lambda value: _is(dict, value or {}),
+    "generation": _count,
+    "snapshot": _snapshot,
+    "maps_tried": lambda value: tuple(_is(str, name) for name in _is(list, value or [])),
+    "format": _count,
+}

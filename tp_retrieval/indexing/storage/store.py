@@ -1,13 +1,14 @@
-"""The index's truth on disk: documents, metadata, raw vectors, facts for filters and full text, in one SQLite file.
+"""The SQLite file of an index: documents, metadata, raw vectors, fitted maps and full text.
 
-Every change is one transaction. Every record carries a digest of its content, checked when it is read.
+Every change is one transaction. Every record has a digest of its content, which is checked when the record is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from tp_retrieval.errors import (
     IndexNotFoundError,
 )
 from tp_retrieval.indexing.search.filters import Condition, answer
-from tp_retrieval.indexing.storage.documents import Documents, intact
+from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument
+from tp_retrieval.indexing.storage.fitted_maps import FittedMaps, StoredMap
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, FullText
-from tp_retrieval.indexing.storage.meta import Maps, Meta, StoredMap
+from tp_retrieval.indexing.storage.meta import FORMAT, IndexMeta, MetaTable
 from tp_retrieval.indexing.storage.metadata_index import MetadataIndex, Seqs
-from tp_retrieval.indexing.storage.schema import FORMAT, MIGRATIONS, statements
+from tp_retrieval.indexing.storage.migrations import MIGRATIONS
+from tp_retrieval.indexing.storage.schema import statements
 from tp_retrieval.sqlite.atomic import make_folder
 from tp_retrieval.sqlite.database import Database, objects_made_by
 from tp_retrieval.types import Float32Array
@@ -32,9 +35,9 @@ FILE = "index.sqlite"
 
 
 class Store:
-    """Open the SQLite file of an index folder; `create` makes it first.
+    """The SQLite file of an index folder, opened; `create` creates it first.
 
-    An older format is brought to the present one. Raises `IndexNotFoundError`, `IndexAccessError`, `CorruptIndexError` or
+    A file of an older format is migrated. Raises `IndexNotFoundError`, `IndexAccessError`, `CorruptIndexError` or
     `IncompatibleIndexError`. Not thread-safe: its owner calls it under one lock.
     """
 
@@ -55,34 +58,31 @@ class Store:
                 raise IndexNotFoundError(f"no index at {folder}: its making was cut short; make it again")
             if version not in (FORMAT, *MIGRATIONS):
                 raise IncompatibleIndexError(f"{file}: format stored {version}, this version reads up to {FORMAT}")
-            if version == FORMAT:
-                self._check_schema()
-            else:
+            if version != FORMAT:
                 self._migrate()
-            self.fulltext = FullText(self.database, self.meta.get("tokenizer"))
+            self.fulltext = FullText(self.database, self._tokenizer())
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def create(cls, folder: Path, meta: Mapping[str, Any], *, tokenizer: str = "words") -> Store:
-        """Make an empty store whose meta table holds `meta` as JSON values."""
+    def create(cls, folder: Path, meta: IndexMeta) -> Store:
+        """Create an empty store; raise `IndexExistsError` if the folder holds one, `IndexAccessError` if it can't."""
         self = cls.__new__(cls)
         try:
             make_folder(folder)
         except OSError as error:
             raise IndexAccessError(f"can't make {folder}: {error}") from error
         self._hold(folder / FILE)
-        self.fulltext = FullText(self.database, tokenizer)
+        self.fulltext = FullText(self.database, meta.tokenizer)
         try:
             self._refuse_another(folder)
-            self.database.keep_log()
+            self.database.enable_log()
             with self.transaction():
-                self._refuse_another(folder)  # made meanwhile
-                for statement in statements(tokenizer):
+                self._refuse_another(folder)  # created meanwhile
+                for statement in statements(meta.tokenizer):
                     self.database.execute(statement)
-                for key, value in {"format": FORMAT, "generation": 0, "tokenizer": tokenizer, **meta}.items():
-                    self.meta.set(key, value)
+                self.meta.write(meta)
         except BaseException:
             self.close()
             raise
@@ -91,7 +91,7 @@ class Store:
     def _hold(self, file: Path) -> None:
         self.database = Database(file)
         self.transaction, self.snapshot = self.database.transaction, self.database.snapshot
-        self.meta, self.maps = Meta(self.database), Maps(self.database)
+        self.meta, self.maps = MetaTable(self.database), FittedMaps(self.database)
         self.documents, self.metadata_index = Documents(self.database), MetadataIndex(self.database)
 
     @property
@@ -99,31 +99,32 @@ class Store:
         """The database file."""
         return self.database.file
 
-    def close(self, *, seal: bool = False) -> None:
-        """Close the file, sealed if it may be."""
-        if seal:
+    def close(self, *, checksum: bool = False) -> None:
+        """Close the file, with a checksum if no other process has it open."""
+        if checksum:
             self.database.close_with_checksum()
         else:
             self.database.close()
 
-    # -- what touches several tables, inside a transaction
+    # -- changes of several tables, inside a transaction
 
-    def insert(self, documents: Sequence[tuple[str, str, str]], vectors: Float32Array) -> Seqs:
-        """Add rows `(id, text, metadata JSON)` with their raw vectors, and return their numbers."""
+    def insert(self, documents: Sequence[PreparedDocument], vectors: Float32Array) -> Seqs:
+        """Add documents with their raw vectors `(n, dimension)`, and return their row numbers."""
         seqs = self.documents.insert(documents, vectors)
-        self.fulltext.insert((seq, text) for seq, (_, text, _) in zip(seqs, documents, strict=True))
-        self.metadata_index.insert((seq, metadata) for seq, (_, _, metadata) in zip(seqs, documents, strict=True))
+        self.fulltext.insert((seq, document.text) for seq, document in zip(seqs, documents, strict=True))
+        self.metadata_index.insert((seq, document.metadata) for seq, document in zip(seqs, documents, strict=True))
         return np.array(seqs, dtype=np.int64)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove rows by id, damaged ones too, and return how many there were."""
         rows = self.documents.rows_of(ids)
-        for seq, _, text, metadata, *_ in filter(intact, rows):
-            self.metadata_index.delete(seq, metadata)
-            self.fulltext.delete(seq, text)
-        self.documents.drop(row[0] for row in rows)
-        if not all(map(intact, rows)):  # what was made of a damaged one when it was whole can't be told any more
-            self.remake()
+        intact = [row for row in rows if row.intact]
+        for row in intact:
+            self.metadata_index.remove(row.seq, json.loads(row.metadata_json))
+            self.fulltext.remove(row.seq, row.text)
+        self.documents.remove(row.seq for row in rows)
+        if len(intact) < len(rows):  # the facts and words of a damaged row are unknown
+            self.rebuild_derived()
         return len(rows)
 
     def clear(self) -> int:
@@ -131,30 +132,31 @@ class Store:
         self.fulltext.clear()
         self.metadata_index.clear()
         self.set_maps([])
-        self.meta.set("vectors", self.meta.get("vectors") | {"tuning": None})
+        meta = self.meta.read()
+        self.meta.write(replace(meta, vectors=replace(meta.vectors, tuning=None)))
         return self.documents.clear()
 
     def set_maps(self, maps: Sequence[StoredMap]) -> None:
-        """Replace the fitted maps, by which every image of the vectors is of the past."""
+        """Replace the fitted maps, which invalidates the in-memory vectors of every process."""
         self.maps.replace(maps)
-        self.meta.next_generation()
+        self.next_generation()
 
-    def remake(self) -> None:
-        """Make facts and full text anew from the documents."""
-        self.metadata_index.remake()
-        self.fulltext.remake()
+    def next_generation(self) -> None:
+        """Invalidate the in-memory vectors of every process."""
+        meta = self.meta.read()
+        self.meta.write(replace(meta, generation=meta.generation + 1))
 
-    def redigest_documents(self) -> None:
-        """Give every row the present format's digest, after checking it against format 1's, and its facts."""
-        for seq, metadata in self.documents.redigest():
-            self.metadata_index.insert([(seq, metadata)])
+    def rebuild_derived(self) -> None:
+        """Rebuild metadata index and full text from the documents."""
+        self.metadata_index.rebuild()
+        self.fulltext.rebuild()
 
     # -- reading
 
     def select(self, condition: Condition | None, ids: Sequence[str] | None, everything: Seqs | None = None) -> Seqs | None:
-        """Return the rows that a condition holds for and that are named, ascending; None if neither restricts them.
+        """Return the rows that fit a condition and have one of some ids, ascending; None if neither restricts them.
 
-        `everything` are all rows, where they are known already.
+        `everything` are all rows, where the caller has them.
         """
         named = None if ids is None else self.documents.seqs_of(ids)
         if condition is None:
@@ -165,7 +167,7 @@ class Store:
         return matching if named is None else np.intersect1d(named, matching, assume_unique=True)
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong in the file beside its rows: its trees, and what is made of those. Nothing is changed."""
+        """Yield what is wrong in the file beside its rows: SQLite's trees and the derived tables. Nothing is changed."""
         yield from self.meta.problems()
         for line in self.database.execute("PRAGMA integrity_check(20)"):
             if line[0] != "ok":
@@ -176,7 +178,7 @@ class Store:
     # -- opening
 
     def _format(self) -> int | None:
-        """Return the format, through a read-only connection where the place can't be written."""
+        """Return the format, through a read-only connection where the folder can't be written."""
         try:
             if not self._has_meta():
                 return None
@@ -193,25 +195,28 @@ class Store:
 
     def _refuse_another(self, folder: Path) -> None:
         if self._has_meta():
-            raise IndexExistsError(f"there is an index at {folder} already; open it, or choose another place")
+            raise IndexExistsError(f"there is an index at {folder} already; open it, or choose another folder")
 
     def _has_meta(self) -> bool:
         return any((kind, name) == ("table", "meta") for kind, name, _ in self.database.objects())
 
-    def _check_schema(self) -> None:
-        """Refuse a file with other tables, views or triggers than ours, since reading those would run them."""
-        if not any(self.database.objects() == objects_made_by(statements(name)) for name in TOKENIZERS):
-            raise CorruptIndexError(f"{self.file}: its tables are not those of an index of format {FORMAT}")
+    def _tokenizer(self) -> str:
+        """Return the full text's tokenizer; refuse other tables, views or triggers, since reading those would run them."""
+        objects = self.database.objects()
+        for name in TOKENIZERS:
+            if objects == objects_made_by(statements(name)):
+                return name
+        raise CorruptIndexError(f"{self.file}: its tables are not those of an index of format {FORMAT}")
 
     def _migrate(self) -> None:
         try:
             with self.transaction():
                 version = self._format()
                 for step in range(version or 1, FORMAT):
-                    MIGRATIONS[step](self)
+                    MIGRATIONS[step](self.database)
                 self.meta.set("format", FORMAT)
         except IndexAccessError as error:
             raise IndexAccessError(
-                f"{error}; an index of an older format is brought to format {FORMAT} when it is opened: copy it to a place "
-                "that can be written"
+                f"{error}; an index of an older format is brought to format {FORMAT} when it is opened: copy it to a "
+                "writable folder"
             ) from error

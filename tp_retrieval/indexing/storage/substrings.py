@@ -1,6 +1,6 @@
-"""What trigrams can't find, found by reading the texts: words of one or two letters, and text behind a NUL.
+"""BM25 by scanning the texts, for what trigrams can't match: words of one or two letters, and text after a NUL.
 
-FTS5's trigram tokenizer makes no token of fewer than three letters, so that 東京 matches nothing, and it stops at a NUL.
+FTS5's trigram tokenizer has no token of fewer than three letters, so that 東京 matches nothing, and it stops at a NUL.
 The scan takes time in proportion to the corpus; it runs for queries that hold such a word and texts that hold a NUL.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from tp_retrieval.sqlite.database import Database, chunks, marks
+from tp_retrieval.sqlite.database import Database, chunks
 
 LETTERS = 3
-"""Letters of a trigram; a shorter term is looked for here."""
+"""Letters of a trigram; shorter terms are searched by scanning."""
 
 _K1, _B = 1.2, 0.75  # as in FTS5's bm25()
 _LEAST_IDF = 1e-6  # as in FTS5, of a term that more than half of the rows hold
@@ -67,8 +67,8 @@ class Substrings:
 
     def _counts_behind_nul(self, terms: Sequence[str]) -> dict[str, dict[int, int]]:
         counts: dict[str, dict[int, int]] = {term: {} for term in terms}
-        for part in chunks(sorted(self._with_nul) if terms else []):
-            rows = self._database.execute(f"SELECT seq, text FROM documents WHERE seq IN ({marks(part)})", part)
+        if terms:
+            rows = self._database.select_in("SELECT seq, text FROM documents WHERE seq IN (?)", sorted(self._with_nul))
             _count(((seq, text.partition("\0")[2]) for seq, text in rows), counts)
         return counts
 
@@ -79,7 +79,7 @@ class Substrings:
         return len(set(found.tolist()) - set(behind))
 
     def _follow(self) -> None:
-        """Note the lengths and NULs of rows that came, and forget those that went; a row's text never changes."""
+        """Read the lengths and NULs of new rows, and drop those of deleted ones; a row's text never changes."""
         gone = self._database.execute(
             "SELECT number, seq FROM deletions WHERE number > ? ORDER BY number", (self._deletion,)
         )

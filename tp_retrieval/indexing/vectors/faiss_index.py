@@ -1,7 +1,7 @@
-"""Unit vectors in FAISS, numbered by the store's `seq`; a disposable image of the store that makes search fast.
+"""Unit vectors in FAISS, numbered by the store's `seq`.
 
-Removing marks a row as dead, whatever the kind of index: FAISS moves all rows behind a removed one, or can't remove at all.
-The owner builds anew when `crowded`.
+Deletes are tombstones, whatever the kind of index: FAISS moves all rows behind a removed one, or can't remove at all. The
+owner compacts the index when it is `crowded`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, InputError, TPRetrievalError
+from tp_retrieval.indexing.storage.meta import Tuning
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.vectors.kinds import (
     HELD_OUT,
     RECALL_AT,
     SPARE,
     Nearest,
-    Tuning,
     perturbed,
     reason,
     space_of,
     tuned,
 )
-from tp_retrieval.sqlite.atomic import flush_file, flush_folder
+from tp_retrieval.sqlite.atomic import atomic_write
 from tp_retrieval.types import Float32Array
 
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's place
@@ -47,9 +47,10 @@ Rows = Callable[[Seqs], Float32Array]
 
 
 class FaissIndex:
-    """Hold unit vectors `(n, dimension) float32` under their row numbers and find the nearest by cosine.
+    """Unit vectors `(n, dimension) float32` by row number, searched by cosine.
 
-    Exact, unless made by `build`. Where FAISS keeps the vectors lossily, `exact` gives them for the scores.
+    Search is exact, unless the index comes from `build`. Where FAISS quantizes the vectors, `exact` returns them for the
+    scores.
     """
 
     def __init__(self, dimension: int, exact: Rows) -> None:
@@ -70,12 +71,12 @@ class FaissIndex:
 
     @property
     def seqs(self) -> Seqs:
-        """The row numbers held, in order."""
+        """The row numbers, ascending."""
         return self._seqs if self._alive.all() else cast("Seqs", self._seqs[self._alive])
 
     @property
     def crowded(self) -> bool:
-        """Whether a fifth of the rows are dead."""
+        """Whether more than a fifth of the rows are tombstones."""
         return 5 * (len(self._alive) - len(self)) > len(self._alive)
 
     # -- making
@@ -119,7 +120,7 @@ class FaissIndex:
         return self
 
     def emptied(self) -> None:
-        """Forget the rows and keep what was trained."""
+        """Remove all rows and keep the trained structure."""
         self._index.reset()
         self._adopt(self._index)
 
@@ -239,15 +240,11 @@ class FaissIndex:
     # -- snapshots
 
     def write(self, file: Path) -> None:
-        """Write a snapshot beside `file`, flush it, rename it into place."""
-        scratch = file.with_suffix(".tmp")
+        """Write a snapshot atomically; raise `IndexAccessError` if that fails."""
         try:
-            faiss.write_index(self._index, str(scratch))
-            flush_file(scratch)
-            os.replace(scratch, file)
-            flush_folder(file.parent)
+            with atomic_write(file, scratch=file.with_suffix(".tmp")) as scratch:
+                faiss.write_index(self._index, str(scratch))
         except (RuntimeError, OSError) as error:
-            scratch.unlink(missing_ok=True)
             raise IndexAccessError(f"can't write {file}: {error}") from error
 
     @classmethod

@@ -1,22 +1,22 @@
-"""Maps of an index: fitted on all its rows, when there are rows enough, inside the transaction that brings them."""
+"""Linear maps of an index: fitted on all its rows as soon as there are enough, in the transaction that adds them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tp_retrieval.embedding.maps.affine import AffineMap, attainable, combine, is_map, split
 from tp_retrieval.errors import CorruptIndexError, InputError
-from tp_retrieval.indexing.storage.meta import StoredMap
+from tp_retrieval.indexing.storage.fitted_maps import StoredMap
+from tp_retrieval.indexing.storage.meta import IndexMeta
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.types import Float32Array, VectorView
 
 FIT_AT = 64
-"""Rows from which on maps are fitted; fewer say too little about where a corpus lies."""
+"""Rows from which on maps are fitted; fewer estimate a corpus's mean too badly."""
 
-_TRIED = "maps_tried"  # the meta record of the maps that were tried at the last fit, one a view
 _TRY_AGAIN = 2  # growth after which a map that the rows did not allow is tried again
 
 
@@ -24,14 +24,9 @@ class UnusableMapsError(CorruptIndexError):
     """A fitted map holds NaN or infinity; it must be fitted anew."""
 
 
-def views_of(store: Store) -> tuple[VectorView, ...]:
-    """Return an index's views, with the maps it wishes for."""
-    return tuple(VectorView(**view) for view in store.meta.get("views"))
-
-
 @dataclass(frozen=True)
 class MappedViews:
-    """An index's views with the maps that are fitted now: what turns raw vectors into those that are compared."""
+    """An index's views with their fitted maps: the function from raw vectors to the compared ones."""
 
     views: tuple[VectorView, ...]
     maps: tuple[AffineMap, ...]
@@ -46,17 +41,24 @@ class MappedViews:
         return hashlib.sha256("\n".join(map_.digest() for map_ in self.maps).encode()).hexdigest()[:16]
 
     def __call__(self, raw: Float32Array) -> Float32Array:
-        """Return raw vectors `(n, sum of widths)` mapped, weighted and of unit length, `(n, dimension) float32`."""
+        """Return raw vectors `(n, sum of widths)` mapped, weighted and of unit length, `(n, dimension) float32`.
+
+        Raises `CorruptIndexError` for stored vectors of another length.
+        """
+        if raw.shape[1] != sum(view.width for view in self.views):
+            raise CorruptIndexError(f"vectors of {raw.shape[1]} numbers are stored, the index's views have another width")
         return combine(raw, self.views, self.maps)
 
 
 def mapped_views(store: Store) -> MappedViews:
-    """Return an index's views with the maps it has fitted, before the first fit with none.
+    """Return an index's views with its fitted maps, before the first fit without maps.
 
     Raises `UnusableMapsError` for a map that is not finite, as version 0.1.0 stored where all rows were equal.
     """
-    views = views_of(store)
-    fitted = tuple(AffineMap(**stored.arrays) for stored in store.maps.all())
+    views, stored = store.meta.read().views, store.maps.all()
+    if stored and (len(stored) != len(views) or not all(map(_fits, stored, views))):
+        raise CorruptIndexError(f"{store.file}: the fitted maps are not those of the index's views")
+    fitted = tuple(AffineMap(map_.arrays.get("mean"), map_.arrays.get("matrix")) for map_ in stored)
     if not all(map_.finite for map_ in fitted):
         raise UnusableMapsError(f"{store.file}: a fitted map holds NaN or infinity; opening the index fits it anew")
     return MappedViews(views, fitted or (AffineMap(),) * len(views))
@@ -68,48 +70,51 @@ def fit(store: Store) -> None:
     A map that needs more rows than there are falls back to a smaller one, and below `FIT_AT` rows to none; one that the
     rows do not allow, since they hardly differ, falls back to `center`.
     """
-    count, views = len(store.documents), views_of(store)
+    count, meta = len(store.documents), store.meta.read()
+    views = meta.views
     tried, fitted = _attainable(views, count), []
     for i, postprocess in enumerate(tried):
         map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i))
         fitted.append(StoredMap(map_.fitted(postprocess), count, map_.arrays()))
+    store.meta.write(replace(meta, maps_tried=tuple(tried)))
     store.set_maps(fitted)
-    store.meta.set(_TRIED, tried)
 
 
 def fallbacks(store: Store) -> list[str]:
-    """Return a sentence for each view whose rows did not allow the map that was tried."""
+    """Return a sentence for each view whose rows do not allow the map that was tried."""
     return [
         f"view {i}: {tried} can't be fitted on these {stored.fitted_on} documents, whose vectors hardly differ or pass "
         f"float32's range; {stored.postprocess} was, and is tried again at {_TRY_AGAIN * stored.fitted_on} or by rebuild"
-        for i, (stored, tried) in enumerate(_with_tried(store))
+        for i, (stored, tried) in enumerate(_with_tried(store, store.meta.read()))
         if stored.postprocess != tried
     ]
 
 
 def fit_if_due(store: Store) -> None:
-    """Fit the maps if there are now rows enough for better ones than there are, inside a transaction."""
-    views = views_of(store)
+    """Fit the maps if there are rows enough by now for better ones, inside a transaction."""
+    meta = store.meta.read()
+    views = meta.views
     if all(view.postprocess == "none" for view in views):
         return
-    count, wished = len(store.documents), [view.postprocess for view in views]
-    before = _with_tried(store)
-    have = [tried if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, tried in before]
+    count, wanted = len(store.documents), [view.postprocess for view in views]
+    have = [
+        tried if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, tried in _with_tried(store, meta)
+    ]
     have = have or ["none"] * len(views)
-    want = _attainable(views, count)
-    if any(h not in (w, full) and _effort(w) > _effort(h) for h, w, full in zip(have, want, wished, strict=True)):
+    better = _attainable(views, count)
+    if any(h not in (b, full) and _effort(b) > _effort(h) for h, b, full in zip(have, better, wanted, strict=True)):
         fit(store)
 
 
 def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> list[VectorView]:
     """Return views with other maps: one for all of them, or one each."""
-    wished = [postprocess] * len(views) if isinstance(postprocess, str) else list(postprocess)
-    if len(wished) != len(views):
-        raise InputError(f"postprocess: {len(wished)} maps for {len(views)} views; give one, or one a view")
-    for map_ in wished:
+    maps = [postprocess] * len(views) if isinstance(postprocess, str) else list(postprocess)
+    if len(maps) != len(views):
+        raise InputError(f"postprocess: {len(maps)} maps for {len(views)} views; give one, or one a view")
+    for map_ in maps:
         if not is_map(map_):
             raise InputError(f"postprocess: {map_!r} must be none, center, abtt:K or whiten:D")
-    return [VectorView(view.width, map_, view.weight) for view, map_ in zip(views, wished, strict=True)]
+    return [VectorView(view.width, map_, view.weight) for view, map_ in zip(views, maps, strict=True)]
 
 
 def _attainable(views: Sequence[VectorView], count: int) -> list[str]:
@@ -118,11 +123,18 @@ def _attainable(views: Sequence[VectorView], count: int) -> list[str]:
     return [attainable(view.postprocess, view.width, count) for view in views]
 
 
-def _with_tried(store: Store) -> list[tuple[StoredMap, str]]:
-    """Return the fitted maps, each with the one that was tried; version 0.1.0 did not note it."""
+def _with_tried(store: Store, meta: IndexMeta) -> list[tuple[StoredMap, str]]:
+    """Return the fitted maps, each with the one that was tried, which version 0.1.0 did not store."""
     stored = store.maps.all()
-    tried = store.meta.get(_TRIED) or [one.postprocess for one in stored]
-    return list(zip(stored, tried, strict=False))
+    return list(zip(stored, meta.maps_tried or [map_.postprocess for map_ in stored], strict=False))
+
+
+def _fits(stored: StoredMap, view: VectorView) -> bool:
+    """Return whether a stored map's arrays have the shapes of an affine map of a view."""
+    mean, matrix = stored.arrays.get("mean"), stored.arrays.get("matrix")
+    return (mean is None or mean.shape == (view.width,)) and (
+        matrix is None or (matrix.ndim == 2 and len(matrix) == view.width)
+    )
 
 
 def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Float32Array]:
@@ -130,6 +142,6 @@ def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Flo
 
 
 def _effort(postprocess: str) -> tuple[int, int]:
-    """Return how much a map makes of the rows: none, centring, whitening or removing directions, the more the better."""
+    """Return the rank of a map: none, centring, then whitening or removing directions, more directions being better."""
     kind, _, number = postprocess.partition(":")
     return (["none", "center"].index(kind) if kind in ("none", "center") else 2), int(number or 0)

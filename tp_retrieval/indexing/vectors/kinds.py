@@ -1,8 +1,8 @@
-"""Kinds of index, what they are called in FAISS, and the tuning of the approximate ones to a recall."""
+"""Kinds of vector index, their FAISS factory strings, and the tuning of the approximate ones to a recall."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from tp_retrieval.embedding.maps.affine import unit
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.storage.meta import Tuning
 from tp_retrieval.types import Float32Array
 
 KINDS = ("auto", "flat", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
-"""Named kinds; beside them any string of FAISS's index factory."""
+"""Named kinds; any string of FAISS's index factory is a kind, too."""
 
 TRAIN_AT = 10_000
 """Rows from which on an approximate index is built; fewer are searched exactly in a few milliseconds."""
@@ -26,22 +27,6 @@ SPARE = 16  # rows fetched beyond k, so that a tie at the border is usually seen
 HELD_OUT = 256  # rows that recall is measured with
 _SURE = 2.0  # standard errors between a measured recall and the one that is promised
 _MOST_CANDIDATES = 64  # rows rescored for each row asked for, at most
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How an approximate index was built and is searched, and the recall that it surely has.
-
-    `recall` is the lower bound of a confidence interval over queries that are no rows. `parameters` are FAISS's;
-    `candidates` rows are fetched and scored exactly for each row asked for.
-    """
-
-    factory: str
-    trained_on: int
-    parameters: str
-    candidates: int
-    target_recall: float
-    recall: float
 
 
 def check_kind(kind: str, dimension: int) -> None:

@@ -1,22 +1,23 @@
-"""The FAISS image of a store: read from its snapshot, brought up to date by replay, written again when worth it.
+"""The in-memory vectors of an index, kept in sync with its store: loaded from a snapshot, updated by replay.
 
-The store is the truth. The image may be lost, damaged or behind; it is then made from the rows.
+The store is the truth. Vectors that are missing, damaged or behind are rebuilt from its rows.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.storage.meta import Tuning, VectorSettings
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors import kinds
@@ -33,7 +34,13 @@ SLOW_SECONDS = 0.02
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
 _PART = 1024  # rows that are mapped at once
 _GROWTH = 4  # an approximate index is trained anew when the corpus has grown by this factor
-_LOOK_AGAIN = 1.25  # and "auto" times an exact search again after this one, or a kind that failed is tried again
+_RETRY_GROWTH = 1.25  # and after this one "auto" times an exact search again, or a kind that failed is tried again
+
+
+class _State(Enum):
+    CURRENT = "every change of this process is followed"
+    BEHIND = "a change may be committed that is not followed yet"
+    BROKEN = "an interrupt may have left a change half done"
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class MappedRows:
 
 
 class SyncedVectors:
-    """Follow a store with mapped unit vectors in memory. Not thread-safe: its owner calls it under one lock."""
+    """The mapped unit vectors of a store in memory. Not thread-safe: its owner calls it under one lock."""
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.show_progress = False
@@ -54,16 +61,15 @@ class SyncedVectors:
         self._maps = MappedViews((), ())
         self._faiss = FaissIndex(1, self._exact)
         self._last_seq = self._unsaved = 0
-        self._whole = False  # whether nothing is half changed, as an interrupt leaves it
-        self._in_step = False  # whether every change of this process was followed
+        self._state = _State.BROKEN
         self._data_version = (0, 0)
-        self._deletion = self._compacted = 0  # the last deletion followed, and the last without a dead row here
+        self._deletion = self._compacted = 0  # the last deletion followed, and the last whose row is not a tombstone here
         self._generation = -1
-        self._queries: deque[Float32Array] = deque(maxlen=kinds.HELD_OUT)  # raw; an approximate kind is tuned to them, too
-        self._timed_at = self._failed_at = 0  # documents there were when "auto" was timed, and when a kind failed
+        self._queries: deque[Float32Array] = deque(maxlen=kinds.HELD_OUT)  # raw; approximate kinds are tuned to them
+        self._timed_at = self._failed_at = 0  # number of documents when "auto" was timed, and when a kind failed
 
     @property
-    def tuning(self) -> kinds.Tuning | None:
+    def tuning(self) -> Tuning | None:
         """How the vectors are searched approximately; None for exact search."""
         return self._faiss.tuning
 
@@ -73,21 +79,21 @@ class SyncedVectors:
     # -- following the store
 
     def load(self, *, from_rows: bool = False) -> None:
-        """Read the snapshot if it is the one the store knows, and replay what came after; or replay everything."""
-        self._whole = False
+        """Read the snapshot that the store names and replay later changes, or rebuild everything from the rows."""
+        self._state = _State.BROKEN
         self._load(from_rows)
-        self._whole = self._in_step = True
+        self._state = _State.CURRENT
 
     def _load(self, from_rows: bool) -> None:
         self._timed_at = self._failed_at = 0
         self._data_version = self._store.database.data_version()
-        self._generation = self._store.meta.get("generation")
+        meta = self._store.meta.read()
+        self._generation = meta.generation
         self._maps = mapped_views(self._store)
         dimension = self._maps.dimension
         self._faiss, self._last_seq, self._unsaved = FaissIndex(dimension, self._exact), 0, 0
         self._deletion = self._compacted = self._store.documents.last_deletion()
-        wish = self._store.meta.get("vectors")
-        tuning = None if wish["tuning"] is None else kinds.Tuning(**wish["tuning"])
+        tuning = meta.vectors.tuning
         read = None if from_rows else self._snapshot.read(self._generation, dimension, self._exact, tuning)
         if read is not None:
             self._faiss, moment = read
@@ -98,8 +104,8 @@ class SyncedVectors:
         if len(self._faiss) != len(self._store.documents):  # a snapshot of other rows
             self._start_over()
 
-    def _build_or_stay_exact(self, tuning: kinds.Tuning) -> None:
-        """Build what the lost snapshot held."""
+    def _build_or_stay_exact(self, tuning: Tuning) -> None:
+        """Build the approximate index that the missing snapshot held."""
         try:
             self._build(tuning.factory, tuning.target_recall)
         except InputError as error:
@@ -107,11 +113,11 @@ class SyncedVectors:
             self._faiss, self._last_seq = FaissIndex(self._maps.dimension, self._exact), 0
 
     def prepare(self, seqs: Seqs, raw: Float32Array) -> MappedRows | None:
-        """Map rows that are about to be committed, so that nothing can refuse them afterwards; None under new maps.
+        """Map rows that are about to be committed, so that nothing can fail on them afterwards; None under new maps.
 
         Raises `InputError` if a mapped vector is not finite.
         """
-        if not self._whole or self._store.meta.get("generation") != self._generation:
+        if self._is_outdated():
             return None  # everything is loaded anew
         vectors = np.empty((len(raw), self._maps.dimension), dtype=np.float32)
         for begin in range(0, len(raw), _PART):  # mapping takes several times the memory of what it gives
@@ -123,32 +129,34 @@ class SyncedVectors:
     def refresh(self, added: MappedRows | None = None) -> None:
         """Follow what was committed since the last time, here or by other processes; `added` are rows just committed."""
         current = self._store.database.data_version()
-        if self._whole and self._in_step and current == self._data_version:
+        if self._state is _State.CURRENT and current == self._data_version:
             return
-        self._in_step = False
+        self.fall_behind()
         self._data_version = current
         self._follow(added)
-        self._in_step = True
+        self._state = _State.CURRENT
 
     def fall_behind(self) -> None:
-        """Note that a change is about to be committed: whoever searches next follows it first.
-
-        Called before the commit, so that an interrupt right after it can't leave an image that answers from the past.
-        """
-        self._in_step = False
+        """Make the next search follow the store first; called before a commit, since an interrupt may come right after."""
+        if self._state is _State.CURRENT:
+            self._state = _State.BEHIND
 
     def discard(self) -> None:
-        """Have the next refresh load everything anew."""
-        self._whole = self._in_step = False
+        """Make the next refresh load everything anew."""
+        self._state = _State.BROKEN
 
     def _follow(self, added: MappedRows | None) -> None:
-        """Drop what was deleted and add what is new since the last time; under new maps or kinds, start over."""
-        if not self._whole or self._store.meta.get("generation") != self._generation:
+        """Remove deleted rows and add new ones; under new maps or kinds, load everything anew."""
+        if self._is_outdated():
             self.load()
             return
-        self._whole = False
+        self._state = _State.BROKEN
         self._replay(added)
-        self._whole = True
+        self._state = _State.BEHIND
+
+    def _is_outdated(self) -> bool:
+        """Return whether the vectors are of another generation than the store, or half changed."""
+        return self._state is _State.BROKEN or self._store.meta.read().generation != self._generation
 
     def _replay(self, added: MappedRows | None = None) -> None:
         self._deletion, gone = self._store.documents.deleted(self._deletion)
@@ -178,7 +186,7 @@ class SyncedVectors:
                 bar.update(len(seqs))
 
     def _start_over(self) -> None:
-        """Fill the vectors anew from the rows; what was trained stays."""
+        """Fill the vectors anew from the rows; a trained quantizer or graph structure is kept."""
         self._faiss.emptied()
         self._last_seq = 0
         self._deletion = self._compacted = self._store.documents.last_deletion()
@@ -195,7 +203,7 @@ class SyncedVectors:
         return self._maps(raw)
 
     def mapped_queries(self, raw: Float32Array) -> Float32Array:
-        """Return raw query vectors mapped; the latest are kept, to tune an approximate kind to."""
+        """Return raw query vectors mapped, and keep the latest for tuning an approximate kind."""
         self._queries.extend(raw)
         return self.mapped(raw)
 
@@ -213,7 +221,7 @@ class SyncedVectors:
 
     @property
     def seqs(self) -> Seqs:
-        """The rows that the image holds, ascending."""
+        """The numbers of the rows held, ascending."""
         return self._faiss.seqs
 
     def _exact(self, seqs: Seqs) -> Float32Array:
@@ -222,12 +230,12 @@ class SyncedVectors:
     # -- approximate kinds
 
     def build_if_due(self) -> None:
-        """Build the wished kind of index if there are rows enough, or four times those it was trained on."""
-        wish = self._store.meta.get("vectors")
+        """Build the index of the chosen kind if there are enough rows, or four times those it was trained on."""
+        settings = self._store.meta.read().vectors
         count, tuning = len(self), self._faiss.tuning
-        if count < max(kinds.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0), _LOOK_AGAIN * self._failed_at):
+        if count < max(kinds.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0), _RETRY_GROWTH * self._failed_at):
             return
-        kind = wish["kind"]
+        kind = settings.kind
         if kind == "auto":
             if tuning is None and not self._is_slow():
                 return
@@ -236,34 +244,33 @@ class SyncedVectors:
         if factory is None:
             return
         try:
-            self.build(factory, wish)
-        except InputError as error:  # the rows are in; they are searched exactly
+            self.build(factory, settings)
+        except InputError as error:  # the rows are stored; they are searched exactly
             logger.warning("the index stays exact: %s", error)
             with self._store.snapshot():
                 self.load()
             self._failed_at = count
 
-    def build(self, factory: str, wish: Mapping[str, Any]) -> None:
-        """Build the vectors anew from the rows, write them, and tell other processes."""
-        self._whole = False
+    def build(self, factory: str, settings: VectorSettings) -> None:
+        """Build the vectors anew from the rows and store their snapshot, which other processes then load."""
+        self._state = _State.BROKEN
         with self._store.snapshot():
-            self._build(factory, wish["target_recall"])
+            self._build(factory, settings.target_recall)
         with self._store.transaction():
-            if self._store.meta.get("generation") != self._generation or self._store.meta.get("vectors") != wish:
-                self.discard()  # another process changed maps or kind meanwhile
-                return
-            tuning = self._faiss.tuning
-            self._store.meta.set("vectors", {**wish, "tuning": None if tuning is None else asdict(tuning)})
-            self._store.meta.next_generation()
-            generation = self._store.meta.get("generation")
+            meta = self._store.meta.read()
+            if meta.generation != self._generation or meta.vectors != settings:
+                return  # another process changed maps or kind meanwhile; everything is loaded anew
+            self._store.meta.write(replace(meta, vectors=replace(settings, tuning=self._faiss.tuning)))
+            self._store.next_generation()
+            generation = meta.generation + 1
             previous = self._write_snapshot(generation)
         self._generation = generation
-        self._whole = True
+        self._state = _State.BEHIND
         self._saved(previous)
 
     def _build(self, factory: str, target_recall: float) -> None:
         seqs = self._store.documents.seqs()
-        self._faiss = FaissIndex(self._maps.dimension, self._exact)  # the old ones go before the new ones come
+        self._faiss = FaissIndex(self._maps.dimension, self._exact)  # frees the memory of the former ones
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         self._deletion = self._compacted = self._store.documents.last_deletion()
@@ -273,7 +280,7 @@ class SyncedVectors:
         self._unsaved = len(seqs)
 
     def _is_slow(self) -> bool:
-        if len(self) < _LOOK_AGAIN * self._timed_at:
+        if len(self) < _RETRY_GROWTH * self._timed_at:
             return False
         self._timed_at = len(self)
         return self._faiss.seconds_a_search() > SLOW_SECONDS
@@ -282,11 +289,11 @@ class SyncedVectors:
 
     def save(self, *, at_least: int = _SNAPSHOT_AT) -> None:
         """Write a snapshot if that many rows changed since the last one; outside a transaction."""
-        if self._unsaved < max(at_least, 1) or not self._whole:
+        if self._unsaved < max(at_least, 1) or self._state is _State.BROKEN:
             return
         with self._store.transaction():  # one process at a time writes a snapshot
-            if self._store.meta.get("generation") != self._generation:
-                return  # what would be written is of the past
+            if self._is_outdated():
+                return
             previous = self._write_snapshot(self._generation)
         self._saved(previous)
 
@@ -302,13 +309,13 @@ class SyncedVectors:
         return self._snapshot.size()
 
     def problems(self) -> Iterator[str]:
-        """Yield how snapshot and vectors differ from the rows."""
+        """Yield the differences between snapshot, vectors and rows."""
         yield from self._snapshot.problems()
         if not np.array_equal(self._faiss.seqs, self._store.documents.seqs()):
-            yield f"{self._store.file}: the vectors are not of the rows that are there"
+            yield f"{self._store.file}: the vectors are not those of the stored rows"
             return
         if not self._faiss.lossless:
-            return  # what is kept is not the rows themselves; the digest of the snapshot guards it
+            return  # quantized; the snapshot's digest covers them
         for seqs, raw in self._store.documents.vectors():
             if not np.allclose(self._faiss.rows(seqs), self.mapped(raw), atol=1e-5):
                 yield f"{self._store.file}: vectors {seqs[0]} to {seqs[-1]} are not those of the rows"

@@ -1,0 +1,94 @@
+"""What a search asks for, validated: which rows, how many, and how they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+
+from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.search.filters import Condition, parsed
+from tp_retrieval.types import HitReranker, checked_texts
+
+Mode = Literal["hybrid", "dense", "lexical"]
+Fusion = Literal["convex", "reciprocal-rank"]
+Where = Mapping[str, Any]
+
+DENSE_WEIGHT = 0.4
+"""Dense share of a hybrid score; `benchmarks/retrieval.py` measures it."""
+
+CANDIDATES = 100
+"""Rows that each side brings to a hybrid search, and that MMR chooses from."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `Index.search` takes by name."""
+
+    where: Where | None
+    ids: Sequence[str] | None
+    mode: Mode
+    mmr: float | None
+    min_score: float | None
+    dense_weight: float | None
+    fusion: Fusion
+    candidates: int
+    rerank: HitReranker | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The documents that fit `where` and have one of `ids`; None restricts nothing. Raises `InputError`."""
+
+    where: Where | None = None
+    ids: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids is not None:
+            object.__setattr__(self, "ids", checked_texts(self.ids, "ids"))
+        _ = self.condition  # raises before any text is embedded
+
+    @cached_property
+    def condition(self) -> Condition | None:
+        """The parsed `where`, None if it restricts nothing."""
+        return None if self.where is None or self.where == {} else parsed(self.where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search for the k best rows of a selection; raises `InputError` for an argument without meaning."""
+
+    selection: Selection
+    k: int
+    mode: Mode = "hybrid"
+    mmr: float | None = None
+    min_score: float | None = None
+    dense_weight: float = DENSE_WEIGHT
+    fusion: Fusion = "convex"
+    candidates: int = CANDIDATES
+    rerank: HitReranker | None = None
+
+    def __post_init__(self) -> None:
+        for name, number in (("k", self.k), ("candidates", self.candidates)):
+            if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 0:
+                raise InputError(f"{name}: {number!r} must be a whole number from 0")
+        if self.mode not in ("hybrid", "dense", "lexical"):
+            raise InputError(f"mode: {self.mode!r} must be hybrid, dense or lexical")
+        if self.fusion not in ("convex", "reciprocal-rank"):
+            raise InputError(f"fusion: {self.fusion!r} must be convex or reciprocal-rank")
+        for name, value in (("dense_weight", self.dense_weight), ("mmr", 0 if self.mmr is None else self.mmr)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+                raise InputError(f"{name}: {value!r} must be from 0 to 1")
+        if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
+            raise InputError(f"min_score: {self.min_score!r} must be a number")
+        if self.rerank is not None and not isinstance(self.rerank, HitReranker):
+            raise InputError(f"rerank: {self.rerank!r} must be a reranker, such as Reranker(index.embedder)")
+        if self.rerank is not None and self.mmr is not None:
+            raise InputError("mmr: choose either diverse hits or reranked ones; reranking would undo the order of MMR")
+
+    @property
+    def count(self) -> int:
+        """The number of rows to retrieve: k, or as many as are reranked before k are kept."""
+        return self.k if self.rerank is None or self.k == 0 else max(self.k, self.rerank.depth)
