@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import xxhash
@@ -31,12 +31,11 @@ from tp_retrieval.types import (
     HasProvenance,
     Identity,
     Provenance,
+    Role,
     TextEmbedder,
     checked_texts,
     checked_vectors,
 )
-
-Role = Literal["query", "document"]
 
 _SCHEMA = ["CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest BLOB NOT NULL)"]
 _WINDOW = 2048  # texts whose vectors are written together, so that an interrupt loses no more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tp_retrieval.errors import InputError
 
 Float32Array = NDArray[np.float32]
+Role = Literal["query", "document"]
 
 FORMAT_2 = "2:"
 """How a fingerprint of the present format begins; those of format 1 are 32 hexadecimal digits and nothing else."""

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tests import tiny
 from tp_retrieval import Embedder, InputError, ModelNotFoundError, WorkerError
+from tp_retrieval.embedding.embedder import _load_again
 from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.embedding.workers import embedded
 
@@ -28,7 +30,7 @@ def test_two_processes_give_what_one_gives_in_order(embedder, role):
 
 
 def test_another_process_of_the_same_parent_is_left_alone(embedder):
-    parts = embedded(embedder, TEXTS, "document", 2)
+    parts = embedded(partial(_load_again, *embedder._source()), "cpu", TEXTS, "document", 2)
     next(parts)
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     other.start()

@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +22,14 @@ from tp_retrieval.embedding.forward.readout import read
 from tp_retrieval.embedding.forward.tokens import Row, TemplateTokenizer, collate
 from tp_retrieval.embedding.maps import maps_file
 from tp_retrieval.embedding.maps.affine import AffineMap, combine, fit_views
+from tp_retrieval.embedding.model import fingerprints
 from tp_retrieval.embedding.model.backbone import Backbone, n_blocks_of
 from tp_retrieval.embedding.model.source import ModelSource
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.embedding.template import clean
 from tp_retrieval.embedding.workers import embedded
 from tp_retrieval.errors import InputError, TruncationWarning
-from tp_retrieval.types import FORMAT_2, Float32Array, Identity, Provenance, VectorView, checked_texts
-
-Role = Literal["query", "document"]
+from tp_retrieval.types import FORMAT_2, Float32Array, Identity, Provenance, Role, VectorView, checked_texts
 
 DEFAULT_RECIPE = "retrieval"
 _WINDOW = 4096  # texts that are tokenised and sorted by length together, so that memory does not grow with the input
@@ -154,7 +153,7 @@ class Embedder:
             model=backbone.name,
             source=backbone.origin if self._folder is None else str(self._folder),
             revision=backbone.revision,
-            weights=backbone.fingerprint(self._depth),
+            weights=fingerprints.format_2(backbone, self._depth),
             dtype=str(backbone.dtype).removeprefix("torch."),
             recipe=self._recipe.to_dict(),
             views=self.raw_views if self._maps is None else (VectorView(self.dimension),),
@@ -167,7 +166,7 @@ class Embedder:
 
     def legacy_identity(self) -> Identity:
         """Return the fingerprint and the provenance that earlier versions stored, to compare old indexes with."""
-        provenance = replace(self.provenance, weights=self._backbone.legacy_fingerprint(self._depth))
+        provenance = replace(self.provenance, weights=fingerprints.format_1(self._backbone, self._depth))
         return Identity(self._fingerprint_with(provenance.weights), provenance)
 
     def _fingerprint_with(self, weights: str) -> str:
@@ -270,13 +269,21 @@ class Embedder:
     ) -> Iterator[tuple[int, tuple[Float32Array, list[int]]]]:
         """Yield the place, the raw vectors and the cuts of parts of a list, in order."""
         if processes > 1 and len(texts) > 1:
-            with closing(embedded(self, texts, role, processes)) as parts:
+            load, device = partial(_load_again, *self._source()), str(self._backbone.device)
+            with closing(embedded(load, device, texts, role, processes)) as parts:
                 for begin, part in parts:
                     bar.update(len(part[1]) * len(self._recipe.templates(role)))
                     yield begin, part
             return
         for begin in range(0, len(texts), _WINDOW):
             yield begin, self.raw_with_cuts(texts[begin : begin + _WINDOW], role, bar)
+
+    def _source(self) -> tuple[ModelSource, Recipe, torch.dtype]:
+        """Return what another process loads the same raw embedder from; raise `InputError` if it can't."""
+        source = self._backbone.source
+        if source is None:
+            raise InputError("processes: the model was given as an object, which another process can't load; name it")
+        return source, self._recipe.raw(), self._backbone.dtype
 
     def _cleaned(self, texts: Sequence[str]) -> list[str]:
         given = checked_texts(texts)
@@ -322,3 +329,9 @@ class Embedder:
             TruncationWarning,
             stacklevel=4,
         )
+
+
+def _load_again(source: ModelSource, recipe: Recipe, dtype: torch.dtype, device: str) -> Embedder:
+    """Load the raw embedder of a recipe in another process."""
+    config = source.config()
+    return Embedder(Backbone.load(source, config, recipe.depth(n_blocks_of(config)), device=device, dtype=dtype), recipe)

@@ -24,6 +24,7 @@ from tp_retrieval.errors import (
     IndexLockedError,
     IndexNotFoundError,
     InputError,
+    TPRetrievalError,
 )
 from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, made_by_one, renew
 from tp_retrieval.indexing.info import IndexInfo, describe
@@ -142,11 +143,16 @@ class Index:
         try:
             with ThreadPoolExecutor(1) as executor:
                 intact = executor.submit(store.database.checksum.intact)
-                self = cls(folder, store, None)
-                if embedder is not None:
-                    self._check(embedder)
-                    self._embedder = embedder
-                usable = self._load()
+                try:
+                    self = cls(folder, store, None)
+                    if embedder is not None:
+                        self._check(embedder)
+                        self._embedder = embedder
+                    usable = self._load()
+                except (TypeError, ValueError) as error:
+                    if isinstance(error, TPRetrievalError) or intact.result():
+                        raise
+                    usable = True  # damaged bytes were read, which the checksum shows below
             if not intact.result():
                 raise CorruptIndexError(
                     f"{store.file} is damaged: its bytes are not those it was closed with; "

@@ -215,8 +215,11 @@ class Database:
             yield from self.execute(f"{head}({','.join('?' * len(part))})", (*before, *part))
 
     def numbers(self, sql: str, values: Sequence[Any] = ()) -> NDArray[np.int64]:
-        """Return the first column of a query."""
-        return np.fromiter((row[0] for row in self.each(sql, values)), dtype=np.int64)
+        """Return the first column of a query; raise `CorruptIndexError` if it holds anything but integers."""
+        try:
+            return np.fromiter((row[0] for row in self.each(sql, values)), dtype=np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CorruptIndexError(f"{self.file}: a damaged number ({error})") from error
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each row of values."""

@@ -11,6 +11,7 @@ import transformers
 from tests import tiny
 from tp_retrieval import Embedder, InputError, Recipe
 from tp_retrieval.embedding.maps import maps_file
+from tp_retrieval.embedding.model import fingerprints
 from tp_retrieval.embedding.model.backbone import Backbone
 from tp_retrieval.embedding.model.fingerprints import _whole_digest
 from tp_retrieval.embedding.normalized import UnitEmbedder
@@ -147,8 +148,8 @@ def test_an_unpacked_gguf_file_and_a_hub_folder_of_its_weights_have_one_fingerpr
 
 def test_format_1_is_what_earlier_versions_wrote(smol):
     """Made by the version before format 2; it must never change."""
-    assert smol.backbone.legacy_fingerprint(3) == FORMAT_1_OF_SMOL
-    assert smol.backbone.fingerprint(3).startswith("2:")
+    assert fingerprints.format_1(smol.backbone, 3) == FORMAT_1_OF_SMOL
+    assert fingerprints.format_2(smol.backbone, 3).startswith("2:")
 
 
 def test_a_unit_embedder_has_a_fingerprint_of_its_own_in_both_formats(embedder):

@@ -15,11 +15,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.forward.tokens import plain_tokenizer
-from tp_retrieval.embedding.model import fingerprints
 from tp_retrieval.embedding.model.device import default_device, resolve_dtype
-from tp_retrieval.embedding.model.fingerprints import PER_BLOCK_FIELDS
 from tp_retrieval.embedding.model.source import ModelSource
 from tp_retrieval.errors import InputError, UnsupportedModelError
+
+PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
+"""Fields of a configuration that hold one value a block."""
 
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 
@@ -133,14 +134,6 @@ class Backbone:
     def plain_tokenizer(self) -> Tokenizer:
         """The tokenizer without special tokens, to which they are text."""
         return plain_tokenizer(self.tokenizer)
-
-    def fingerprint(self, depth: int) -> str:
-        """Return a digest of the tokenizer, the configuration and the weights that the first `depth` blocks use."""
-        return fingerprints.format_2(self, depth)
-
-    def legacy_fingerprint(self, depth: int) -> str:
-        """Return the digest that earlier versions gave, of fewer weights and settings."""
-        return fingerprints.format_1(self, depth)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,18 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import xxhash
 
+from tp_retrieval.embedding.model.backbone import PER_BLOCK_FIELDS, Backbone
 from tp_retrieval.types import FORMAT_2
-
-if TYPE_CHECKING:
-    from tp_retrieval.embedding.model.backbone import Backbone
-
-PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
-"""Fields of a configuration that hold one value a block."""
 
 _SAMPLE = 1024
 _CHUNK = 2**24  # values that are rounded at once, so that a large embedding needs no second copy of itself

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from tp_retrieval.embedding.embedder import Embedder, Role
+from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.recipe import Prepend, Recipe, View
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.metrics import Estimate, Rows, Values
@@ -30,6 +30,7 @@ from tp_retrieval.evaluation.objectives import Objective, estimate, gain
 from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tuning.prompt_candidates import Arm, Task, prompts, rewirings
 from tp_retrieval.evaluation.tuning.view_search import MAPS, Candidate, Found, ViewSearch
+from tp_retrieval.types import Role
 
 BUDGET_MINUTES = 15.0
 _SAMPLE = {"sts": 250, "retrieval": 60}  # pairs or queries of the first look

@@ -155,13 +155,12 @@ class Documents:
 
     def last_deletion(self) -> int:
         """Return the number of the last deletion."""
-        ((number,),) = self._database.execute("SELECT max(number) FROM deletions")
-        return number or 0
+        return int(self._database.numbers("SELECT coalesce(max(number), 0) FROM deletions")[0])
 
     def deleted(self, after: int) -> tuple[int, Seqs]:
         """Return the number of the last deletion, and the rows deleted after another one."""
-        rows = self._database.execute("SELECT number, seq FROM deletions WHERE number > ? ORDER BY number", (after,))
-        return (int(rows[-1][0]) if rows else after), np.array([seq for _, seq in rows], dtype=np.int64)
+        seqs = self._database.numbers("SELECT seq FROM deletions WHERE number > ? ORDER BY number", (after,))
+        return max(after, self.last_deletion()), seqs
 
     def damaged(self) -> dict[int, str]:
         """Return a sentence for each row that does not have its digest, by row number."""
