@@ -387,6 +387,31 @@ def test_a_score_is_the_weighted_sum_of_both_standardised():
         assert hit.parts == {"dense": retrieval[i], "retrieval": retrieval[i], "rerank": scores[i]}
 
 
+class Lengths:
+    """A scorer by the length of the document."""
+
+    def score_pairs(self, pairs, *, show_progress=False):
+        return np.array([len(document) for _, document in pairs], dtype=np.float32)
+
+
+def test_order_without_prior_scores_is_that_of_the_method():
+    texts = ["aa", "a", "aaaa", "bb"]
+    assert Reranker(method=Lengths()).order("q", texts) == [(2, 4.0), (0, 2.0), (3, 2.0), (1, 1.0)]
+    assert Reranker(method=Lengths()).order("q", texts, top_n=1) == [(2, 4.0)]
+    assert Reranker(method=Lengths()).order("q", []) == []
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_order_with_prior_scores_is_that_of_rerank(weight):
+    texts, prior = ["aa", "a", "aaaa", "bb", "a long text"], [0.3, 0.9, -1.0, 0.5, 0.5]
+    hits = [Hit(Document(text, {}, str(i)), prior[i], i + 1) for i, text in enumerate(texts)]
+    reranker = Reranker(method=Lengths(), weight=weight)
+    want = [(int(hit.document.id), hit.score) for hit in reranker.rerank("q", hits, 3)]
+    assert reranker.order("q", texts, prior, 3) == want
+    with pytest.raises(InputError, match="prior: 4 scores for 5 texts"):
+        reranker.order("q", texts, prior[:4])
+
+
 def test_equal_scores_keep_their_order_and_one_hit_stays_first():
     hits = hits_of([1.0] * 5)
     assert [h.document.id for h in Reranker(method=Scripted([2.0] * 5)).rerank(QUERY, hits)] == list("01234")

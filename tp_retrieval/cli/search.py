@@ -60,12 +60,12 @@ def search(
 
 def _reranker(opened: Index, method: str) -> Reranker:
     from tp_retrieval import Embedder, Reranker
-    from tp_retrieval.reranking.reranker import SECOND_LOOK
+    from tp_retrieval.reranking.reranker import EMBEDDING_RECIPE
 
     embedder = opened.embedder
     if not isinstance(embedder, Embedder):
         raise InputError("--rerank: this index was made by an embedder of your own, which has no language model")
-    return Reranker(embedder.with_recipe(SECOND_LOOK) if method == "embedding" else embedder, method=method)
+    return Reranker(embedder.with_recipe(EMBEDDING_RECIPE) if method == "embedding" else embedder, method=method)
 
 
 def _record(hit: Hit) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A trained cross-encoder in the place of the language model."""
+"""Reranking by a trained cross-encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tp_retrieval.types import Float32Array
 
 
 class CrossEncoderScorer:
-    """Score by a sentence-transformers `CrossEncoder`, given loaded, or by name or folder.
+    """A scorer by a sentence-transformers `CrossEncoder`, given loaded, or by name or folder.
 
     Raises `OptionalDependencyError` if sentence-transformers is needed and missing.
     """

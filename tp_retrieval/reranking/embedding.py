@@ -1,4 +1,4 @@
-"""A late second look with another recipe, or another embedder."""
+"""Reranking by the vectors of another recipe or another embedder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tp_retrieval.types import Float32Array
 
 
 class EmbeddingScorer:
-    """Score by the cosine of an embedder's query and document vectors, mapped if it has fitted maps."""
+    """A scorer by the cosine of an embedder's query and document vectors, mapped if it has fitted maps."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class PairScorer(Protocol):
-    """Anything that says how well documents answer queries: a method on a language model, a cross-encoder, your own."""
+    """A scorer of query and document pairs: a method on a language model, a cross-encoder, your own."""
 
     def score_pairs(self, pairs: Sequence[tuple[str, str]], *, show_progress: bool = False) -> Float32Array:
         """Return one score a pair of query and document, `(n,) float32`, higher is better."""
@@ -27,7 +27,7 @@ class PairScorer(Protocol):
 
 @runtime_checkable
 class PromptMethod(Protocol):
-    """A way to read a score from a language model's logits over a prompt.
+    """A score read from a language model's logits over a prompt.
 
     `answers` are groups of words that may follow the prompt, each group one answer; their first tokens are compared.
     """
@@ -74,8 +74,8 @@ class QueryLikelihood:
     def score(self, logits: torch.Tensor, row: Row, answers: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the mean log-probability of the query's tokens."""
         targets = torch.tensor([row.ids[at + 1] for at in self.positions(row)], device=logits.device)
-        told = logits.gather(1, targets[:, None])[:, 0]
-        return (told - logits.logsumexp(dim=1)).mean()
+        target_logits = logits.gather(1, targets[:, None])[:, 0]
+        return (target_logits - logits.logsumexp(dim=1)).mean()
 
 
 class _NextToken:
@@ -117,16 +117,16 @@ class Choice(_NextToken):
         return torch.sigmoid(first - second)
 
 
-def answer_ids(plain: Tokenizer, prompt: Prompt, answers: Sequence[Sequence[str]]) -> list[list[int]]:
+def first_tokens(plain: Tokenizer, prompt: Prompt, answers: Sequence[Sequence[str]]) -> list[list[int]]:
     """Return the first token of every word that may follow the prompt, answer by answer.
 
     A word has a space before it, unless the prompt ends in one. Raises `InputError` if two answers begin with the same
     token, because logits can't tell them apart.
     """
     lead = "" if prompt.source[-1].isspace() else " "
-    found = [sorted({plain.encode(lead + word).ids[0] for word in words}) for words in answers]
-    for i, ids in enumerate(found):
-        for other, words in zip(found[:i], answers, strict=False):
+    answer_ids = [sorted({plain.encode(lead + word).ids[0] for word in words}) for words in answers]
+    for i, ids in enumerate(answer_ids):
+        for other, words in zip(answer_ids[:i], answers, strict=False):
             if set(ids) & set(other):
                 raise InputError(f"answers: {answers[i]} and {words} begin with the same token")
-    return found
+    return answer_ids

@@ -16,7 +16,7 @@ from tp_retrieval.embedding.forward.forward import Prefix, hidden_states, read_p
 from tp_retrieval.embedding.forward.tokens import Row, collate
 from tp_retrieval.embedding.model.backbone import LanguageModel
 from tp_retrieval.errors import TruncationWarning
-from tp_retrieval.reranking.methods import PromptMethod, answer_ids
+from tp_retrieval.reranking.methods import PromptMethod, first_tokens
 from tp_retrieval.reranking.prompt import DOCUMENT, Prompt, PromptTokenizer, common_prefix
 from tp_retrieval.types import Float32Array
 
@@ -47,7 +47,7 @@ class PromptScorer:
             prompt = prompt.as_chat(backbone.tokenizer)
         plain = backbone.plain_tokenizer
         self._prompt = prompt
-        self._answers = answer_ids(plain, prompt, method.answers)
+        self._answers = first_tokens(plain, prompt, method.answers)
         self._tokenizer = PromptTokenizer(backbone.tokenizer, plain, prompt, self._max_tokens)
         self._batching = Batching(backbone.device)
         self._prefix: tuple[tuple[int, ...], Prefix] = ((), Prefix(0))

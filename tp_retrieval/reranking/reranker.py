@@ -1,4 +1,4 @@
-"""The reranker: hits in a better order, by a second look at query and document together."""
+"""The reranker: it orders hits by reading query and document together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast, overload
+from typing import Any, NamedTuple, TypedDict, Unpack, cast, overload
 
 import numpy as np
 import torch
@@ -29,13 +29,13 @@ PROMPTED: Mapping[str, type[QueryLikelihood | YesNo | Choice]] = {
 }
 METHODS = (*PROMPTED, "embedding")
 DEFAULT_METHOD = "query-likelihood"
-SECOND_LOOK = "sts"
-"""The recipe of the method "embedding", where none is named."""
+EMBEDDING_RECIPE = "sts"
+"""The default recipe of the method "embedding"."""
 
 WEIGHT = 0.5
 """Share of the rerank score in the fused one; `benchmarks/reranking.py` measures it."""
 DEPTH = 20
-"""Hits that a search brings to a reranker; the same benchmark measures it."""
+"""Hits that a search retrieves for a reranker; the same benchmark measures it."""
 MAX_TOKENS = 1024
 """Of prompt, query and document together."""
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class PromptOptions(TypedDict, total=False):
-    """What a method on a language model may be told; what is left out is the method's own."""
+    """Options of a method on a language model's logits; defaults are the method's own."""
 
     prompt: str
     chat: bool
@@ -52,7 +52,7 @@ class PromptOptions(TypedDict, total=False):
 
 
 class PretrainedOptions(PromptOptions, total=False):
-    """These, and what `Embedder.from_pretrained` takes by name."""
+    """Options of a method, and those of `Embedder.from_pretrained`."""
 
     recipe: str | Path | Recipe | None
     device: str | None
@@ -63,12 +63,19 @@ class PretrainedOptions(PromptOptions, total=False):
     model_kwargs: dict[str, Any] | None
 
 
+class Ranked(NamedTuple):
+    """A text of an ordered list: its position in the list before, and its score."""
+
+    position: int
+    score: float
+
+
 class Reranker:
-    """Order hits by how well each document, read together with the query, answers it.
+    """A model that orders hits by how well each document, read together with the query, answers it.
 
     `method` is "query-likelihood", "yes-no", "choice" or "embedding", on the embedder's own model, whose weights are
     shared; or a method object of yours; or, without an embedder, anything with `score_pairs`.
-    `weight` is the share of the new score in the final one, from 0 to 1; `depth` is how many hits a search brings.
+    `weight` is the share of the new score in the final one, from 0 to 1; `depth` is how many hits a search retrieves.
 
     Options of the first three: `prompt` with `{query}` and `{document}` once each; `chat` puts it into the model's chat
     template; `calibrate` subtracts each document's score under a query without content; `max_tokens` (1024) bounds prompt,
@@ -112,7 +119,7 @@ class Reranker:
         asked = {name: given.pop(name) for name in PromptOptions.__annotations__ if name in given}
         embedder = Embedder.from_pretrained(model, whole=method != "embedding", **given)
         if method == "embedding" and given.get("recipe") is None and not embedder.fitted:
-            embedder = embedder.with_recipe(SECOND_LOOK)
+            embedder = embedder.with_recipe(EMBEDDING_RECIPE)
         return cls(embedder, method=method, weight=weight, depth=depth, **asked)
 
     @classmethod
@@ -122,7 +129,7 @@ class Reranker:
 
     @property
     def depth(self) -> int:
-        """How many hits a search brings to be reranked."""
+        """The number of hits that a search retrieves for reranking."""
         return self._depth
 
     def score(self, query: str, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
@@ -140,6 +147,30 @@ class Reranker:
         if np.shape(scores) != (len(listed),):
             raise InputError(f"method: the scorer gave {np.shape(scores)} scores for {len(listed)} pairs")
         return scores
+
+    def order(
+        self,
+        query: str,
+        texts: Sequence[str],
+        prior: Sequence[float] | None = None,
+        top_n: int | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> list[Ranked]:
+        """Return texts by position, best first, the first `top_n` of them; equal scores keep their order.
+
+        Scores are the method's, or with `prior` scores `(n,)` of a first stage fused with those as in `rerank`.
+        """
+        check_text(query, "query")
+        pairs = [(query, text) for text in checked_texts(texts)]
+        scores: NDArray[np.floating]
+        if prior is None:
+            scores = self.score_pairs(pairs, show_progress=show_progress)
+        elif len(prior) == len(pairs):
+            scores = self._fused(self._scores(pairs, show_progress), prior)
+        else:
+            raise InputError(f"prior: {len(prior)} scores for {len(pairs)} texts")
+        return [Ranked(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:top_n]]
 
     @overload
     def rerank(
@@ -199,11 +230,13 @@ class Reranker:
             logger.warning("%d of %d scores are not finite; they count as the lowest", lost, len(pairs))
         return scores
 
+    def _fused(self, scores: NDArray[np.float64], prior: Sequence[float]) -> NDArray[np.float64]:
+        if not len(scores):
+            return scores
+        return convex(_finite(scores), _finite(np.array(prior, dtype=np.float64)), self._weight)
+
     def _ordered(self, hits: Sequence[Hit], scores: NDArray[np.float64]) -> list[Hit]:
-        if not hits:
-            return []
-        retrieval = np.array([hit.score for hit in hits], dtype=np.float64)
-        fused = convex(_finite(scores), _finite(retrieval), self._weight)
+        fused = self._fused(scores, [hit.score for hit in hits])
         ordered = []
         for rank, i in enumerate(np.argsort(-fused, kind="stable"), 1):
             parts = {**hits[i].parts, "retrieval": hits[i].score}
