@@ -1,11 +1,11 @@
-"""An embedder that computes each vector once and keeps it in a SQLite file.
+"""An embedder that computes each vector once and stores it in a SQLite file.
 
     embedder = CachedEmbedder(Embedder.from_pretrained(), "vectors.sqlite")
     embedder.embed_documents(texts)  # computed
     embedder.embed_documents(texts)  # read, also by another process and another day
 
-A vector is found by its embedder's fingerprint, the type it was computed in, the role and the text. So a query never gets a
-document's vector, and no model another's. Vectors kept under a fingerprint of format 1 are found, and kept anew.
+The key of a vector is its embedder's fingerprint, the type it was computed in, the role and the text. So a query never gets
+a document's vector, and no model another's. Keys with a fingerprint of format 1 are still read, and replaced.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _WINDOW = 2048  # texts whose vectors are written together, so that an interrupt
 
 
 class CachedEmbedder:
-    """Give another embedder's vectors, each computed once.
+    """An embedder with the vectors of another one, each computed once.
 
-    The file keeps vectors and digests, never a text, and may be shared by processes and embedders. A damaged vector is
-    computed anew. Raises `InputError` for a file of another kind, `IndexAccessError` for a place that can't be written.
+    The file holds vectors and digests, never a text, and may be shared by processes and embedders. A damaged vector is
+    computed anew. Raises `InputError` for a file of another kind, `IndexAccessError` for one that can't be written.
     """
 
     provenance: Provenance
-    """The model and recipe behind the vectors, if the embedder tells."""
+    """The model and recipe behind the vectors, if the embedder has them."""
     legacy_identity: Callable[[], Identity]
     """The identity that earlier versions stored, if the embedder has one."""
 
@@ -86,7 +86,7 @@ class CachedEmbedder:
 
     @property
     def embedder(self) -> TextEmbedder:
-        """The embedder that computes what is not there yet."""
+        """The embedder that computes missing vectors."""
         return self._embedder
 
     @property
@@ -96,24 +96,24 @@ class CachedEmbedder:
 
     @property
     def fingerprint(self) -> str:
-        """The embedder's own: the vectors are the same."""
+        """The embedder's fingerprint, since the vectors are equal."""
         return self._embedder.fingerprint
 
     def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
-        """Return one vector a text, `(n, dimension) float32`, as the embedder gives it for queries."""
+        """Return one vector a text, `(n, dimension) float32`, as the embedder computes it for queries."""
         return self._embed(texts, "query", self._embedder.embed_queries, show_progress)
 
     def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
-        """Return one vector a text, `(n, dimension) float32`, as the embedder gives it for documents."""
+        """Return one vector a text, `(n, dimension) float32`, as the embedder computes it for documents."""
         return self._embed(texts, "document", self._embedder.embed_documents, show_progress)
 
     def __len__(self) -> int:
-        """Return how many vectors the file keeps."""
+        """Return the number of vectors in the file."""
         with self._lock:
             return int(self._database.execute("SELECT count(*) FROM vectors")[0][0])
 
     def clear(self) -> None:
-        """Forget every vector, of every embedder."""
+        """Remove every vector, of every embedder."""
         with self._lock, self._database.transaction():
             self._database.execute("DELETE FROM vectors")
 
@@ -131,8 +131,8 @@ class CachedEmbedder:
     def _embed(
         self, texts: Sequence[str], role: Role, compute: Callable[[Sequence[str]], Float32Array], show_progress: bool
     ) -> Float32Array:
-        given = checked_texts(texts)
-        unique = list(dict.fromkeys(given))
+        checked = checked_texts(texts)
+        unique = list(dict.fromkeys(checked))
         keys = [_key(self._space, role, text) for text in unique]
         vectors = np.empty((len(unique), self.dimension), dtype=np.float32)
         missing = self._read(keys, vectors)
@@ -149,10 +149,10 @@ class CachedEmbedder:
                 self._write([keys[i] for i in window], computed)
                 vectors[window] = computed
                 bar.update(len(window))
-        if len(unique) == len(given):
+        if len(unique) == len(checked):
             return vectors
-        place = {text: i for i, text in enumerate(unique)}
-        return vectors[[place[text] for text in given]]
+        position = {text: i for i, text in enumerate(unique)}
+        return vectors[[position[text] for text in checked]]
 
     def _read(self, keys: Sequence[bytes], vectors: Float32Array) -> list[int]:
         """Fill in the stored vectors; return the positions of the missing ones."""
@@ -164,9 +164,9 @@ class CachedEmbedder:
         return list(missing.values())
 
     def _is_ours(self, old: Sequence[bytes], texts: list[str], compute: Callable[[Sequence[str]], Float32Array]) -> bool:
-        """Return whether vectors kept under a fingerprint of format 1 are this embedder's: one text is embedded again.
+        """Return whether vectors of a fingerprint of format 1 are this embedder's: one text is embedded again.
 
-        Models whose vectors differ can share a fingerprint of format 1. If they do, the old vectors are left alone.
+        Models whose vectors differ can share a fingerprint of format 1. If they do, the old vectors are ignored.
         """
         if self._legacy_proved:
             return True
@@ -174,14 +174,14 @@ class CachedEmbedder:
         missing = set(self._read(old, kept))
         i = next((i for i in range(len(old)) if i not in missing), None)
         if i is None:
-            return False  # none is kept; there may be one for the next texts
+            return False  # none is stored; one may be for the next texts
         self._legacy_proved = same_vectors(checked_vectors(compute([texts[i]]), 1, self.dimension), kept[i : i + 1])
         if not self._legacy_proved:
             self._legacy_space = None
         return self._legacy_proved
 
     def _rename(self, keys: Mapping[bytes, bytes]) -> bool:
-        """Give intact vectors that have keys of format 1 those of the present format; return whether there were any."""
+        """Replace the keys of format 1 of intact vectors; return whether there were any."""
         with self._lock:
             rows = list(self._rows(list(keys)))
             renamed = [
@@ -197,7 +197,7 @@ class CachedEmbedder:
 
     def _write(self, keys: Sequence[bytes], vectors: Float32Array) -> None:
         data = [vector.astype("<f4").tobytes() for vector in vectors]
-        rows = [(key, one, _digest(key, one)) for key, one in zip(keys, data, strict=True)]
+        rows = [(key, vector, _digest(key, vector)) for key, vector in zip(keys, data, strict=True)]
         with self._lock, self._database.transaction():
             self._database.execute_many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 

@@ -1,4 +1,4 @@
-"""The values that cross the package's borders, and the one thing an index asks of an embedder."""
+"""The public records, the protocols between layers, and checks of texts and vectors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Float32Array = NDArray[np.float32]
 Role = Literal["query", "document"]
 
 FORMAT_2 = "2:"
-"""How a fingerprint of the present format begins; those of format 1 are 32 hexadecimal digits and nothing else."""
+"""The prefix of fingerprints of the present format; those of format 1 are 32 hexadecimal digits alone."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text with what is known about it; `metadata` holds what JSON holds, `id` None lets the index choose one."""
+    """A text with metadata, any JSON object; with `id` None the index assigns one."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -29,10 +29,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Hit:
-    """A document found: its score (higher is better), its rank from 1, and the parts that made the score.
+    """A search result: its document, score (higher is better), rank from 1, and the parts of the score.
 
-    `parts` holds what was computed: `dense` (cosine, -1 to 1), `lexical` (BM25, 0 and up), and after reranking `rerank` (in
-    the method's own unit) and `retrieval` (the score before).
+    `parts` may hold `dense` (cosine, -1 to 1), `lexical` (BM25, 0 and up), and after reranking `rerank` (in the method's
+    unit) and `retrieval` (the score before).
     """
 
     document: Document
@@ -43,7 +43,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class VectorView:
-    """One stretch of an embedder's raw vector: its width, the map an index fits to it, and its weight."""
+    """One part of an embedder's raw vector: its width, the map an index fits to it, and its weight."""
 
     width: int
     postprocess: str = "none"
@@ -52,10 +52,10 @@ class VectorView:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a raw vector, so that an index can say what differs when it is opened with something else.
+    """The origin of raw vectors, so that an index can name what differs when it is opened with another embedder.
 
-    `source` is what `Embedder.from_pretrained` takes to load the model again; None is the embedded default. `unit` says
-    that each view was brought to unit length.
+    `source` is what `Embedder.from_pretrained` takes to load the model again; None is the embedded default. `unit` means
+    that each view was scaled to unit length.
     """
 
     model: str
@@ -70,14 +70,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Identity:
-    """What an embedder is stored under: its fingerprint, and what made its vectors."""
+    """The identity of an embedder in an index: its fingerprint and provenance."""
 
     fingerprint: str
     provenance: Provenance
 
 
 class TextEmbedder(Protocol):
-    """What an index needs: two ways from text to `(n, dimension) float32`, and a name for what they compute."""
+    """An embedder as an index needs it: vectors `(n, dimension) float32` of queries and documents, and a fingerprint."""
 
     @property
     def dimension(self) -> int:
@@ -96,7 +96,7 @@ class TextEmbedder(Protocol):
 
 @dataclass(frozen=True)
 class PrecomputedVectors:
-    """Identify vectors that come from elsewhere, in place of an embedder: an index of them embeds no text."""
+    """The identity of vectors from elsewhere, in place of an embedder; an index of them embeds no text."""
 
     dimension: int
     fingerprint: str
@@ -112,7 +112,7 @@ class PrecomputedVectors:
 
 @runtime_checkable
 class HasProvenance(Protocol):
-    """An embedder that also tells which model and recipe it is made of."""
+    """An embedder with the model and recipe it is made of."""
 
     @property
     def provenance(self) -> Provenance:
@@ -121,19 +121,19 @@ class HasProvenance(Protocol):
 
 @runtime_checkable
 class HasLegacyIdentity(Protocol):
-    """An embedder that earlier versions gave another fingerprint."""
+    """An embedder with another fingerprint in earlier versions."""
 
     def legacy_identity(self) -> Identity:
-        """Return what an earlier version stored of this embedder."""
+        """Return the identity that an earlier version stored."""
 
 
 @runtime_checkable
 class HitReranker(Protocol):
-    """What a search needs to have its hits reordered."""
+    """A reranker as a search needs it."""
 
     @property
     def depth(self) -> int:
-        """How many hits it wants to see."""
+        """The number of hits to rerank."""
 
     @overload
     def rerank(self, query: str, hits: Sequence[Hit], top_n: int | None = None) -> list[Hit]: ...

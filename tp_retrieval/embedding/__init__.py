@@ -1,1 +1,1 @@
-"""Text to vectors. torch and transformers live here."""
+"""Embedding: texts to vectors by a frozen language model. torch and transformers are imported here and in `reranking`."""

@@ -1,4 +1,4 @@
-"""The embedder: a frozen language model and a recipe, from texts to vectors."""
+"""The embedder: a frozen language model with a recipe for turning texts into vectors."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from tp_retrieval.errors import InputError, TruncationWarning
 from tp_retrieval.types import FORMAT_2, Float32Array, Identity, Provenance, Role, VectorView, checked_texts
 
 DEFAULT_RECIPE = "retrieval"
-_WINDOW = 4096  # texts that are tokenised and sorted by length together, so that memory does not grow with the input
+_WINDOW = 4096  # texts tokenised and sorted by length together; memory does not grow with the input
 
 
 class Embedder:
-    """Embed queries and documents with a language model that is neither trained nor changed.
+    """An embedder of queries and documents by a language model that is neither trained nor changed.
 
-    `maps` are affine maps fitted on a corpus, one a view; with them the vectors are mapped, weighted and of unit length,
-    without them they are the raw views side by side; `folder` is where such a fitted embedder was read from. Raises
+    `maps` are affine maps fitted on a corpus, one a view; with them vectors are mapped, weighted and of unit length,
+    without them they are the raw views side by side; `folder` is the one that a fitted embedder was read from. Raises
     `RecipeError` where recipe and model do not fit, `UnsupportedModelError` where the model can't be rewired.
     """
 
@@ -110,12 +110,12 @@ class Embedder:
 
     @property
     def backbone(self) -> Backbone:
-        """The loaded model, for others to share."""
+        """The loaded model, which others may share."""
         return self._backbone
 
     @property
     def folder(self) -> Path | None:
-        """Where its fitted maps were read from, None if they were not."""
+        """The folder that its fitted maps were read from, or None."""
         return self._folder
 
     @property
@@ -125,12 +125,12 @@ class Embedder:
 
     @property
     def fitted(self) -> bool:
-        """Whether its maps are fitted, and its vectors so of unit length."""
+        """Whether its maps are fitted; its vectors are of unit length then."""
         return self._maps is not None
 
     @cached_property
     def raw_views(self) -> tuple[VectorView, ...]:
-        """The stretches of a raw vector, one a view of the recipe."""
+        """The parts of a raw vector, one a view of the recipe."""
         width = self._backbone.width
         return tuple(VectorView(width, view.postprocess, view.weight) for view in self._recipe.views)
 
@@ -172,16 +172,16 @@ class Embedder:
     def _fingerprint_with(self, weights: str) -> str:
         parts = [weights, json.dumps(self._recipe.raw().to_dict(), sort_keys=True)]
         if self._maps is not None:
-            mapped = replace(self._recipe, dense_weight=None)  # which is no matter of vectors
+            mapped = replace(self._recipe, dense_weight=None)  # which decides no vector
             parts += [json.dumps(mapped.to_dict(), sort_keys=True), *(map_.digest() for map_ in self._maps)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def count_tokens(self, text: str) -> int:
-        """Return how many of the model's own tokens a text has, without template and special tokens."""
+        """Return the number of the model's tokens of a text, without template and special tokens."""
         return len(self._plain.encode(checked_texts([text])[0]).ids)
 
     def cut_tokens(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Return how many of each text's last tokens are lost to the recipe's `max_tokens`, 0 for a text that fits."""
+        """Return the number of last tokens that each text loses to the recipe's `max_tokens`."""
         cleaned = self._cleaned(texts)
         rows = [self._tokenizers[template].rows(cleaned) for template in self._recipe.templates(role)]
         return [max(row.cut for row in same) for same in zip(*rows, strict=True)]
@@ -189,8 +189,8 @@ class Embedder:
     def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
         """Return one vector a text, `(n, dimension) float32`, through the recipe's query templates.
 
-        With several `processes`, each loads the model and takes its share of the texts, on a GPU of its own if there are
-        several; a script that asks for them needs `if __name__ == "__main__":`. Raises `WorkerError` if one is killed.
+        With several `processes`, each loads the model and embeds a share of the texts, on a GPU of its own if there are
+        several; a script that uses them needs `if __name__ == "__main__":`. Raises `WorkerError` if one is killed.
         """
         return self._embed(texts, "query", show_progress, processes)
 
@@ -202,11 +202,11 @@ class Embedder:
         return self._embed(texts, "document", show_progress, processes)
 
     def normalize(self, raw: Float32Array) -> Float32Array:
-        """Turn raw views side by side into weighted unit vectors, for a store other than an `Index`, without maps."""
+        """Return raw views as weighted unit vectors without maps, for a vector store other than an `Index`."""
         return combine(raw, self.raw_views, [AffineMap()] * len(self.raw_views))
 
     def fit(self, texts: Sequence[str]) -> Embedder:
-        """Return the same embedder with its recipe's maps fitted on documents, giving mapped unit vectors.
+        """Return the same embedder with its recipe's maps fitted on documents, which gives mapped unit vectors.
 
         Raises `InputError` if there are too few documents for a map.
         """
@@ -215,7 +215,7 @@ class Embedder:
         return Embedder(self._backbone, self._recipe, maps)
 
     def with_recipe(self, recipe: str | Path | Recipe) -> Embedder:
-        """Return an embedder of the same weights with another recipe; blocks that it needs and are not here are loaded."""
+        """Return an embedder of the same weights with another recipe; missing blocks are loaded."""
         if not isinstance(recipe, Recipe):
             recipe = Recipe.load(recipe, self._backbone.name)
         backbone = self._backbone
@@ -224,7 +224,7 @@ class Embedder:
         return Embedder(backbone, recipe)
 
     def save(self, folder: str | Path) -> None:
-        """Write recipe.json and maps.safetensors, from which `from_pretrained(folder)` makes this embedder again."""
+        """Write recipe.json and maps.safetensors, which `from_pretrained(folder)` reads."""
         if self._maps is None:
             raise InputError("save: this embedder has no fitted maps; call fit(texts) first, or keep its recipe's JSON")
         header = {"weights": self.provenance.weights}
@@ -235,7 +235,7 @@ class Embedder:
     def raw_with_cuts(
         self, texts: Sequence[str], role: Role, bar: tqdm[Any] | None = None
     ) -> tuple[Float32Array, list[int]]:
-        """Return raw vectors `(n, dim) float32` of cleaned texts, and how many tokens of each were cut off."""
+        """Return raw vectors `(n, dim) float32` of cleaned texts, and the number of tokens cut off each."""
         templates = self._recipe.templates(role)
         raw = np.zeros((len(texts), self._raw_dimension), dtype=np.float32)
         cut = [0] * len(texts)
@@ -260,14 +260,14 @@ class Embedder:
         self._check_finite(raw, unique)
         if cut:
             self._warn_of_truncation(cleaned, cut)
-        place = {text: i for i, text in enumerate(unique)}
-        raw = raw[[place[text] for text in cleaned]]
+        position = {text: i for i, text in enumerate(unique)}
+        raw = raw[[position[text] for text in cleaned]]
         return raw if self._maps is None else combine(raw, self.raw_views, self._maps)
 
     def _parts(
         self, texts: Sequence[str], role: Role, processes: int, bar: tqdm[Any]
     ) -> Iterator[tuple[int, tuple[Float32Array, list[int]]]]:
-        """Yield the place, the raw vectors and the cuts of parts of a list, in order."""
+        """Yield the position, the raw vectors and the cuts of parts of a list, in order."""
         if processes > 1 and len(texts) > 1:
             load, device = partial(_load_again, *self._source()), str(self._backbone.device)
             with closing(embedded(load, device, texts, role, processes)) as parts:
@@ -279,7 +279,7 @@ class Embedder:
             yield begin, self.raw_with_cuts(texts[begin : begin + _WINDOW], role, bar)
 
     def _source(self) -> tuple[ModelSource, Recipe, torch.dtype]:
-        """Return what another process loads the same raw embedder from; raise `InputError` if it can't."""
+        """Return the arguments that load the same raw embedder in another process; raise `InputError` if it can't."""
         source = self._backbone.source
         if source is None:
             raise InputError("processes: the model was given as an object, which another process can't load; name it")

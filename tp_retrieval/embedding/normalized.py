@@ -1,4 +1,4 @@
-"""An embedder for other people's frameworks, whose vectors are of unit length."""
+"""An embedder of unit vectors, for frameworks that store vectors as they come."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tp_retrieval.types import Float32Array, Provenance
 
 
 class UnitEmbedder(Embedder):
-    """Give unit vectors: every view of unit length, weighted. An index still fits its maps on them.
+    """An embedder of unit vectors, every view of unit length and weighted. An index still fits its maps on them.
 
     Whitening views of unit length was measured to be as good as whitening raw ones.
     """
 
     @classmethod
     def of(cls, embedder: Embedder) -> Embedder:
-        """Return an embedder of unit vectors that shares the weights: itself, if its maps are fitted."""
+        """Return an embedder of unit vectors that shares the weights: the same one if its maps are fitted."""
         if embedder.fitted or isinstance(embedder, UnitEmbedder):
             return embedder
         return cls(embedder.backbone, embedder.recipe)
 
     @cached_property
     def provenance(self) -> Provenance:
-        """The model and recipe behind the vectors, and that their views are of unit length."""
+        """The model and recipe behind the vectors, with `unit` set."""
         return replace(super().provenance, unit=True)
 
     def _fingerprint_with(self, weights: str) -> str:
-        """Return another digest than the raw vectors have."""
+        """Return a digest that differs from that of the raw vectors."""
         return hashlib.sha256(f"unit {super()._fingerprint_with(weights)}".encode()).hexdigest()[:32]
 
     def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:

@@ -1,4 +1,4 @@
-"""A recipe: the whole way from text to vector, as data that is checked when it is made."""
+"""A recipe: everything between text and vector, as data that is validated when it is created."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PrependKind = Literal["tp", "tp-mean", "htp", "echo"]
 
 @dataclass(frozen=True)
 class Prepend:
-    """Say what the slot holds.
+    """The contents of the slot.
 
     Before blocks `start <= i < stop` (from 0) `tp` copies the last token into it, `tp-mean` the mean of the row. `htp`
     puts a slot for every sentence there, and another before every sentence, and copies the sentence's last token into
@@ -49,7 +49,7 @@ class Prepend:
 
 @dataclass(frozen=True)
 class View:
-    """One reading of a forward pass.
+    """One readout of a forward pass.
 
     `exit` counts the blocks that ran: 0 is the input embeddings, -1 all but the last block, None all blocks and the
     final norm. `postprocess` is the map that an index fits on its corpus; `weight` is the view's share of the cosine.
@@ -71,7 +71,7 @@ class View:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Describe how queries and documents become vectors.
+    """The templates, rewiring and views by which queries and documents become vectors.
 
     `query` and `document` are templates (or strings, or several of either, whose vectors are averaged view by view).
     `dense_weight` is the share of the dense score in hybrid search, None to leave it to the index.
@@ -199,7 +199,7 @@ class Recipe:
         raise RecipeError(f"recipe: no recipe is called {name!r}; known are {known}, or give a path to a .json file")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as its JSON object; `from_dict` gives an equal recipe back."""
+        """Return the recipe as its JSON object; `from_dict` returns an equal recipe."""
         return {
             "format": FORMAT,
             "query": _sources(self.query),
@@ -216,13 +216,13 @@ class Recipe:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def raw(self) -> Recipe:
-        """Return the recipe without maps and weights: equal raw recipes give equal raw vectors."""
+        """Return the recipe without maps and weights; equal raw recipes have equal raw vectors."""
         views = tuple(replace(view, postprocess="none", weight=1.0) for view in self.views)
         return replace(self, views=views, dense_weight=None)
 
 
 def _measured_places(model: str) -> list[Traversable]:
-    """Return the folders of recipes that were measured for a model, told by its name."""
+    """Return the folders of recipes that were measured for a model, by its name."""
     name = Path(model).name.lower()
     return [entry for entry in _RECIPES.iterdir() if entry.is_dir() and entry.name.lower() in name]
 

@@ -16,7 +16,7 @@ SLOT = "<PST>"
 
 @dataclass(frozen=True)
 class Template:
-    """Parse a template with `{text}` once and the slot `<PST>` at most once before it.
+    """A parsed template with `{text}` once and the slot `<PST>` at most once before it.
 
     `head` is what precedes the slot (empty without one), `before` and `after` surround the text. Whitespace counts as
     written. Raises `RecipeError` for anything else.
@@ -46,7 +46,7 @@ class Template:
 
 
 def clean(text: str) -> str:
-    """Return the text as the method's authors score it (their code, arXiv 2412.11556).
+    """Return the text as the method's authors clean it (their code, arXiv 2412.11556).
 
     A text that does not end in one of `.?"'` gets a full stop, double quotes become single ones, and a final question
     mark becomes a full stop. The empty text stays empty.

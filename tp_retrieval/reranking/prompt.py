@@ -24,7 +24,7 @@ _FIELDS = (QUERY, DOCUMENT)
 
 @dataclass(frozen=True)
 class Prompt:
-    """Parse a prompt that has `{query}` and `{document}` once each; whitespace counts as written.
+    """A prompt with `{query}` and `{document}` once each; whitespace counts as written.
 
     Raises `RecipeError` for anything else.
     """
@@ -49,8 +49,8 @@ class Prompt:
     def as_chat(self, tokenizer: PreTrainedTokenizerBase) -> Prompt:
         """Return the prompt in the model's own chat template, without what the tokenizer puts before every text.
 
-        The prompt is the user's message, and what the model is to say comes after it. Where the prompt ends in the query,
-        the query is the model's to say. Raises `InputError` if the model has no chat template.
+        The prompt is the user's message, and the model's answer comes after it. Where the prompt ends in the query, the
+        query is that answer. Raises `InputError` if the model has no chat template.
         """
         if not tokenizer.chat_template:
             raise InputError("chat: this model has no chat template; leave it off")

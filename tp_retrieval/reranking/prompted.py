@@ -30,7 +30,7 @@ Pair = tuple[str, str]
 
 
 class PromptScorer:
-    """Score pairs of query and document by a method on a language model; one forward pass serves many pairs.
+    """A scorer of query and document pairs by a method on a language model; one forward pass serves many pairs.
 
     Logits are computed for the positions that the method reads and for no other. `calibrate` subtracts each document's
     score under a query without content. Documents are cut where a row would be longer than `max_tokens`.

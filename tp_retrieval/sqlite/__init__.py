@@ -1,1 +1,1 @@
-"""Files that survive: one SQLite file, its locks, its checksum, and what a fork or a power cut may do to them."""
+"""SQLite files that survive a kill, a power loss and a fork: transactions, locks, checksums and digests."""

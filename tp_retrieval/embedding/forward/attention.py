@@ -1,6 +1,6 @@
-"""What prepending does to attention.
+"""The effect of prepending on attention.
 
-slot_attention(embedder, texts)   # how much of it a text's early and late half give to the slot, block by block
+slot_attention(embedder, texts)   # the share that a text's early and late half give to the slot, block by block
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SlotAttention:
 
 @torch.inference_mode()
 def slot_attention(embedder: Embedder, texts: Sequence[str]) -> list[SlotAttention]:
-    """Return how much attention the slot of the document template gets in every block, without and with prepending.
+    """Return the attention on the slot of the document template in every block, without and with prepending.
 
     Runs one text at a time and computes attention step by step, so that its weights can be read. Raises `InputError` if
     the recipe rewires no slot or no text has two tokens, `UnsupportedModelError` if a model does not tell its weights.

@@ -1,4 +1,4 @@
-"""Rows to batches of like length, and smaller batches where memory runs out."""
+"""Batches of rows of similar length, and smaller batches where memory runs out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from tp_retrieval.embedding.forward.tokens import Row
 from tp_retrieval.errors import OutOfMemoryError
 
-_TOKEN_BUDGET = {"cpu": 2048}  # padded tokens a batch: what two cores keep in cache, and what an accelerator wants
+_TOKEN_BUDGET = {"cpu": 2048}  # padded tokens a batch, as many as two cores keep in cache
 _ACCELERATOR_TOKEN_BUDGET = 32768
 
 Result = TypeVar("Result")
 
 
 class Batching:
-    """Run rows through a model in batches of at most `budget` padded tokens, for a kind of device."""
+    """Batches of at most `budget` padded tokens, a number that depends on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.budget = _TOKEN_BUDGET.get(device.type, _ACCELERATOR_TOKEN_BUDGET)
 
     def run(self, rows: Sequence[Row], forward: Callable[[list[Row]], Result]) -> Iterator[tuple[list[int], Result]]:
-        """Yield the row numbers of each batch and what `forward` made of it, longest rows first.
+        """Yield the row numbers of each batch and the result of `forward`, longest rows first.
 
         A batch that does not fit in memory is halved, for good; a single row that does not fit raises `OutOfMemoryError`.
         """
@@ -48,7 +48,7 @@ class Batching:
 
 
 def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
-    """Group row numbers so that rows of like length share a batch of at most `budget` padded tokens, longest first."""
+    """Group row numbers so that rows of similar length share a batch of at most `budget` padded tokens, longest first."""
     order = sorted(range(len(rows)), key=lambda i: (rows[i].prefix, len(rows[i].ids)), reverse=True)
     groups: list[list[int]] = []
     for i in order:
@@ -61,7 +61,7 @@ def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
 
 
 def length(row: Row) -> int:
-    """Return how many of a row's tokens a forward pass has to run."""
+    """Return the number of a row's tokens in a forward pass."""
     return len(row.ids) - row.prefix
 
 

@@ -24,7 +24,7 @@ Exit = int | None
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a template's first tokens leave behind: keys and values `(1, heads, P, D)` a block, and for `tp-mean` the sum
+    """The cached states of a template's first tokens: keys and values `(1, heads, P, D)` a block, and for `tp-mean` the sum
     `(H,)` of every block's inputs. Nothing after the prefix is seen by it, so it holds for every text.
     """
 
@@ -34,7 +34,7 @@ class Prefix:
 
 
 class _SharedPrefix(DynamicLayer):
-    """A cache layer that puts the prefix before any batch's keys and values and never grows."""
+    """A cache layer of constant size that puts the prefix before any batch's keys and values."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -54,12 +54,12 @@ class _SharedPrefix(DynamicLayer):
 
 
 class _DeepestExitReached(Exception):  # noqa: N818, no error
-    """Raised by a hook once everything asked for was read, to skip the blocks that are left."""
+    """Raised by a hook after the last requested state, to skip the remaining blocks."""
 
 
 @torch.inference_mode()
 def check_causal(backbone: Backbone) -> None:
-    """Raise `UnsupportedModelError` if a token sees what follows it, as in encoders: then nothing can be prepended."""
+    """Raise `UnsupportedModelError` if a token attends to later ones, as in encoders: then nothing can be prepended."""
     embeds = backbone.decoder.get_input_embeddings()(torch.tensor([[1, 2], [1, 3]], device=backbone.device))
     first = _run(backbone, embeds, (1,), None)[1][:, 0]
     if not torch.allclose(first[0], first[1], rtol=1e-2, atol=1e-3):
@@ -73,7 +73,7 @@ def read_prefix(backbone: Backbone, ids: Sequence[int], depth: int) -> Prefix:
     if not ids:
         return Prefix(0)
     embeds = backbone.decoder.get_input_embeddings()(torch.tensor([list(ids)], device=backbone.device))
-    cache = DynamicCache()  # without the model's configuration: no layer forgets what a sliding window would drop
+    cache = DynamicCache()  # without the model's configuration, so that no layer drops what is outside a sliding window
     states = _run(backbone, embeds, range(depth + 1), cache)
     layers = [layer for layer in cache.layers[:depth] if isinstance(layer, DynamicLayer)]
     keys_values = tuple(
@@ -126,7 +126,7 @@ def _run(
         if count < len(backbone.blocks)
     }
     with ExitStack() as stack:
-        stack.enter_context(pre_hooks(reads))  # before prepending, which changes what enters a block, not what left
+        stack.enter_context(pre_hooks(reads))  # before prepending, which changes a block's input, not the previous output
         if rewired is not None:
             stack.enter_context(rewired)
         if len(backbone.blocks) in wanted:

@@ -1,4 +1,4 @@
-"""Token prepending: hooks on the blocks of a model, there for one forward pass and gone after it."""
+"""Token prepending: hooks on the blocks of a model for the time of one forward pass."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def prepending(
 
 @contextmanager
 def pre_hooks(hooks: Mapping[nn.Module, PreHook]) -> Iterator[None]:
-    """Call a function on the hidden states that enter a module, in this thread only, and unhook whatever happens.
+    """Call a function on the hidden states that enter a module, in this thread only; hooks are removed in any case.
 
     A function returns what shall enter instead, or None to leave it.
     """

@@ -1,4 +1,4 @@
-"""Hidden states to vectors."""
+"""Readout: hidden states to vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text and template to token rows, and rows to batches.
+"""Token rows of a text in its template, and padded batches of rows.
 
 The string before the slot and the string after it are tokenised separately, as the method's authors do; text and
 template after the slot are tokenised together, because BPE merges across the quotes. Where the text lies is known from
@@ -31,7 +31,7 @@ _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s)|[。！？]+[”’」�
 
 @dataclass(frozen=True)
 class Row:
-    """One text in its template: all ids, where the slot is (None without one), which ids are text, how many were cut.
+    """One text in its template: all ids, the slot's position (or None), the range of text ids, the number cut off.
 
     The first `prefix` ids are the same for every text of the template; the slot's id is a placeholder. `copies` are the
     slots of `htp`, each with the place of the token that it copies; empty elsewhere.
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Rows padded on the right, without their common prefix; all places count from the prefix's end.
+    """Rows padded on the right, without their common prefix; positions count from the prefix's end.
 
     A row's slots, each with the token it copies, are repeated until all rows have as many.
     """
@@ -65,7 +65,7 @@ class TokenBatch:
 
 
 class TemplateTokenizer:
-    """Turn texts into rows of one template that are at most `max_tokens` long.
+    """A tokenizer of texts into rows of one template, at most `max_tokens` long.
 
     Truncation takes text tokens only, from the end. With `echo` a copy of the text's tokens takes the slot's place; with
     `htp` as many slots as there are sentences do, and another slot precedes every sentence.
@@ -111,7 +111,7 @@ class TemplateTokenizer:
         start, stop = tokens_between(offsets, begin, begin + len(given), blank)
         inside = offsets[start:stop]
         excess = len(self._lead) + len(ids) + len(self._tail) - self._max_tokens
-        if self._kind == "echo":  # the text stands there twice, the slot not at all; each token cut frees two places
+        if self._kind == "echo":  # the text occurs twice and the slot not at all; cutting one token shortens the row by two
             excess = len(inside) - (len(inside) + 1 - excess) // 2
         keep = tokens_kept(inside, excess)
         starts: list[int] = []
@@ -151,7 +151,7 @@ class TemplateTokenizer:
         return Row(ids, self._prefix_of(ids), front, (first, stop), cut, tuple(copies))
 
     def _kept_beside_slots(self, inside: Sequence[tuple[int, int]], text: str, excess: int) -> tuple[int, list[int]]:
-        """Return how many text tokens stay, and where sentences begin.
+        """Return the number of text tokens that remain, and the first tokens of sentences.
 
         `excess` is how many had to go if there were one slot; every sentence has two.
         """
@@ -169,14 +169,14 @@ class TemplateTokenizer:
         return len(ids) > len(self.prefix) and tuple(ids[: len(self.prefix)]) == self.prefix
 
     def _stable_ids(self) -> list[int]:
-        """Return the ids with which almost any text's row begins; rows where BPE merged otherwise go without them."""
+        """Return the first ids of almost any text's row; rows that BPE merged otherwise have no prefix."""
         probes = [self._plain.encode(self._before + probe).ids for probe in ("a", "1", "'", " ", "\n")]
         shared = zip(*probes, strict=False)
         return [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, shared)]
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Return a private copy of a fast tokenizer to which special tokens are text, and which adds none."""
+    """Return a copy of a fast tokenizer that reads special tokens as text and adds none."""
     if not tokenizer.is_fast:
         raise UnsupportedModelError(f"{type(tokenizer).__name__} has no character offsets; a fast tokenizer is needed")
     plain: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
@@ -228,7 +228,7 @@ def tokens_between(offsets: Sequence[tuple[int, int]], begin: int, end: int, bla
 
 
 def tokens_kept(offsets: Sequence[tuple[int, int]], excess: int) -> int:
-    """Return how many of a text's tokens stay if `excess` must go; a character of several tokens goes whole."""
+    """Return the number of a text's tokens after removing `excess`; a character of several tokens is removed whole."""
     keep = len(offsets) - min(max(excess, 0), len(offsets))
     while 0 < keep < len(offsets) and offsets[keep][0] < offsets[keep - 1][1]:
         keep -= 1
@@ -236,18 +236,18 @@ def tokens_kept(offsets: Sequence[tuple[int, int]], excess: int) -> int:
 
 
 def literal_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of a template's own words, in which special tokens are special."""
+    """Return the ids of a template's words, in which special tokens are special."""
     return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return how a tokenizer's special tokens are written."""
+    """Return the text of a tokenizer's special tokens."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return sorted(added | set(tokenizer.all_special_tokens))
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return what the tokenizer puts before a text by its own convention, such as a BOS token."""
+    """Return the ids that the tokenizer puts before a text, such as a BOS token."""
     bare = list(tokenizer("a", add_special_tokens=False).input_ids)
     full = list(tokenizer("a").input_ids)
     for i in range(len(full) - len(bare) + 1):

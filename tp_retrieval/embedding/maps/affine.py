@@ -1,4 +1,4 @@
-"""Affine maps of raw vectors, fitted on a corpus, and the way from raw views to one unit vector. numpy only."""
+"""Affine maps of raw vectors, fitted on a corpus, and raw views combined into one unit vector. numpy only."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.types import Float32Array, VectorView
 
 Batches = Callable[[], Iterable[Float32Array]]
-"""A function that gives the raw vectors `(n, width)` in batches, each time it is called."""
+"""A function that returns an iterator over the raw vectors `(n, width)` in batches."""
 
 _FEWEST = 64  # directions below which whitening loses against centring
 _NAMES = re.compile(r"none|center|(abtt|whiten):[1-9]\d*")
 _ROUNDING = 1e-5  # spread, as a share of the largest mean, below which vectors differ by rounding alone
-_SAME = 0.999  # cosine of one text's vectors in bfloat16, in whatever batch it was read
-_EPSILON = 1e-3  # share of the largest eigenvalue that is added before whitening; 1e-4 and 1e-2 were measured worse
+_SAME = 0.999  # cosine of one text's vectors in bfloat16, in different batches
+_EPSILON = 1e-3  # share of the largest eigenvalue added before whitening; 1e-4 and 1e-2 measured worse
 
 
 @dataclass(frozen=True)
 class AffineMap:
-    """Map `x` to `(x - mean) @ matrix`, `(n, width)` to `(n, kept)`; what is None is left out."""
+    """The map `x` to `(x - mean) @ matrix`, `(n, width)` to `(n, kept)`; without mean or matrix where they are None."""
 
     mean: Float32Array | None = None
     matrix: Float32Array | None = None
 
     @classmethod
     def fit(cls, postprocess: str, batches: Batches) -> AffineMap:
-        """Fit `none`, `center`, `abtt:K` or `whiten:D` on raw vectors, in float64 and without holding them all.
+        """Fit `none`, `center`, `abtt:K` or `whiten:D` on raw vectors, in float64 and one batch in memory.
 
         `abtt:K` removes the K principal directions after centring (Mu and Viswanath, ICLR 2018, arXiv 1702.01417).
         `whiten:D` keeps the first D and divides each by its standard deviation (Su et al. 2021, arXiv 2103.15316).
@@ -77,12 +77,12 @@ class AffineMap:
         return "center" if self.mean is not None and self.matrix is None else postprocess
 
     def arrays(self) -> dict[str, Float32Array]:
-        """Return what was fitted, by name."""
+        """Return the fitted arrays by name."""
         found = {"mean": self.mean, "matrix": self.matrix}
         return {name: array for name, array in found.items() if array is not None}
 
     def digest(self) -> str:
-        """Return a digest of what was fitted."""
+        """Return a digest of the fitted arrays."""
         return hashlib.sha256(b"".join(array.tobytes() for array in self.arrays().values())).hexdigest()
 
     def __call__(self, vectors: Float32Array) -> NDArray[np.floating[Any]]:
@@ -101,7 +101,7 @@ class AffineMap:
 
 
 def is_map(postprocess: object) -> bool:
-    """Return whether something names a map: none, center, abtt:K or whiten:D."""
+    """Return whether a value is the name of a map: none, center, abtt:K or whiten:D."""
     return isinstance(postprocess, str) and _NAMES.fullmatch(postprocess) is not None
 
 
@@ -117,7 +117,7 @@ def rows_needed(postprocess: str, width: int) -> int:
 
 
 def attainable(postprocess: str, width: int, count: int) -> str:
-    """Return the map to fit on so many vectors: the one wished for, or what comes nearest with fewer than it needs.
+    """Return the map to fit on `count` vectors: `postprocess`, or the nearest one that needs no more than those.
 
     For `whiten:D` that is whitening with the largest power of two of directions that half of the vectors allow, from 64
     on, and else `center`. Two views whitened so beat the same two centred from 128 vectors on: by 8, 1 and 1 points of
@@ -136,7 +136,7 @@ def split(raw: Float32Array, views: Sequence[VectorView]) -> list[Float32Array]:
 
 
 def unit(vectors: NDArray[np.floating[Any]]) -> Float32Array:
-    """Return the rows at L2 length 1 (computed in float64); rows of zeros stay."""
+    """Return the rows at L2 length 1 (computed in float64); rows of zeros are unchanged."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     scaled: Float32Array = (vectors / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
     return scaled
@@ -149,13 +149,13 @@ def same_vectors(one: Float32Array, other: Float32Array) -> bool:
 
 
 def fit_views(raw: Float32Array, views: Sequence[VectorView]) -> list[AffineMap]:
-    """Fit each view's map on its stretch of raw vectors `(n, sum of widths)`; `InputError` if there are too few."""
+    """Fit each view's map on its part of raw vectors `(n, sum of widths)`; `InputError` if there are too few."""
     parts = split(raw, views)
     return [AffineMap.fit(view.postprocess, lambda part=part: [part]) for view, part in zip(views, parts, strict=True)]  # type: ignore[misc]
 
 
 def combine(raw: Float32Array, views: Sequence[VectorView], maps: Sequence[AffineMap]) -> Float32Array:
-    """Turn raw views side by side `(n, sum of widths)` into unit vectors.
+    """Return raw views side by side `(n, sum of widths)` as unit vectors.
 
     Each view is mapped, scaled to length 1 times the square root of its weight and put beside the others; the whole is
     normalised. So the cosine of the whole is the weighted mean of the views' cosines.
@@ -174,7 +174,7 @@ def _moments(batches: Batches) -> tuple[int, NDArray[np.float64], NDArray[np.flo
     shift = total = products = np.zeros(0)
     for batch in batches():
         if not count:
-            shift = batch.mean(axis=0, dtype=np.float64)  # near the mean, so that no digits are lost to it
+            shift = batch.mean(axis=0, dtype=np.float64)  # close to the mean, so that no digits are lost
             total, products = np.zeros_like(shift), np.zeros((len(shift), len(shift)))
         centred = batch.astype(np.float64) - shift
         count += len(batch)

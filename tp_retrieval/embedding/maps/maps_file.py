@@ -1,8 +1,7 @@
-"""A fitted embedder on disk: recipe.json, and maps.safetensors whose header says which model it belongs to."""
+"""A fitted embedder on disk: recipe.json, and maps.safetensors with the model in its header."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors.numpy import save
 from tp_retrieval.embedding.maps.affine import AffineMap
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.errors import InputError, RecipeError
+from tp_retrieval.sqlite.atomic import atomic_write
 from tp_retrieval.types import FORMAT_2
 
 RECIPE = "recipe.json"
@@ -23,7 +23,7 @@ _FORMAT = "1"
 
 @dataclass(frozen=True)
 class SavedEmbedder:
-    """What a folder holds: the recipe, its fitted maps, and the model they were fitted with."""
+    """A saved embedder: the recipe, its fitted maps, and the model they were fitted with."""
 
     folder: Path
     recipe: Recipe
@@ -33,7 +33,7 @@ class SavedEmbedder:
     weights: str
 
     def check_weights(self, weights: str, legacy: str) -> None:
-        """Raise `InputError` if the model that was loaded is another one than the maps were fitted with.
+        """Raise `InputError` if the loaded model is not the one that the maps were fitted with.
 
         A header that names the weights by their `legacy` fingerprint is accepted, and replaced where it can be written.
         """
@@ -46,7 +46,7 @@ class SavedEmbedder:
                 f"has {given}; fit again"
             )
         origin = {"weights": weights, "model": self.model, "revision": self.revision}
-        with suppress(OSError):  # a place that can't be written keeps the old one
+        with suppress(OSError):  # a read-only folder keeps the former header
             _write_maps(self.folder, self.maps, {name: value for name, value in origin.items() if value is not None})
 
 
@@ -58,14 +58,10 @@ def write(folder: Path, recipe: Recipe, maps: Sequence[AffineMap], header: Mappi
 
 
 def _write_maps(folder: Path, maps: Sequence[AffineMap], header: Mapping[str, str]) -> None:
-    """Write the maps beside their place and move them there, so that another process never reads half of them."""
+    """Write the maps atomically, so that another process never reads half of them."""
     tensors = {f"{i}.{name}": array for i, map_ in enumerate(maps) for name, array in map_.arrays().items()}
-    scratch = folder / f".{MAPS}.{os.getpid()}"
-    try:
+    with atomic_write(folder / MAPS) as scratch:
         scratch.write_bytes(save(tensors, metadata={"format": _FORMAT, **header}))
-        os.replace(scratch, folder / MAPS)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> SavedEmbedder | None:

@@ -1,1 +1,1 @@
-"""A model's weights: found, loaded, placed on a device, and named by a fingerprint."""
+"""The model: its source, loading, device and fingerprint."""

@@ -27,7 +27,7 @@ _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A loaded decoder: its blocks, its tokenizer, and how many blocks the whole model has.
+    """A loaded decoder: its blocks, its tokenizer, and the number of blocks of the whole model.
 
     `lock` lets one forward pass at a time run, so that threads share the memory of one. `whole` is the causal language
     model that the decoder is part of, if it was loaded with one; `source` is where it can be loaded from.
@@ -76,7 +76,7 @@ class Backbone:
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Backbone:
-        """Take a model that is already in memory; its weights and hooks are left as they are."""
+        """Return the backbone of a model in memory, whose weights and hooks are left as they are."""
         check_architecture(model.config)
         if model.training:
             raise InputError("the model is in training mode, where dropout makes vectors random; call model.eval()")
@@ -86,7 +86,7 @@ class Backbone:
         return cls(decoder, blocks, tokenizer, len(blocks), name, name, whole=whole)
 
     def language_model(self) -> LanguageModel:
-        """Return the whole model with its LM head; what was not loaded yet is loaded now, once.
+        """Return the whole model with its LM head; missing parts are loaded now, once.
 
         While it loads, the parts that are here already are in memory twice, the second time on the processor. Raises
         `UnsupportedModelError` if there is no head to be had.
@@ -127,12 +127,12 @@ class Backbone:
 
     @property
     def max_positions(self) -> int | None:
-        """Longest sequence the model was built for, if it says so."""
+        """Longest sequence that the model was built for, if its configuration has it."""
         return getattr(self.decoder.config.get_text_config(), "max_position_embeddings", None)
 
     @cached_property
     def plain_tokenizer(self) -> Tokenizer:
-        """The tokenizer without special tokens, to which they are text."""
+        """The tokenizer that reads special tokens as text."""
         return plain_tokenizer(self.tokenizer)
 
 
@@ -153,7 +153,7 @@ class LanguageModel:
             got = self.logits(self.backbone.decoder(ids, use_cache=False).last_hidden_state[0])
         if not torch.allclose(got, want, rtol=1e-2, atol=1e-2):
             kind = self.model.config.model_type
-            raise UnsupportedModelError(f"{kind} changes its logits in a way that is not known here")
+            raise UnsupportedModelError(f"{kind} changes its logits in an unknown way")
 
     @property
     def vocabulary(self) -> int:
@@ -168,7 +168,7 @@ class LanguageModel:
 
 
 def n_blocks_of(config: Any) -> int:
-    """Return how many blocks a configuration describes."""
+    """Return the number of blocks of a configuration."""
     check_architecture(config)
     return int(config.get_text_config().num_hidden_layers)
 
@@ -188,7 +188,7 @@ def shortened(config: Any, depth: int) -> Any:
 
 
 def check_architecture(config: Any) -> None:
-    """Raise `UnsupportedModelError` with the reason if a configuration is of no attention-only decoder."""
+    """Raise `UnsupportedModelError` with the reason if a configuration is not of a decoder with attention only."""
     kind = getattr(config, "model_type", type(config).__name__)
     text = config.get_text_config()
     if config.is_encoder_decoder:

@@ -1,4 +1,4 @@
-"""Where a model runs and in which floating-point type, where nobody said."""
+"""The default device and floating-point type of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tp_retrieval.errors import InputError
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the torch type of a name; "auto" is bfloat16 where it is the faster one, else float32."""
+    """Return the torch type of a name; "auto" is bfloat16 where that is faster, else float32."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -23,7 +23,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
 
 def default_device() -> str:
-    """Return cuda, mps or cpu, the first that is there."""
+    """Return cuda, mps or cpu, the first that is available."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -31,9 +31,9 @@ def default_device() -> str:
 
 @cache
 def _bfloat16_pays(device: str) -> bool:
-    """Tell whether bfloat16 products are faster here; on processors this is measured, once, in some milliseconds.
+    """Return whether bfloat16 products are faster; on processors this is measured, once, in some milliseconds.
 
-    A processor's flags do not tell: AMX multiplies bfloat16 several times faster than float32, while AVX512_BF16
+    A processor's flags do not say: AMX multiplies bfloat16 several times faster than float32, while AVX512_BF16
     without AMX was measured at half of float32's rate.
     """
     if device == "cuda":

@@ -48,7 +48,7 @@ _IGNORED = {
 
 
 def format_2(backbone: Backbone, depth: int) -> str:
-    """Return the digest of what decides the hidden states after `depth` blocks.
+    """Return the digest of everything that decides the hidden states after `depth` blocks.
 
     Every embedding value goes in, of each matrix of a block about a thousand values and at least one a row, and every
     buffer that is saved with the weights; all rounded to bfloat16, so that a model has one fingerprint in float32 and in
@@ -100,7 +100,7 @@ def _digest_of(content: Any) -> str:
 
 
 def _configuration(backbone: Backbone, depth: int) -> dict[str, Any]:
-    """Return what a configuration sets apart from its class's defaults, with per-block lists cut to `depth`.
+    """Return the settings that differ from the defaults of the configuration's class, with per-block lists cut to `depth`.
 
     Defaults are left out because a later version of transformers adds fields, which would change every fingerprint.
     """
@@ -117,7 +117,7 @@ def _configuration(backbone: Backbone, depth: int) -> dict[str, Any]:
 
 
 def _defaults(config: Any) -> dict[str, Any]:
-    """Return the settings of a configuration made without arguments, none for a class that can't be made so."""
+    """Return the settings of a configuration made without arguments, none for a class that needs arguments."""
     try:
         defaults: dict[str, Any] = type(config)().to_dict()
     except (TypeError, ValueError):
@@ -158,7 +158,7 @@ def _row_digest(tensor: torch.Tensor) -> str:
 
 def _tensor_digest(tensor: torch.Tensor, parts: Iterable[torch.Tensor]) -> str:
     digest = xxhash.xxh3_128(str(tuple(tensor.shape)).encode())  # a SHA-256 would take most of the time
-    for part in parts if tensor.device.type != "meta" else ():  # offloaded weights are known by their shape
+    for part in parts if tensor.device.type != "meta" else ():  # of offloaded weights only the shape is available
         digest.update(_rounded(part).cpu().contiguous().numpy().data)
     return digest.hexdigest()
 

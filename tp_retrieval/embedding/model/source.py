@@ -1,4 +1,4 @@
-"""Where a model comes from, and clear words about one that can't be had."""
+"""The source of a model: hub id, folder or GGUF file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tp_retrieval.errors import ModelNotFoundError
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from: a name to show, what transformers needs, and what people gave (None: the default)."""
+    """The source of a model: its name, the location for transformers, and the caller's argument (None: the default)."""
 
     name: str
     location: str
@@ -54,11 +54,11 @@ class ModelSource:
 
     @property
     def places_itself(self) -> bool:
-        """Whether the caller's `model_kwargs` say on which devices the weights go."""
+        """Whether the caller's `model_kwargs` choose the devices of the weights."""
         return "device_map" in self.model_kwargs or "quantization_config" in self.model_kwargs
 
     def config(self) -> Any:
-        """Load the configuration; raise `ModelNotFoundError` with the remedy where the model can't be had."""
+        """Load the configuration; raise `ModelNotFoundError` with the remedy where that fails."""
         with self._explained():
             return AutoConfig.from_pretrained(self.location, **self._options())
 
@@ -68,7 +68,7 @@ class ModelSource:
             return AutoTokenizer.from_pretrained(self.location, **self._options())
 
     def weights(self, config: Any, dtype: torch.dtype, *, head: bool = False) -> PreTrainedModel:
-        """Load the weights that the configuration asks for, from safetensors only, with or without the LM head."""
+        """Load the weights of a configuration, from safetensors only, with or without the LM head."""
         loader: Any = AutoModelForCausalLM if head else AutoModel
         with self._explained(), _quiet_transformers():
             model, report = loader.from_pretrained(
@@ -112,7 +112,7 @@ class ModelSource:
 
 @cache
 def _hub_has_an_address() -> bool:
-    """Tell whether the hub's name resolves; without it transformers would retry for half a minute."""
+    """Return whether the hub's name resolves; without it transformers would retry for half a minute."""
     if urllib.request.getproxies():
         return True
     try:

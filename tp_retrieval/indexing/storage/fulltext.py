@@ -91,15 +91,15 @@ class FullText:
         if among is not None and len(among) <= _FEW:
             return _best(self.scores(query, among.tolist()), k)
         match = match_expression(self._indexed(terms))
-        beside = {} if self._substrings is None else self._substrings.scores(terms, among)
+        scanned = {} if self._substrings is None else self._substrings.scores(terms, among)
         sql = "SELECT rowid, -bm25(fulltext) AS score FROM fulltext WHERE fulltext MATCH ?"
-        if among is None and not beside:
+        if among is None and not scanned:
             return self._scored(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (match, k)) if match else {}
         rows = np.array(self._database.execute(sql, (match,)) if match else [], dtype=np.float64).reshape(-1, 2)
         if among is not None:
             rows = rows[np.isin(rows[:, 0].astype(np.int64), among)]
-        if beside:
-            return _best(_sums({int(seq): float(score) for seq, score in rows}, beside), k)
+        if scanned:
+            return _best(_sums({int(seq): float(score) for seq, score in rows}, scanned), k)
         best = rows[np.lexsort((rows[:, 0], -rows[:, 1]))][:k]
         return {int(seq): float(score) for seq, score in best}
 
@@ -135,5 +135,5 @@ def _best(scores: Mapping[int, float], k: int) -> dict[int, float]:
     return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
 
 
-def _sums(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
-    return {seq: one.get(seq, 0.0) + other.get(seq, 0.0) for seq in one.keys() | other.keys()}
+def _sums(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
+    return {seq: first.get(seq, 0.0) + second.get(seq, 0.0) for seq in first.keys() | second.keys()}

@@ -44,10 +44,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         file = folder / FILE
         try:
-            there, linked = file.is_file(), file.is_symlink()
+            exists, linked = file.is_file(), file.is_symlink()
         except OSError as error:
             raise IndexAccessError(f"can't read {folder}: {error}") from error
-        if not there:
+        if not exists:
             raise IndexNotFoundError(f"no index at {folder}: {FILE} is missing")
         if linked:
             raise IndexAccessError(f"{file} is a link out of its folder; link the folder instead")

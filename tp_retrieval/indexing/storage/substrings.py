@@ -41,11 +41,11 @@ class Substrings:
         asked = (*terms, self._last_seq, self._deletion)
         if self._latest[0] != asked:
             self._latest = asked, self._scores(short, long)
-        found = self._latest[1]
-        return dict(found) if among is None else {seq: found[seq] for seq in map(int, among) if seq in found}
+        scores = self._latest[1]
+        return dict(scores) if among is None else {seq: scores[seq] for seq in map(int, among) if seq in scores}
 
     def _scores(self, short: Sequence[str], long: Sequence[str]) -> dict[int, float]:
-        found: dict[int, float] = {}
+        scores: dict[int, float] = {}
         mean = max(sum(self._lengths.values()) / max(len(self._lengths), 1), 1.0)
         counts = self._counts(short) | self._counts_behind_nul(long)
         for term, rows in counts.items():
@@ -53,8 +53,8 @@ class Substrings:
             idf = max(math.log((len(self._lengths) - holding + 0.5) / (holding + 0.5)), _LEAST_IDF)
             for seq, count in rows.items():
                 norm = count + _K1 * (1 - _B + _B * self._lengths[seq] / mean)
-                found[seq] = found.get(seq, 0.0) + idf * count * (_K1 + 1) / norm
-        return found
+                scores[seq] = scores.get(seq, 0.0) + idf * count * (_K1 + 1) / norm
+        return scores
 
     def _counts(self, terms: Sequence[str]) -> dict[str, dict[int, int]]:
         """Return how often each term is in the rows that hold it, by one pass over the texts."""
@@ -75,8 +75,8 @@ class Substrings:
     def _rows_before_nul(self, term: str, behind: Iterable[int]) -> int:
         """Return in how many rows FTS5 finds a term, those with the term behind a NUL, too, left out."""
         quoted = term.replace('"', '""')
-        found = self._database.numbers("SELECT rowid FROM fulltext WHERE fulltext MATCH ?", (f'"{quoted}"',))
-        return len(set(found.tolist()) - set(behind))
+        scores = self._database.numbers("SELECT rowid FROM fulltext WHERE fulltext MATCH ?", (f'"{quoted}"',))
+        return len(set(scores.tolist()) - set(behind))
 
     def _follow(self) -> None:
         """Read the lengths and NULs of new rows, and drop those of deleted ones; a row's text never changes."""

@@ -32,7 +32,7 @@ from tp_retrieval.indexing.vectors.kinds import (
 from tp_retrieval.sqlite.atomic import atomic_write
 from tp_retrieval.types import Float32Array
 
-_TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's place
+_TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's position
 _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
 _FETCHED = 500  # the same where exact vectors come from the database
 _TABLES = 1 << 27  # bytes that FAISS may compute beside what it reads, for product codes
@@ -79,7 +79,7 @@ class FaissIndex:
         """Whether more than a fifth of the rows are tombstones."""
         return 5 * (len(self._alive) - len(self)) > len(self._alive)
 
-    # -- making
+    # -- building
 
     @classmethod
     def build(
@@ -93,24 +93,23 @@ class FaissIndex:
     ) -> FaissIndex:
         """Train an index on a sample `(n, dimension)`, fill it with all rows, and tune it to a recall.
 
-        FAISS's auto-tuning searches it for `queries` `(m, dimension)` that were asked before, if any, and for points beside
-        the first rows of the sample, which are held out from the training; exact search is the truth. Raises `InputError`
-        if FAISS can't build it.
+        It is tuned with earlier `queries` `(m, dimension)`, if any, and with points near the first rows of the sample,
+        which are held out from training; exact search is the ground truth. Raises `InputError` if FAISS can't build it.
         """
         self = cls(sample.shape[1], exact)
         held_out, rest = sample[:HELD_OUT], sample[HELD_OUT:]
-        beside = perturbed(held_out, rest)
-        asked = beside if queries is None else np.concatenate([beside, queries])
+        points = perturbed(held_out, rest)
+        asked = points if queries is None else np.concatenate([points, queries])
         truth = Nearest(asked, RECALL_AT)
         try:
             inner = faiss.index_factory(self.dimension, factory, faiss.METRIC_INNER_PRODUCT)
             inner.train(rest)
             self._adopt(faiss.IndexIDMap(inner))
             for seqs, vectors in batches():
-                truth.see(vectors, len(self._alive))
+                truth.update(vectors, len(self._alive))
                 self.add(seqs, vectors)
             tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
-            self.tuning = tuned(self._inner, asked, truth.places, tuning, lossy=not self.lossless)
+            self.tuning = tuned(self._inner, asked, truth.positions, tuning, lossy=not self.lossless)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, TPRetrievalError):
                 raise
@@ -119,7 +118,7 @@ class FaissIndex:
             self._inner.set_direct_map_type(faiss.DirectMap.Array)  # so that rows can be read back
         return self
 
-    def emptied(self) -> None:
+    def empty(self) -> None:
         """Remove all rows and keep the trained structure."""
         self._index.reset()
         self._adopt(self._index)
@@ -137,16 +136,16 @@ class FaissIndex:
         self._alive = np.concatenate([self._alive, np.ones(len(seqs), dtype=bool)])
 
     def remove(self, seqs: Seqs) -> None:
-        """Remove rows; unknown numbers are passed over."""
-        self._alive[self._places(np.intersect1d(seqs, self._seqs))] = False
+        """Remove rows; unknown numbers are ignored."""
+        self._alive[self._positions(np.intersect1d(seqs, self._seqs))] = False
 
-    def _places(self, seqs: Seqs) -> NDArray[np.int64]:
-        places = np.searchsorted(self._seqs, seqs)
-        known = places < len(self._seqs)
-        known[known] = self._seqs[places[known]] == seqs[known]
-        if not known.all():
-            raise CorruptIndexError(f"record {seqs[~known][0]} has no vector in the index that is held in memory")
-        return places
+    def _positions(self, seqs: Seqs) -> NDArray[np.int64]:
+        positions = np.searchsorted(self._seqs, seqs)
+        present = positions < len(self._seqs)
+        present[present] = self._seqs[positions[present]] == seqs[present]
+        if not present.all():
+            raise CorruptIndexError(f"record {seqs[~present][0]} has no vector in the index that is held in memory")
+        return positions
 
     # -- reading
 
@@ -156,11 +155,11 @@ class FaissIndex:
             return np.zeros((0, self.dimension), dtype=np.float32)
         if not self.lossless:
             return self._exact(seqs)
-        places = self._places(seqs)
+        positions = self._positions(seqs)
         if isinstance(self._inner, faiss.IndexFlat):
             held = faiss.rev_swig_ptr(self._inner.get_xb(), self._inner.ntotal * self.dimension)
-            return cast("Float32Array", held.reshape(-1, self.dimension)[places])
-        return cast("Float32Array", self._inner.reconstruct_batch(places))
+            return cast("Float32Array", held.reshape(-1, self.dimension)[positions])
+        return cast("Float32Array", self._inner.reconstruct_batch(positions))
 
     def scores(self, query: Float32Array, seqs: Seqs) -> NDArray[np.float64]:
         """Return the cosine of a unit vector `(dimension,)` with rows, to seven digits, which is what float32 holds.
@@ -175,23 +174,23 @@ class FaissIndex:
 
         Best first; equal scores come in the order the rows were added, also at the border of the k. There are k, or all.
         """
-        there = len(self) if among is None else len(among)
-        k = min(k, there)
+        available = len(self) if among is None else len(among)
+        k = min(k, available)
         if k < 1:
             return []
-        if among is not None and there <= max(_GATHERED if self.lossless else _FETCHED, k):
+        if among is not None and available <= max(_GATHERED if self.lossless else _FETCHED, k):
             return self._best(query, k, among)
         allowed = None if among is None and self._alive.all() else self._allowed(among)
         take = min(self._candidates(k), len(self._alive))
         while True:
-            near, places = self._nearest(query, take, allowed, there)
-            enough = len(places) >= k and (len(places) < take or near[-1] < near[k - 1] - _TIE)
+            near, positions = self._nearest(query, take, allowed, available)
+            enough = len(positions) >= k and (len(positions) < take or near[-1] < near[k - 1] - _TIE)
             if enough or take == len(self._alive):
                 break
             take = min(4 * take, len(self._alive))
-        if len(places) < k:  # a graph or a list left rows out of reach
+        if len(positions) < k:  # a graph or a list left rows out of reach
             return self._best(query, k, self.seqs if among is None else among)
-        return self._best(query, k, self._seqs[places])
+        return self._best(query, k, self._seqs[positions])
 
     def _candidates(self, k: int) -> int:
         return k * (1 if self.tuning is None else self.tuning.candidates) + SPARE
@@ -205,28 +204,28 @@ class FaissIndex:
         if among is None:
             return self._alive
         allowed = np.zeros(len(self._alive), dtype=bool)
-        allowed[self._places(among)] = True
+        allowed[self._positions(among)] = True
         return allowed
 
     def _nearest(
-        self, query: Float32Array, take: int, allowed: NDArray[np.bool_] | None, there: int
+        self, query: Float32Array, take: int, allowed: NDArray[np.bool_] | None, available: int
     ) -> tuple[Float32Array, NDArray[np.int64]]:
         """Return FAISS's scores and places of up to `take` allowed rows, best first."""
         if allowed is None:
-            near, places = self._inner.search(query[None], take)
+            near, positions = self._inner.search(query[None], take)
         else:
             bits = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
-            effort = len(allowed) / there
+            effort = len(allowed) / available
             try:
-                near, places = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
+                near, positions = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
             except RuntimeError:  # a kind that can't select: look further and drop the others
                 wider = min(int(take * effort * 2), len(allowed))
-                near, places = self._inner.search(query[None], wider)
-        kept = places[0] >= 0
+                near, positions = self._inner.search(query[None], wider)
+        kept = positions[0] >= 0
         if allowed is not None:
-            kept &= allowed[places[0]]
-        return near[0][kept][:take], places[0][kept][:take]
+            kept &= allowed[positions[0]]
+        return near[0][kept][:take], positions[0][kept][:take]
 
     def seconds_a_search(self) -> float:
         """Return how long the fastest of five searches takes now."""

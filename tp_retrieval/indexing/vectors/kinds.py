@@ -64,22 +64,22 @@ def sample_size(factory: str, count: int) -> int:
 
 
 class Nearest:
-    """Follow the rows nearest to some queries while rows go by."""
+    """The rows nearest to some queries, found while all rows pass by in batches."""
 
     def __init__(self, queries: Float32Array, k: int) -> None:
         self._queries = queries
         self._scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        self.places = np.full((len(queries), k), -1, dtype=np.int64)
+        self.positions = np.full((len(queries), k), -1, dtype=np.int64)
 
-    def see(self, vectors: Float32Array, first: int) -> None:
-        """Take in rows that have the places from `first` on."""
-        k = min(self.places.shape[1], len(vectors))
-        scores, places = faiss.knn(self._queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    def update(self, vectors: Float32Array, first: int) -> None:
+        """Compare rows with the positions from `first` on."""
+        k = min(self.positions.shape[1], len(vectors))
+        scores, positions = faiss.knn(self._queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
         scores = np.concatenate([self._scores, scores], axis=1)
-        places = np.concatenate([self.places, places + first], axis=1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.places.shape[1]]
+        positions = np.concatenate([self.positions, positions + first], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.positions.shape[1]]
         self._scores = np.take_along_axis(scores, best, axis=1)
-        self.places = np.take_along_axis(places, best, axis=1)
+        self.positions = np.take_along_axis(positions, best, axis=1)
 
 
 def perturbed(rows: Float32Array, others: Float32Array) -> Float32Array:
@@ -96,11 +96,11 @@ def perturbed(rows: Float32Array, others: Float32Array) -> Float32Array:
 
 
 def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: Tuning, *, lossy: bool) -> Tuning:
-    """Find the fastest parameters that surely reach the target recall, or the best; leave them set on the index.
+    """Find the fastest parameters that surely reach the target recall, or the best ones; they stay set on the index.
 
     The recall of a point is the lower bound of its confidence interval over the queries. Candidates are rescored exactly,
-    so the true rows among them are exactly those that come out at the end. FAISS's criterion counts common rows of two
-    lists of one length: the truth is filled up with numbers that no row has.
+    so the true rows among them are those of the final result. FAISS's criterion counts common rows of two lists of one
+    length: the truth is padded with numbers that no row has.
     """
     count, k = truth.shape
     space = space_of(inner)
@@ -114,12 +114,12 @@ def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: T
         explored = space.explore(inner, queries, criterion)  # owns its points
         points = explored.optimal_pts
         each = (points.at(i) for i in range(points.size()))
-        found = sorted((point.t, point.perf * take / k, point.key) for point in each if point.perf > 0)
+        points_by_time = sorted((point.t, point.perf * take / k, point.key) for point in each if point.perf > 0)
         reached = False
-        for _, recall, key in found:
+        for _, recall, key in points_by_time:
             if recall > min(best[0], tuning.target_recall):  # its lower bound may be the better one
                 space.set_index_parameters(inner, key)
-                bound = _surely_found(inner, queries, truth, take)
+                bound = _recall_bound(inner, queries, truth, take)
                 best = max(best, (bound, key, candidates))
                 if bound >= tuning.target_recall:
                     best, reached = (bound, key, candidates), True
@@ -133,26 +133,26 @@ def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: T
     return replace(tuning, parameters=parameters, candidates=candidates, recall=round(recall, 4))
 
 
-def _surely_found(inner: Any, queries: Float32Array, truth: NDArray[np.int64], take: int) -> float:
-    """Return the share of true rows among the first `take`, less two standard errors over the queries."""
-    _, places = inner.search(queries, take)
-    shares = np.array([np.isin(want, got).mean() for want, got in zip(truth, places, strict=True)])
+def _recall_bound(inner: Any, queries: Float32Array, truth: NDArray[np.int64], take: int) -> float:
+    """Return the recall of true rows among the first `take`, less two standard errors over the queries."""
+    _, positions = inner.search(queries, take)
+    shares = np.array([np.isin(want, got).mean() for want, got in zip(truth, positions, strict=True)])
     return float(shares.mean() - _SURE * shares.std(ddof=1) / np.sqrt(len(shares)))
 
 
 def space_of(inner: Any) -> Any:
-    """Return the search parameters of an index and their values, as FAISS's auto-tuning knows them."""
-    known, space = faiss.ParameterSpace(), faiss.ParameterSpace()
-    known.initialize(inner)
+    """Return the search parameters of an index and their values, of FAISS's auto-tuning."""
+    defaults, space = faiss.ParameterSpace(), faiss.ParameterSpace()
+    defaults.initialize(inner)
     space.verbose = 0
     space.min_test_duration = 0.02  # seconds; less is noise
-    for i in range(known.parameter_ranges.size()):
-        range_ = known.parameter_ranges.at(i)
+    for i in range(defaults.parameter_ranges.size()):
+        range_ = defaults.parameter_ranges.at(i)
         if range_.name != "ht":  # polysemous codes, which are not trained here
             faiss.copy_array_to_vector(faiss.vector_to_array(range_.values), space.add_range(range_.name).values)
     return space
 
 
 def reason(error: Exception) -> str:
-    """Return what FAISS says went wrong, without where in its source."""
+    """Return FAISS's message without its source location."""
     return str(error).rsplit("Error: ", 1)[-1].strip()

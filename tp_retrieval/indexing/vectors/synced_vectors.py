@@ -187,7 +187,7 @@ class SyncedVectors:
 
     def _start_over(self) -> None:
         """Fill the vectors anew from the rows; a trained quantizer or graph structure is kept."""
-        self._faiss.emptied()
+        self._faiss.empty()
         self._last_seq = 0
         self._deletion = self._compacted = self._store.documents.last_deletion()
         self._take_in_stored()
