@@ -1,6 +1,7 @@
 """Tests that guard the house: what is exported, who imports whom, what an import costs, what the wheel holds."""
 
 import ast
+import graphlib
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,25 @@ def test_imports_point_one_way(path, layer):
         inner = rest.split(".")[0]
         if top == "tp_retrieval" and inner in LAYERS:
             assert LAYERS.index(inner) <= LAYERS.index(layer), f"{layer} imports {name}"
+
+
+def dotted(path, root, package):
+    return ".".join((package, *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def test_no_file_imports_another_in_a_circle():
+    roots = {"tp_retrieval": "tp_retrieval", "integrations": "tp_retrieval.integrations"}
+    files = {dotted(path, ROOT / root, name): path for root, name in roots.items() for path in (ROOT / root).rglob("*.py")}
+    graph = {name: files.keys() & set(imported(path)) - {name} for name, path in files.items()}
+    assert len(graph) > 100
+    assert len(tuple(graphlib.TopologicalSorter(graph).static_order())) == len(graph)
+
+
+def test_no_folder_has_more_files_than_one_can_look_through():
+    for root in ("tp_retrieval", "integrations"):
+        for folder in (ROOT / root, *(path for path in (ROOT / root).rglob("*") if path.is_dir())):
+            files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+            assert len(files) <= (20 if folder.name == "cli" else 10), folder  # cli: a file a command
 
 
 def test_the_public_names():
