@@ -118,7 +118,7 @@ def test_what_is_shown_is_text_not_markup(run, tmp_path, recipe):
 def test_an_interrupted_run_goes_on_where_it_stopped(run, docs, tmp_path, recipe, monkeypatch):
     index = tmp_path / "index"
     arguments = ("index", docs / "guide.md", "--into", index, "--recipe", recipe, "--chunk-tokens", 16, "--json")
-    monkeypatch.setattr("tp_retrieval.cli.index._BATCH", 4)
+    monkeypatch.setattr("tp_retrieval.indexing.importers.files._BATCH", 4)
     original, calls = Index.add, []
 
     def stop_at_third(self, documents, **options):

@@ -131,8 +131,8 @@ def test_bad_judgements_are_named(tmp_path, judgements, words):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "line 1: no JSON"),
-        ("[]", "expected an object, got list"),
+        ("{", "line 1: not JSON"),
+        ("[]", "line 1: must be an object, not list"),
         ('{"_id": 3, "text": "a"}', "_id must be a string, got 3"),
     ],
 )
@@ -172,5 +172,5 @@ def test_labelled_texts(tmp_path):
     with pytest.raises(InputError, match="line 1: 1 columns must be 2"):
         read_labelled(file)
     file.write_bytes(b"\xff")
-    with pytest.raises(InputError, match="not UTF-8 at byte 0"):
+    with pytest.raises(InputError, match=r"not UTF-8 text \(byte 0xff at 0\)"):
         read_labelled(file)

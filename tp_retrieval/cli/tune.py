@@ -78,7 +78,7 @@ def retrieval(
 
 def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
     """Read labelled data, or let a corpus or a folder of texts ask for itself."""
-    from tp_retrieval.evaluation.datasets import asking_for_itself, read_retrieval, read_unlabelled
+    from tp_retrieval.evaluation.datasets import read_retrieval, read_unlabelled, self_supervised
 
     if any((folder / f"queries.jsonl{end}").exists() for end in ("", ".gz")):
         return read_retrieval(folder)
@@ -91,7 +91,7 @@ def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
         title = next(iter(document.metadata.get("headings", [])[-1:]), "")
         asks = title if title and title in document.text else ""
         rows.append((str(document.id), asks, document.text.replace(asks, "", 1) if asks else document.text))
-    return asking_for_itself(str(folder), rows)
+    return self_supervised(str(folder), rows)
 
 
 def check_output(output: Path, suffix: str) -> None:

@@ -1,16 +1,15 @@
-"""Files to read: which of a folder's count, what text they hold, and clear words about those that can't be read."""
+"""Files of text: which ones of a folder are read, and what is wrong with those that can't be."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tp_retrieval.documents.jsonl import read_records
 from tp_retrieval.errors import InputError
-from tp_retrieval.types import check_text
 
 FORMATS = {
     ".md": "markdown",
@@ -37,87 +36,53 @@ class Source:
         return hashlib.sha256(json.dumps([self.text, *settings]).encode("utf-8")).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Record:
-    """One line of a .jsonl file."""
-
-    line: int
-    text: str
-    id: str | None = None
-    title: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
 def find(paths: Sequence[Path]) -> list[Path]:
     """Return the readable files among paths and below folders, in order, absolute; raise `InputError` if there are none."""
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in paths:
-        if not _there(path):
+        if not _exists(path):
             raise InputError(f"{path}: no such file or folder")
         if path.is_dir():
             visible = (file for file in sorted(path.rglob("*")) if not _hidden(file, path))
-            files = [file for file in visible if _format(file) and file.is_file()]
-            if not files:
+            readable = [file for file in visible if _format(file) and file.is_file()]
+            if not readable:
                 raise InputError(f"{path}: no file here ends in {', '.join(FORMATS)}")
         elif _format(path) is None:
             raise InputError(f"{path}: files must end in {', '.join(FORMATS)}")
         else:
-            files = [path]
-        found |= dict.fromkeys(file.resolve() for file in files)
-    return list(found)
+            readable = [path]
+        files |= dict.fromkeys(file.resolve() for file in readable)
+    return list(files)
 
 
 def read(path: Path) -> Source:
-    """Read a file as UTF-8; raise `InputError` naming it where it is something else."""
+    """Read a file as UTF-8; raise `InputError` naming it if it is missing, in another encoding or binary."""
     try:
-        data = path.read_bytes()
+        text = decoded(path.read_bytes(), path)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {data[error.start]:#04x} at {error.start})") from error
     if "\0" in text:
         raise InputError(f"{path}: a binary file, not text (a NUL byte at {text.index(chr(0))})")
     return Source(path, _format(path) or "text", text.replace("\r\n", "\n"))
 
 
-def records(source: Source) -> Iterator[Record]:
-    """Yield the records of a .jsonl file: `text`, optionally `id` or `_id`, `title`, `metadata`; the rest is metadata."""
-    for number, line in enumerate(source.text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{source.path}, line {number}"
-        try:
-            value = json.loads(line, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON ({error})") from error
-        if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-            raise InputError(f'{where}: must be an object with a string "text"')
-        fields = dict(value)
-        text, title = fields.pop("text"), fields.pop("title", None) or ""
-        id_ = fields.pop("id", None)
-        id_ = fields.pop("_id", None) if id_ is None else id_
-        check_text(f"{text}{title}{id_}", where)
-        metadata = fields.pop("metadata", None) or {}
-        if not isinstance(metadata, dict):
-            raise InputError(f'{where}: "metadata" must be an object')
-        yield Record(number, text, None if id_ is None else str(id_), str(title), {**fields, **metadata})
+def decoded(data: bytes, path: Path) -> str:
+    """Return UTF-8 as text without a byte order mark; raise `InputError` naming the file and the byte that is wrong."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start})") from error
 
 
 def read_texts(path: Path) -> list[str]:
     """Return one text a line of a plain file, empty lines included, or the `text` of each record of a .jsonl file."""
-    if not _there(path) or not path.is_file():
+    if not _exists(path) or not path.is_file():
         raise InputError(f"{path}: no such file")
     source = read(path)
     if source.format == "jsonl":
-        return [f"{record.title}\n{record.text}" if record.title else record.text for record in records(source)]
+        return [record.titled_text for _, record in read_records(source.text, path)]
     lines = source.text.split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _format(path: Path) -> str | None:
@@ -126,7 +91,7 @@ def _format(path: Path) -> str | None:
     return FORMATS.get(suffix)
 
 
-def _there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:  # a name too long, a folder that may not be entered

@@ -1,4 +1,4 @@
-"""Labelled data as people have it: STS tables, folders in BEIR's layout, label and text tables.
+"""Labelled data: STS tables, folders in BEIR's layout, tables of label and text.
 
 sts = read_sts("STSB-dev.tsv")          # columns subset, score, sentence1, sentence2
 faq = read_retrieval("ir/python-faq")   # corpus.jsonl, queries.jsonl, qrels.tsv, each plain or .gz
@@ -8,7 +8,6 @@ train = read_labelled("TREC-train.tsv") # label<TAB>text
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import re
 import zlib
@@ -17,16 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tp_retrieval.documents.jsonl import read_objects
+from tp_retrieval.documents.sources import decoded
 from tp_retrieval.errors import InputError
 from tp_retrieval.types import check_text
 
 _SENTENCE = re.compile(r"(.+?[.!?])\s+(\S.*)", re.DOTALL)
-_WORDS = 3  # fewer do not ask for anything
+_WORDS = 3  # fewer make no query
 
 
 @dataclass(frozen=True)
 class StsPairs:
-    """Pairs of sentences with the similarity that people gave them; `subsets` names where each pair is from."""
+    """Pairs of sentences with their gold similarity; `subsets` names the origin of each pair."""
 
     name: str
     first: list[str]
@@ -62,15 +63,15 @@ def read_sts(file: str | Path) -> StsPairs:
     missing = [name for name in ("score", "sentence1", "sentence2") if name not in header]
     if missing:
         raise InputError(f"{file}: no column {missing[0]!r} among {header}; expected subset, score, sentence1, sentence2")
-    place = {name: header.index(name) for name in header}
+    column = {name: header.index(name) for name in header}
     first, second, scores, subsets = [], [], [], []
     for number, row in rows:
         if len(row) != len(header):
             raise InputError(f"{file}, line {number}: {len(row)} columns must be {len(header)}")
-        scores.append(_number(row[place["score"]], f"{file}, line {number}: score"))
-        first.append(row[place["sentence1"]])
-        second.append(row[place["sentence2"]])
-        subsets.append(row[place["subset"]] if "subset" in place else "all")
+        scores.append(_number(row[column["score"]], f"{file}, line {number}: score"))
+        first.append(row[column["sentence1"]])
+        second.append(row[column["sentence2"]])
+        subsets.append(row[column["subset"]] if "subset" in column else "all")
     if len(scores) < 2:
         raise InputError(f"{file}: {len(scores)} pairs; a correlation needs two")
     return StsPairs(file.stem, first, second, scores, subsets)
@@ -82,54 +83,54 @@ def read_retrieval(folder: str | Path) -> RetrievalSet:
     Judgements are in `qrels.tsv` or `qrels/test.tsv`: a header, then query id, document id and a whole number.
     """
     folder = Path(folder)
-    documents, asked = {}, {}
-    for place, record in _identified(folder / "corpus.jsonl"):
-        text = f"{record.get('title') or ''}\n{_field(record, 'text', place)}".strip()
+    documents, texts = {}, {}
+    for where, record in _identified(folder / "corpus.jsonl"):
+        text = f"{record.get('title') or ''}\n{_field(record, 'text', where)}".strip()
         documents[record["_id"]] = text or "."
-    for place, record in _identified(folder / "queries.jsonl"):
-        asked[record["_id"]] = _field(record, "text", place)
+    for where, record in _identified(folder / "queries.jsonl"):
+        texts[record["_id"]] = _field(record, "text", where)
     grades: dict[str, dict[str, int]] = {}
     file = folder / "qrels.tsv"
-    file = file if _present(file) else folder / "qrels" / "test.tsv"
+    file = file if _exists(file) else folder / "qrels" / "test.tsv"
     for i, (number, row) in enumerate(_table(file)):
         if len(row) != 3:
             raise InputError(f"{file}, line {number}: {len(row)} columns must be 3: query id, document id, grade")
         query, document, grade = row
         if i == 0:
-            if query in asked and document in documents:
+            if query in texts and document in documents:
                 raise InputError(f"{file}, line {number}: must be a header, such as query-id, corpus-id, score")
             continue
-        if query not in asked or document not in documents:
-            unknown = f"query {query!r}" if query not in asked else f"document {document!r}"
+        if query not in texts or document not in documents:
+            unknown = f"query {query!r}" if query not in texts else f"document {document!r}"
             raise InputError(f"{file}, line {number}: {unknown} is in no file of {folder}")
         value = _number(grade, f"{file}, line {number}: grade")
         if value != int(value):
             raise InputError(f"{file}, line {number}: grade must be a whole number, got {grade!r}")
         grades.setdefault(query, {})[document] = int(value)
-    judged = {query: given for query, given in grades.items() if any(grade > 0 for grade in given.values())}
+    judged = {query: judgements for query, judgements in grades.items() if any(grade > 0 for grade in judgements.values())}
     if not judged:
         raise InputError(f"{folder}: no query has a relevant document")
-    return RetrievalSet(folder.resolve().name, documents, {q: text for q, text in asked.items() if q in judged}, judged)
+    return RetrievalSet(folder.resolve().name, documents, {q: text for q, text in texts.items() if q in judged}, judged)
 
 
 def read_unlabelled(folder: str | Path) -> RetrievalSet:
-    """Read a corpus alone, corpus.jsonl, and let it ask for itself."""
+    """Read corpus.jsonl, and make queries of its titles and first sentences."""
     folder = Path(folder)
     rows = []
-    for place, record in _identified(folder / "corpus.jsonl"):
+    for where, record in _identified(folder / "corpus.jsonl"):
         title = record.get("title")
-        rows.append((record["_id"], title if isinstance(title, str) else "", _field(record, "text", place)))
-    return asking_for_itself(folder.resolve().name, rows)
+        rows.append((record["_id"], title if isinstance(title, str) else "", _field(record, "text", where)))
+    return self_supervised(folder.resolve().name, rows)
 
 
-def asking_for_itself(name: str, rows: Iterable[tuple[str, str, str]]) -> RetrievalSet:
-    """Make questions of a corpus of id, title and text: a title asks for its text, else the first sentence for the rest.
+def self_supervised(name: str, rows: Iterable[tuple[str, str, str]]) -> RetrievalSet:
+    """Make queries of ids, titles and texts: the title is a query for its text, else the first sentence for the rest.
 
-    What asks is taken out of the document that it asks for. Documents too short for both are only there to be found.
+    A query is removed from its document. A document too short for both has no query. Raises `InputError` without any query.
     """
     documents, queries, grades = {}, {}, {}
-    for id_, title, given in rows:
-        query, text = title.strip(), given.strip()
+    for id_, title, whole in rows:
+        query, text = title.strip(), whole.strip()
         rest = text
         if not query and (first := _SENTENCE.match(text)):
             query, rest = first[1].strip(), first[2].strip()
@@ -156,20 +157,17 @@ def read_labelled(file: str | Path) -> LabelledTexts:
     return LabelledTexts(file.stem, texts, labels)
 
 
-def _present(file: Path) -> bool:
+def _exists(file: Path) -> bool:
     return file.exists() or file.with_name(f"{file.name}.gz").exists()
 
 
 def _text(file: Path) -> str:
     packed = file.with_name(f"{file.name}.gz")
     try:
-        if not file.exists() and packed.exists():
-            return gzip.decompress(packed.read_bytes()).decode("utf-8-sig")
-        return file.read_text(encoding="utf-8-sig")
+        data = gzip.decompress(packed.read_bytes()) if not file.exists() and packed.exists() else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}: can't be read ({getattr(error, 'strerror', None) or error})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 at byte {error.start}") from error
+    return decoded(data, file)
 
 
 def _table(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -178,36 +176,23 @@ def _table(file: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, line.rstrip("\r").split("\t")
 
 
-def _records(file: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{file}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{place}: no JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{place}: expected an object, got {type(record).__name__}")
-        yield place, record
-
-
 def _identified(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield records with an `_id` that none before has."""
-    seen = set()
-    for place, record in _records(file):
-        id_ = _field(record, "_id", place)
-        if id_ in seen:
-            raise InputError(f"{place}: the _id {id_!r} is given twice")
-        seen.add(id_)
-        yield place, record
+    """Yield each object's file and line, and the object; raise `InputError` if an `_id` repeats one before."""
+    ids = set()
+    for number, record in read_objects(_text(file), file):
+        where = f"{file}, line {number}"
+        id_ = _field(record, "_id", where)
+        if id_ in ids:
+            raise InputError(f"{where}: the _id {id_!r} is given twice")
+        ids.add(id_)
+        yield where, record
 
 
-def _field(record: Mapping[str, Any], name: str, place: str) -> str:
+def _field(record: Mapping[str, Any], name: str, where: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
-        raise InputError(f"{place}: {name} must be a string, got {value!r}")
-    check_text(value, f"{place}: {name}")
+        raise InputError(f"{where}: {name} must be a string, got {value!r}")
+    check_text(value, f"{where}: {name}")
     return value
 
 

@@ -1,0 +1,91 @@
+"""Where files are cut, and that a chunk's `start` and `end` are its characters in the file."""
+
+import pytest
+
+from tp_retrieval.documents.chunks import chunk
+from tp_retrieval.documents.sources import Source, read
+
+
+def words(text):
+    return len(text.split())
+
+
+def cut(tmp_path, data, tokens=8, name="a.md"):
+    """Return the headings and first words of a file's chunks, whose positions are checked."""
+    file = tmp_path / name
+    file.write_bytes(data.encode())
+    chunks = chunk(read(file), tokens, words)
+    text = data.removeprefix("\ufeff").replace("\r\n", "\n")
+    begin = 0
+    for i, document in enumerate(chunks):
+        start, end = document.metadata["start"], document.metadata["end"]
+        assert text[start:end] == document.text
+        assert not text[begin:start].strip()  # nothing is lost, nothing is there twice
+        assert (document.metadata["chunk"], document.metadata["chunks"]) == (i, len(chunks))
+        begin = end
+    assert not text[begin:].strip()
+    return [(document.metadata["headings"], document.text) for document in chunks]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_setext_and_atx_titles_lead_to_their_text(tmp_path, end, mark):
+    lines = ["Guide", "=====", "", "Hello.", "", "Two", "lines", "---", "Under.", "# Next #", "More.", "### C#", "Deep."]
+    assert cut(tmp_path, mark + end.join(lines)) == [
+        (["Guide"], "Guide\n=====\n\nHello."),
+        (["Guide", "Two lines"], "Two\nlines\n---\nUnder."),
+        (["Next"], "# Next #\nMore."),
+        (["Next", "C#"], "### C#\nDeep."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "~~~\n```\n# x\n~~~",
+        "```\n~~~\n# x\n```",
+        "````\n```\n# x\n````",
+        "```\n    ```\n# x\n```",
+        "    # x\n\n    y\n    ===",
+        "- item\n\n  # x\n\n  y\n  ===",
+        "> # x\n>\n> y\n> ---",
+        "<!--\n# x\n-->",
+        "- - -",
+        "| x |\n|---|",
+        "\\# x",
+        "#x",
+        "####### x",
+        "#",
+    ],
+)
+def test_what_is_no_heading_of_the_file_is_text(tmp_path, block):
+    found = cut(tmp_path, f"# One\n\nBefore.\n\n{block}\n\nAfter.\n\n# Two\n\nEnd.\n", tokens=100)
+    assert found == [(["One"], f"# One\n\nBefore.\n\n{block}\n\nAfter."), (["Two"], "# Two\n\nEnd.")]
+
+
+def test_an_unclosed_fence_reaches_to_the_end(tmp_path):
+    assert [headings for headings, _ in cut(tmp_path, "# One\n\n```\n# x\n~~~\n\n# y\n", tokens=100)] == [["One"]]
+
+
+@pytest.mark.parametrize("front", ["---\ntitle: x\n---\n", "---\n# note\na: |\n  ---\n...\n", "---\n{{ data }}\n---"])
+def test_front_matter_holds_no_heading(tmp_path, front):
+    found = cut(tmp_path, f"{front}\n# One\n\nText.\n", tokens=100)
+    assert found == [([], front.rstrip("\n")), (["One"], "# One\n\nText.")]
+    assert [headings for headings, _ in cut(tmp_path, "---\n\n# A\n\nText.\n\n---\n\n# B\n\nMore.")] == [[], ["A"], ["B"]]
+
+
+def test_long_sections_are_split_and_titles_of_rst_stay(tmp_path):
+    long = "One two three four. " * 5
+    assert cut(tmp_path, f"Guide\n=====\n{long}") == [
+        (["Guide"], "Guide\n====="),
+        *[(["Guide"], "One two three four. One two three four.")] * 2,
+        (["Guide"], "One two three four."),
+    ]
+    text = "====\nFAQ\n====\n\nIntro.\n\nWhy?\n----\n\n# no heading\n"
+    assert cut(tmp_path, text, name="a.rst") == [(["FAQ"], text[:22].strip()), (["FAQ", "Why?"], text[22:].strip())]
+
+
+def test_a_files_digest_is_that_of_earlier_versions(tmp_path):
+    source = Source(tmp_path / "a.md", "markdown", "# A\n\né\n")
+    assert source.digest(256) == "439dccab6a588199"
+    assert {document.metadata["digest"] for document in chunk(source, 256, words)} == {"439dccab6a588199"}
