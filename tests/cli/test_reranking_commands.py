@@ -2,12 +2,13 @@
 
 import json
 from functools import partial
+from typing import get_args
 
 import pytest
 
 from tests.toy import ToyEmbedder
 from tp_retrieval import Index, Reranker
-from tp_retrieval.cli.rerank import MethodName
+from tp_retrieval.cli.output import Method
 from tp_retrieval.reranking.reranker import METHODS
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
@@ -46,7 +47,7 @@ def test_rerank_shows_the_first_ones_as_text(run, file):
 
 
 def test_the_methods_offered_are_those_there_are():
-    assert [method.value for method in MethodName] == list(METHODS)
+    assert list(get_args(Method)) == list(METHODS)
 
 
 def test_rerank_of_an_empty_file_is_empty(run, tmp_path):

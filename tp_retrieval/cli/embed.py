@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
 
-from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
+from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
 from tp_retrieval.documents.sources import read_texts
 from tp_retrieval.errors import InputError
 
 
-class RoleName(StrEnum):
-    """Which of the recipe's templates to use."""
-
-    query = "query"
-    document = "document"
-
-
-class DtypeName(StrEnum):
-    """What to compute in."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 def embed(
     file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
-    role: Annotated[RoleName, typer.Option(help="Whose template the texts go through.")],
+    role: Annotated[Literal["query", "document"], typer.Option(help="Whose template the texts go through.")],
     output: Annotated[Path, typer.Option(help="A .npy file, float32, one row a text: the recipe's raw views.")],
     model: Model = None,
     recipe: RecipeOption = None,
-    dtype: Annotated[DtypeName, typer.Option(help="Type the model computes in.")] = DtypeName.auto,
+    dtype: Dtype = "auto",
     processes: Annotated[int, typer.Option(min=1, help="Processes that embed, each with the model loaded.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -49,22 +33,22 @@ def embed(
 
     from tp_retrieval import Embedder
 
-    embedder = Embedder.from_pretrained(model, recipe=recipe, dtype=dtype.value)
+    embedder = Embedder.from_pretrained(model, recipe=recipe, dtype=dtype)
     if recipe is None:
         hint_unmeasured("retrieval", embedder.backbone.name)
-    method = embedder.embed_queries if role is RoleName.query else embedder.embed_documents
+    method = embedder.embed_queries if role == "query" else embedder.embed_documents
     vectors = method(texts, show_progress=sys.stderr.isatty(), processes=processes)
     try:
         np.save(output, vectors)
     except OSError as error:
         raise InputError(f"--output: can't write {output} ({error})") from error
-    made = embedder.provenance
+    provenance = embedder.provenance
     done = {
         "output": str(output),
         "texts": len(texts),
         "dimension": embedder.dimension,
-        "model": made.model,
-        "dtype": made.dtype,
+        "model": provenance.model,
+        "dtype": provenance.dtype,
         "fingerprint": embedder.fingerprint,
     }
     if as_json:

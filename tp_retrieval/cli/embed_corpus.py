@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tp_retrieval.cli.embed import DtypeName
-from tp_retrieval.cli.output import Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, print_fields, print_json
 from tp_retrieval.documents.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
@@ -27,7 +26,7 @@ def embed_corpus(
     into: Annotated[Path, typer.Option(help="Folder of the shards; that of an interrupted job goes on.")],
     model: Model = None,
     recipe: RecipeOption = None,
-    dtype: Annotated[DtypeName, typer.Option(help="Type the model computes in.")] = DtypeName.auto,
+    dtype: Dtype = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes that embed, each with the model loaded.")] = 2,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each process.")] = 0,
     shard_rows: Annotated[int, typer.Option(min=1, help="Documents of a shard.")] = 1000,
@@ -53,7 +52,7 @@ def embed_corpus(
             into,
             model=model,
             recipe=recipe,
-            dtype=dtype.value,
+            dtype=dtype,
             workers=workers,
             gpus=gpus,
             shard_rows=shard_rows,

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -23,6 +23,9 @@ Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; b
 Kind = Annotated[str, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
 RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default the one for the task.")]
 DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Type the model computes in.")]
+Method = Literal["query-likelihood", "yes-no", "choice", "embedding"]
+"""How a reranker judges a document."""
 DOCUMENT_TOKENS = 256
 """Where documents are cut by default, as an index of chunks holds them."""
 

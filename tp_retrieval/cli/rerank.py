@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,24 +12,15 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from tp_retrieval.cli.output import Json, Model, excerpt, print_json
+from tp_retrieval.cli.output import Json, Method, Model, excerpt, print_json
 from tp_retrieval.documents.sources import read_texts
 from tp_retrieval.errors import InputError
-
-
-class MethodName(StrEnum):
-    """How the language model judges a document."""
-
-    query_likelihood = "query-likelihood"
-    yes_no = "yes-no"
-    choice = "choice"
-    embedding = "embedding"
 
 
 def rerank(
     query: Annotated[str, typer.Argument(help="What the texts shall answer.")],
     file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
-    method: Annotated[MethodName, typer.Option(help="How to judge.")] = MethodName.query_likelihood,
+    method: Annotated[Method, typer.Option(help="How to judge.")] = "query-likelihood",
     top: Annotated[int | None, typer.Option("-n", "--top-n", min=1, help="Number of texts; by default all.")] = None,
     model: Model = None,
     recipe: Annotated[str | None, typer.Option(help="Of the method embedding; by default `sts`.")] = None,
@@ -41,14 +31,14 @@ def rerank(
 
     from tp_retrieval import Reranker
 
-    if recipe is not None and method is not MethodName.embedding:
+    if recipe is not None and method != "embedding":
         raise InputError("--recipe: only the method embedding follows one")
-    reranker = Reranker.from_pretrained(model, method=method.value, recipe=recipe)
+    reranker = Reranker.from_pretrained(model, method=method, recipe=recipe)
     scores = reranker.score(query, texts, show_progress=sys.stderr.isatty())
     order = [int(i) for i in np.argsort(-scores, kind="stable")][:top]
     if as_json:
         ranked = [{"rank": n, "score": float(scores[i]), "line": i + 1, "text": texts[i]} for n, i in enumerate(order, 1)]
-        print_json({"query": query, "method": method.value, "texts": ranked})
+        print_json({"query": query, "method": method, "texts": ranked})
         return
     console = Console()
     console.print(Text(query, style="bold"))

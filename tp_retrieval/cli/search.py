@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from tp_retrieval.cli.output import Json, excerpt, parsed_object, print_json, shortened
-from tp_retrieval.cli.rerank import MethodName
+from tp_retrieval.cli.output import Json, Method, excerpt, parsed_object, print_json, shortened
 from tp_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from tp_retrieval import Hit, Index, Reranker
 
 
-class ModeName(StrEnum):
-    """How to search."""
-
-    hybrid = "hybrid"
-    dense = "dense"
-    lexical = "lexical"
-
-
 def search(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits.")] = 5,
-    mode: Annotated[ModeName, typer.Option(help="Fuse vectors and words, or use one of them.")] = ModeName.hybrid,
+    mode: Annotated[
+        Literal["hybrid", "dense", "lexical"], typer.Option(help="Fuse vectors and words, or use one of them.")
+    ] = "hybrid",
     where: Annotated[
         str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')
     ] = None,
     mmr: Annotated[float | None, typer.Option(help="Hits unlike each other: 1 only relevance, 0 only variety.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
     rerank: Annotated[
-        MethodName | None, typer.Option(help="Let the index's own model order the best hits anew, by this method.")
+        Method | None, typer.Option(help="Let the index's own model order the best hits anew, by this method.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -47,10 +39,10 @@ def search(
 
     condition = None if where is None else parsed_object(where, "--where")
     with Index.open(index) as opened:
-        reranker = None if rerank is None else _reranker(opened, rerank.value)
-        hits = opened.search(query, k, where=condition, mode=mode.value, mmr=mmr, min_score=min_score, rerank=reranker)
+        reranker = None if rerank is None else _reranker(opened, rerank)
+        hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker)
     if as_json:
-        print_json({"query": query, "mode": mode.value, "hits": [_record(hit) for hit in hits]})
+        print_json({"query": query, "mode": mode, "hits": [_record(hit) for hit in hits]})
         return
     console = Console()
     console.print(Text(query, style="bold") + Text("" if hits else "  no hits", style="dim"))
@@ -58,7 +50,7 @@ def search(
         _show(console, hit)
 
 
-def _reranker(opened: Index, method: str) -> Reranker:
+def _reranker(opened: Index, method: Method) -> Reranker:
     from tp_retrieval import Embedder, Reranker
     from tp_retrieval.reranking.reranker import EMBEDDING_RECIPE
 
