@@ -1,18 +1,19 @@
-"""What tuning and analysis found, to look at: one HTML page without any other file, and pictures as PNG.
+"""Reports: of tuning one self-contained HTML page and its pictures, of analysis a picture.
 
-Of tuning the score over exits, a map of prepending's start and stop, and the table of arms; of analysis the attention on
-the slot, and how vectors lie.
+Tuning: the score over exits, the score over prepending's start and stop, and the table of arms. Analysis: the attention on
+the slot, and the geometry of vectors.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jinja2 import StrictUndefined, Template
 
 from tp_retrieval.embedding.forward.attention import SlotAttention
 from tp_retrieval.evaluation.geometry import Geometry
@@ -21,13 +22,12 @@ from tp_retrieval.evaluation.tuning.tuner import ArmResult, Tuned
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
-table { border-collapse: collapse; width: 100%; font-size: 0.9rem; } th, td { text-align: left; padding: 0.3rem 0.6rem; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr:nth-child(even) { background: #f4f5f7; }
-img { max-width: 100%; height: auto; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-pre { background: #f4f5f7; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; } .figure { font-size: 1.6rem; }
-"""
+_PAGE = Template(
+    Path(__file__).with_name("report.html").read_text(encoding="utf-8"),
+    autoescape=True,
+    trim_blocks=True,
+    undefined=StrictUndefined,
+)
 
 
 def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
@@ -50,71 +50,17 @@ def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
 
 
 def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
-    gain = tuned.together.gain
-    verdict = (
-        f"The best recipe found scores {tuned.together.score} there, {gain.value:+.1f}, so it stays as it was."
-        if tuned.kept_start
-        else f"That is {gain.value:+.1f} over the recipe tuning began with "
-        f"({tuned.together.start}), 95% from {gain.low:+.1f} to {gain.high:+.1f}"
-        + ("." if gain.sure else ": too few items to be sure that it is more than chance.")
-    )
     captions = {
         "exits": "Score of a single view over the exit it is read at, for the arms that saw all data.",
         "scopes": "Best score on the sample for each scope of prepending, on the prompts that were rewired.",
     }
-    images = "".join(
-        f'<h2>{html.escape(captions[name])}</h2><img alt="{html.escape(captions[name])}" '
-        f'src="data:image/png;base64,{data}">'
-        for name, data in pictures.items()
+    page: str = _PAGE.render(
+        tuned=tuned,
+        title=title,
+        recipe=json.dumps(tuned.recipe.to_dict(), indent=2, ensure_ascii=False),
+        pictures=[(captions[name], png) for name, png in pictures.items()],
     )
-    recipe = html.escape(json.dumps(tuned.recipe.to_dict(), indent=2, ensure_ascii=False))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
-<h1>{html.escape(title)}</h1>
-<p class="figure">{tuned.score} on {tuned.held_out} items that were held out</p>
-<p>{html.escape(verdict)} Found by {tuned.chosen_by} other items, in {tuned.minutes:.0f} minutes; what was held out
-decided only whether to change the recipe at all.</p>
-{_sets(tuned)}
-<h2>The recipe</h2><pre>{recipe}</pre>
-{images}
-<h2>Arms</h2>
-<p>Scores are of the items that choices looked at, so they are a little too good. A sample is scored only against
-other samples.</p>
-<table><tr><th>arm</th><th>data</th><th>best views</th><th class="n">dense share</th><th class="n">score</th>
-<th class="n">seconds</th></tr>{"".join(_row(one) for one in reversed(tuned.arms))}</table>
-</body></html>
-"""
-
-
-def _sets(tuned: Tuned) -> str:
-    if len(tuned.sets) == 1:
-        return ""
-    header = '<tr><th>set</th><th class="n">score</th><th class="n">before</th><th class="n">gain</th></tr>'
-    rows = "".join(
-        f'<tr><td>{html.escape(name)}</td><td class="n">{one.score}</td><td class="n">{one.start}</td>'
-        f'<td class="n">{one.gain}</td></tr>'
-        for name, one in tuned.sets.items()
-    )
-    return f"<p>The best recipe found on what was held out of each set, whose mean counts:</p><table>{header}{rows}</table>"
-
-
-def _row(one: ArmResult) -> str:
-    best = one.best[0]
-    views = " + ".join(f"{view.readout} at {_exit(view.exit)}, {view.postprocess} ({view.weight:g})" for view in best.views)
-    cells = (html.escape(one.arm.name), "all" if one.full else "sample", views)
-    share = "–" if best.dense_weight == 1 else f"{best.dense_weight:g}"
-    numbers = (share, f"{100 * best.score:.1f}", f"{one.seconds:.0f}")
-    return (
-        "<tr>"
-        + "".join(f"<td>{cell}</td>" for cell in cells)
-        + "".join(f'<td class="n">{n}</td>' for n in numbers)
-        + "</tr>"
-    )
-
-
-def _exit(exit_: int | None) -> str:
-    return "the final norm" if exit_ is None else str(exit_)
+    return page
 
 
 def _exits(results: Sequence[ArmResult]) -> Figure:
