@@ -17,7 +17,8 @@ import numpy as np
 from tp_retrieval import Embedder
 from tp_retrieval.evaluation.datasets import read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
-from tp_retrieval.evaluation.objectives import RetrievalObjective, gain
+from tp_retrieval.evaluation.objectives.objective import gain
+from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 from tp_retrieval.evaluation.sweep import Sweep
 
 MAPS = ("whiten:96", "whiten:128", "whiten:192", "whiten:256")

@@ -16,8 +16,8 @@ from tp_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.ablate import Ablated
-    from tp_retrieval.evaluation.objectives import Objective
+    from tp_retrieval.evaluation.ablate import AblationRow
+    from tp_retrieval.evaluation.objectives.objective import Objective
     from tp_retrieval.evaluation.tuning.prompt_candidates import Task
 
 Scope = Annotated[str, typer.Option(help="Blocks before which the slot is rewritten: start..stop, stop excluded.")]
@@ -42,7 +42,7 @@ def sts(
     require_evaluation()
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
-    from tp_retrieval.evaluation.objectives import StsObjective
+    from tp_retrieval.evaluation.objectives.sts import StsObjective
 
     datasets = named_apart([read_sts(file) for file in files])
     if items is not None:
@@ -66,7 +66,7 @@ def retrieval(
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_retrieval
     from tp_retrieval.evaluation.evaluate import cut
-    from tp_retrieval.evaluation.objectives import RetrievalObjective
+    from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 
     datasets = named_apart([read_retrieval(folder) for folder in folders])
     if items is not None:
@@ -105,6 +105,6 @@ def _run(embedder: Embedder, objectives: Sequence[Objective], task: Task, scope:
     print_rows(header, lines)
 
 
-def _record(row: Ablated) -> dict[str, Any]:
+def _record(row: AblationRow) -> dict[str, Any]:
     added = None if row.prepending is None else as_record(row.prepending)
     return asdict(row) | {"score": as_record(row.score), "gain": as_record(row.gain), "prepending": added}

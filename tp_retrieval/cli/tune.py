@@ -17,7 +17,7 @@ from tp_retrieval.errors import InputError, OptionalDependencyError
 if TYPE_CHECKING:
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import RetrievalSet
-    from tp_retrieval.evaluation.objectives import Objective
+    from tp_retrieval.evaluation.objectives.objective import Objective
     from tp_retrieval.evaluation.tuning.prompt_candidates import Task
     from tp_retrieval.evaluation.tuning.tuner import Comparison
 
@@ -40,10 +40,10 @@ def sts(
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
-    from tp_retrieval.evaluation.joint import joint
-    from tp_retrieval.evaluation.objectives import StsObjective
+    from tp_retrieval.evaluation.objectives.multi_dataset import combined
+    from tp_retrieval.evaluation.objectives.sts import StsObjective
 
-    objective = joint([StsObjective(read_sts(file)) for file in files])
+    objective = combined([StsObjective(read_sts(file)) for file in files])
     embedder = Embedder.from_pretrained(model, recipe=recipe or "sts")
     _run(embedder, objective, "sts", output, budget, as_json)
 
@@ -67,12 +67,12 @@ def retrieval(
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.evaluate import cut
-    from tp_retrieval.evaluation.joint import joint
-    from tp_retrieval.evaluation.objectives import RetrievalObjective
+    from tp_retrieval.evaluation.objectives.multi_dataset import combined
+    from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 
     embedder = Embedder.from_pretrained(model, recipe=recipe or "retrieval")
     datasets = [dataset_of(folder, document_tokens, embedder) for folder in folders]
-    objective = joint([RetrievalObjective(cut(dataset, embedder, document_tokens)) for dataset in datasets])
+    objective = combined([RetrievalObjective(cut(dataset, embedder, document_tokens)) for dataset in datasets])
     _run(embedder, objective, "retrieval", output, budget, as_json)
 
 
@@ -115,15 +115,18 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
     from tp_retrieval.evaluation.report import write
     from tp_retrieval.evaluation.tuning.tuner import Tuner
 
-    kept = output.with_suffix(".arms")
-    if kept.is_file():
-        raise InputError(f"--output: {kept} must be a folder, to keep what every arm reached")
-
-    def told(line: str) -> None:
-        sys.stderr.write(f"tp-retrieval: {line}\n")
-
-    shown = sys.stderr.isatty()
-    tuned = Tuner(embedder, objective, task, folder=kept, budget_minutes=budget, show_progress=shown, told=told).run()
+    log = output.with_suffix(".arms")
+    if log.is_file():
+        raise InputError(f"--output: {log} must be a folder, to keep what every arm reached")
+    tuned = Tuner(
+        embedder,
+        objective,
+        task,
+        folder=log,
+        budget_minutes=budget,
+        show_progress=sys.stderr.isatty(),
+        on_progress=lambda line: sys.stderr.write(f"tp-retrieval: {line}\n"),
+    ).run()
     what = "Similarity" if task == "sts" else "Search"
     files = write(tuned, output, f"{what} on {' and '.join(objective.sets)}, {Path(embedder.provenance.model).name}")
     report = {
@@ -133,7 +136,7 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
         "held_out": tuned.held_out,
         "chosen_by": tuned.chosen_by,
         "kept_start": tuned.kept_start,
-        "arms": len(tuned.arms),
+        "arms": len(tuned.results),
         "minutes": round(tuned.minutes, 1),
         "files": [str(file) for file in files],
     }
@@ -150,7 +153,7 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
         "gain": f"{together.gain}" + (", of the best that was found" if tuned.kept_start else unsure),
         **(each if len(each) > 1 else {}),
         "report": str(output.with_suffix(".html")),
-        "tried": f"{len(tuned.arms)} arms in {tuned.minutes:.0f} minutes; kept in {kept}",
+        "tried": f"{len(tuned.results)} arms in {tuned.minutes:.0f} minutes; kept in {log}",
     }
     print_fields(fields)
 

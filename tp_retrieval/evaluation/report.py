@@ -17,7 +17,8 @@ from jinja2 import StrictUndefined, Template
 
 from tp_retrieval.embedding.forward.attention import SlotAttention
 from tp_retrieval.evaluation.geometry import Geometry
-from tp_retrieval.evaluation.tuning.tuner import ArmResult, Tuned
+from tp_retrieval.evaluation.tuning.log import PromptResult
+from tp_retrieval.evaluation.tuning.tuner import Tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +34,8 @@ _PAGE = Template(
 def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
     """Write the recipe, and beside it `NAME.html` and a PNG a picture; return the files."""
     recipe_file.write_text(tuned.recipe.to_json(), encoding="utf-8")
-    pictures = {"exits": _exits(tuned.arms)}
-    scopes = _scopes(tuned.arms)
+    pictures = {"exits": _exits(tuned.results)}
+    scopes = _scopes(tuned.results)
     if scopes is not None:
         pictures["scopes"] = scopes
     files, encoded = [recipe_file], {}
@@ -63,22 +64,22 @@ def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
     return page
 
 
-def _exits(results: Sequence[ArmResult]) -> Figure:
-    """Draw a panel an arm, a line a readout and map."""
+def _exits(results: Sequence[PromptResult]) -> Figure:
+    """Draw a panel a prompt, a line a readout and map."""
     from matplotlib.figure import Figure
 
-    full = [one for one in results if one.full]
-    maps = list(dict.fromkeys(name.split(", ")[1] for one in full for name in one.curves))
+    full = [result for result in results if result.full]
+    maps = list(dict.fromkeys(name.split(", ")[1] for result in full for name in result.curves))
     figure = Figure(figsize=(9, 3.2 * len(full)), layout="constrained")
     panels = figure.subplots(len(full), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for panel, one in zip(panels, full, strict=True):
-        for name, curve in one.curves.items():
+    for panel, result in zip(panels, full, strict=True):
+        for name, curve in result.curves.items():
             readout, map_ = name.split(", ")
             ticks = sorted(int(exit_) for exit_ in curve if exit_ != "None")
             scores = [curve[str(tick)] for tick in ticks]
             style = "-" if readout == "last" else "--"
             panel.plot(ticks, scores, style, marker=".", color=f"C{maps.index(map_)}", label=name)
-        panel.set_title(one.arm.name, loc="left")
+        panel.set_title(result.prompt.name, loc="left")
         panel.set_ylabel("score")
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("exit (blocks that ran)")
@@ -87,33 +88,33 @@ def _exits(results: Sequence[ArmResult]) -> Figure:
     return figure
 
 
-def _scopes(results: Sequence[ArmResult]) -> Figure | None:
-    """Draw start against stop of prepending, of the prompts that were rewired; None if none was."""
+def _scopes(results: Sequence[PromptResult]) -> Figure | None:
+    """Draw start against stop of prepending; return None if no prompt had any."""
     from matplotlib.figure import Figure
 
-    found: dict[tuple[int, int], float] = {}
-    for one in results:
-        prepend = one.arm.prepend
-        if one.full or prepend is None or prepend.kind == "echo":
+    scores: dict[tuple[int, int], float] = {}
+    for result in results:
+        prepend = result.prompt.prepend
+        if result.full or prepend is None or prepend.kind == "echo":
             continue
-        place = (prepend.start, prepend.stop)
-        found[place] = max(found.get(place, 0.0), 100 * one.score)
-    if not found:
+        scope = (prepend.start, prepend.stop)
+        scores[scope] = max(scores.get(scope, 0.0), 100 * result.score)
+    if not scores:
         return None
-    starts, stops = sorted({start for start, _ in found}), sorted({stop for _, stop in found})
+    starts, stops = sorted({start for start, _ in scores}), sorted({stop for _, stop in scores})
     figure = Figure(figsize=(1.6 + 1.1 * len(stops), 1.2 + 0.8 * len(starts)), layout="constrained")
     axes = figure.subplots()
-    grid = [[found.get((start, stop), float("nan")) for stop in stops] for start in starts]
+    grid = [[scores.get((start, stop), float("nan")) for stop in stops] for start in starts]
     image = axes.imshow(grid, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(stops)), [str(stop) for stop in stops])
     axes.set_yticks(range(len(starts)), [str(start) for start in starts])
     axes.set_xlabel("stop (excluded)")
     axes.set_ylabel("start")
-    low, high = min(found.values()), max(found.values())
-    for (start, stop), value in found.items():
+    low, high = min(scores.values()), max(scores.values())
+    for (start, stop), value in scores.items():
         ink = "black" if value > low + 0.6 * (high - low) else "white"  # on yellow, or on blue
-        place = (stops.index(stop), starts.index(start))
-        axes.text(*place, f"{value:.1f}", ha="center", va="center", color=ink, fontweight="bold")
+        cell = (stops.index(stop), starts.index(start))
+        axes.text(*cell, f"{value:.1f}", ha="center", va="center", color=ink, fontweight="bold")
     figure.colorbar(image, label="score on the sample")
     return figure
 
@@ -125,21 +126,21 @@ def analysis(attention: Sequence[SlotAttention], geometry: Sequence[Geometry]) -
     figure = Figure(figsize=(10, 11), layout="constrained")
     panels = figure.subplots(3, 1)
     for on, style in ((False, ":"), (True, "-")):
-        rows = [one for one in attention if one.prepending is on]
+        rows = [row for row in attention if row.prepending is on]
         word = "on" if on else "off"
-        blocks = [one.block for one in rows]
-        panels[0].plot(blocks, [100 * one.early for one in rows], f"C0{style}", label=f"early half, prepending {word}")
-        panels[0].plot(blocks, [100 * one.late for one in rows], f"C1{style}", label=f"late half, prepending {word}")
+        blocks = [row.block for row in rows]
+        panels[0].plot(blocks, [100 * row.early for row in rows], f"C0{style}", label=f"early half, prepending {word}")
+        panels[0].plot(blocks, [100 * row.late for row in rows], f"C1{style}", label=f"late half, prepending {word}")
     panels[0].set(title="Attention of the text's tokens to the slot", xlabel="block", ylabel="%")
-    maps = list(dict.fromkeys(one.postprocess for one in geometry))
+    maps = list(dict.fromkeys(view.postprocess for view in geometry))
     for panel, name, title in (
         (panels[1], "anisotropy", "Anisotropy: mean cosine of two texts"),
         (panels[2], "effective_rank", "Effective rank of the vectors"),
     ):
         for readout, style in (("last", "-"), ("mean", "--")):
             for i, map_ in enumerate(maps):
-                drawn = [one for one in geometry if (one.readout, one.postprocess) == (readout, map_) and one.exit]
-                exits, values = [one.exit for one in drawn], [getattr(one, name) for one in drawn]
+                drawn = [view for view in geometry if (view.readout, view.postprocess) == (readout, map_) and view.exit]
+                exits, values = [view.exit for view in drawn], [getattr(view, name) for view in drawn]
                 panel.plot(exits, values, style, color=f"C{i}", label=f"{readout}, {map_}")
         panel.set(title=title, xlabel="exit (blocks that ran)")
     for panel in panels:

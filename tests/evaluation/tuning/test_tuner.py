@@ -15,12 +15,14 @@ from tp_retrieval.evaluation import metrics, report
 from tp_retrieval.evaluation.ablate import ablate
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.evaluate import evaluate_retrieval, evaluate_sts
-from tp_retrieval.evaluation.joint import joint
-from tp_retrieval.evaluation.objectives import RetrievalObjective, StsObjective, estimate
+from tp_retrieval.evaluation.objectives.multi_dataset import combined
+from tp_retrieval.evaluation.objectives.objective import estimate
+from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
+from tp_retrieval.evaluation.objectives.sts import StsObjective
 from tp_retrieval.evaluation.sweep import States, Sweep
-from tp_retrieval.evaluation.tuning.prompt_candidates import Arm, prompts, rewirings
+from tp_retrieval.evaluation.tuning.prompt_candidates import PromptCandidate, prompts, rewirings
 from tp_retrieval.evaluation.tuning.tuner import Tuner
-from tp_retrieval.evaluation.tuning.view_search import Candidate, Found, ViewSearch
+from tp_retrieval.evaluation.tuning.view_search import ViewCandidate, ViewSearch, ViewSearchResult, _Single
 from tp_retrieval.indexing.search.query import DENSE_WEIGHT
 
 SLOTTED = 'This passage : <PST> "{text}" means in one word:"'
@@ -70,7 +72,7 @@ def test_several_sets_have_an_equal_say_each_with_its_own_map(faq):
     chance = np.random.default_rng(3)
     few = RetrievalSet("few", *(dict(list(part.items())[:12]) for part in (faq.documents, faq.queries, faq.grades)))
     parts = [RetrievalObjective(faq), RetrievalObjective(few)]
-    both = joint(parts)
+    both = combined(parts)
     queries, documents = (chance.normal(size=(n, 8)).astype(np.float32) for n in (36, 60))
     signal = both.signal(both.compare(queries, documents, "center"), 0.4)
     alone = [
@@ -87,13 +89,13 @@ def test_several_sets_have_an_equal_say_each_with_its_own_map(faq):
     assert {name: len(items) for name, items in sample.sets.items()} == {"faq": 4, "few": 4}
     assert set(sample.queries) <= {both.queries[i] for i in both.chosen_by}
     with pytest.raises(InputError, match="same name"):
-        joint([parts[0], parts[0]])
+        combined([parts[0], parts[0]])
 
 
 def test_tuning_on_two_tables_reports_both(start, pairs, tmp_path):
     columns = (pairs.first, pairs.second, pairs.scores, pairs.subsets)
     more = StsPairs("more", *(column[::-1][:18] for column in columns))
-    objective = joint([StsObjective(pairs), StsObjective(more)])
+    objective = combined([StsObjective(pairs), StsObjective(more)])
     tuned = Tuner(start, objective, "sts", budget_minutes=0).run()
     for data in (pairs, more):
         scores = evaluate_sts(start.with_recipe(tuned.recipe), data)
@@ -197,11 +199,11 @@ def test_the_tuned_score_is_what_the_recipe_scores_on_the_held_out_questions(sta
         assert score.value == pytest.approx(100 * scores[objective.held_out].mean(), abs=1e-6)
     assert tuned.recipe.dense_weight is not None or tuned.kept_start
     assert (tuned.held_out, tuned.chosen_by) == (8, 16)
-    names = [one.arm.name for one in tuned.arms]
+    names = [one.prompt.name for one in tuned.results]
     assert names[0] == "as it was"
     assert {"one example", "two examples", "cot", "ke"} <= set(names)
     assert any("tp 1..2 on queries" in name for name in names)
-    assert sum(one.full for one in tuned.arms) == 3
+    assert sum(one.full for one in tuned.results) == 3
 
 
 def test_the_tuned_sts_recipe_scores_what_it_says(start, pairs):
@@ -211,7 +213,7 @@ def test_the_tuned_sts_recipe_scores_what_it_says(start, pairs):
     assert tuned.score.value == pytest.approx(100 * scores.correlation(objective.held_out), abs=0.2)
     assert tuned.recipe.dense_weight is None
     assert tuned.kept_start == (tuned.together.gain.value <= 0)
-    assert [one.full for one in tuned.arms] == [False, False, True, True]  # the least: two, twice
+    assert [one.full for one in tuned.results] == [False, False, True, True]  # the least: two, twice
 
 
 def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, monkeypatch):
@@ -244,7 +246,7 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, mo
     assert texts  # what was kept is of other judgements, and is not used
     fresh = [json.loads(line)["arm"]["name"] for line in (tmp_path / "arms.jsonl").read_text().splitlines()]
     assert fresh[:2] == ["as it was", "one example"]
-    assert len(fresh) == len(finished.arms)
+    assert len(fresh) == len(finished.results)
 
 
 @pytest.mark.slow
@@ -280,18 +282,20 @@ def test_a_best_that_falls_short_is_reported_as_it_is(start, pairs, monkeypatch)
     def falls(self, *, thorough):
         good = np.full(len(pairs.scores), 0.9)
         good[self._objective.held_out] = 0.1
-        return Found([Candidate((View(1),), 1.0, 1.0, good)], {})
+        return ViewSearchResult([ViewCandidate((View(1),), 1.0, 1.0, good)], {})
 
     monkeypatch.setattr(ViewSearch, "run", falls)
-    monkeypatch.setattr(ViewSearch, "candidate", lambda self, views, weight: Candidate(views, 1.0, 0.5, np.full(12, 0.5)))
+    monkeypatch.setattr(
+        ViewSearch, "candidate", lambda self, views, weight: ViewCandidate(views, 1.0, 0.5, np.full(12, 0.5))
+    )
     pairs = replace_pairs(pairs, 12)
-    told = []
-    tuned = Tuner(start, StsObjective(pairs), "sts", budget_minutes=0, told=told.append).run()
+    lines = []
+    tuned = Tuner(start, StsObjective(pairs), "sts", budget_minutes=0, on_progress=lines.append).run()
     assert (tuned.kept_start, tuned.recipe) == (True, start.recipe)
     assert (tuned.score.value, tuned.together.score.value) == (pytest.approx(50), pytest.approx(10))
     assert tuned.together.gain.value == pytest.approx(-40)
-    assert len(told) == 4
-    assert told[0].startswith("as it was: 100.0 on a sample; 0.0 of 0 minutes")
+    assert len(lines) == 4
+    assert lines[0].startswith("as it was: 100.0 on a sample; 0.0 of 0 minutes")
 
 
 def replace_pairs(pairs, count):
@@ -303,14 +307,14 @@ def replace_pairs(pairs, count):
 def test_every_set_needs_items_of_both_kinds(start, faq, pairs):
     few = RetrievalSet("few", *(dict(list(part.items())[:4]) for part in (faq.documents, faq.queries, faq.grades)))
     with pytest.raises(InputError, match="few: 4 items are too few"):
-        Tuner(start, joint([RetrievalObjective(faq), RetrievalObjective(few)]), "retrieval")
+        Tuner(start, combined([RetrievalObjective(faq), RetrievalObjective(few)]), "retrieval")
     with pytest.raises(InputError, match="pairs: too few items"):
         ablate(start, StsObjective(replace_pairs(pairs, 2)), "sts")
 
 
 def test_an_interval_over_two_sets_draws_within_each(faq):
     few = RetrievalSet("few", *(dict(list(part.items())[:6]) for part in (faq.documents, faq.queries, faq.grades)))
-    objective = joint([RetrievalObjective(faq), RetrievalObjective(few)])
+    objective = combined([RetrievalObjective(faq), RetrievalObjective(few)])
     signal = np.concatenate([np.zeros(24), np.ones(6)])  # one number a set: a stratified draw can't change the mean
     found = estimate(objective, signal, np.arange(30))
     assert (found.value, found.low, found.high) == (50, 50, 50)
@@ -319,9 +323,11 @@ def test_an_interval_over_two_sets_draws_within_each(faq):
 def test_the_search_keeps_few_matrices(faq):
     sizes = []
     search = ViewSearch(RetrievalObjective(faq), None, None)
-    search._scored = lambda views, cosines, weight: sizes.append(0) or Candidate(views, weight, len(sizes) % 7, cosines[0])
+    search._scored = lambda views, cosines, weight: (
+        sizes.append(0) or ViewCandidate(views, weight, len(sizes) % 7, cosines[0])
+    )
     cosines = [np.full((24, 48), i, np.float32) for i in range(12)]
-    singles = [(1.0, View(i + 1), one) for i, one in enumerate(cosines)]
+    singles = [_Single(1.0, View(i + 1), one) for i, one in enumerate(cosines)]
     tracemalloc.start()
     search._pairs(singles)
     _, peak = tracemalloc.get_traced_memory()
@@ -360,8 +366,8 @@ def test_the_report_stands_alone_and_shows_the_score(start, pairs, tmp_path):
     assert str(tuned.together.score) in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.replace("http-equiv", "")
-    for one in tuned.arms:
-        assert one.arm.name in page
+    for one in tuned.results:
+        assert one.prompt.name in page
 
 
 @pytest.mark.slow
@@ -394,6 +400,6 @@ def test_ablation_reads_every_arm_at_the_last_exit_and_at_the_best(start, pairs)
 
 
 def test_an_arms_key_tells_what_it_does():
-    one = Arm("a", "{text}", "{text}")
-    assert one.key == Arm("b", "{text}", "{text}").key
+    one = PromptCandidate("a", "{text}", "{text}")
+    assert one.key == PromptCandidate("b", "{text}", "{text}").key
     assert one.key != one.rewired("both", 1, 2).key or "<PST>" not in one.rewired("both", 1, 2).query

@@ -1,4 +1,4 @@
-"""What tuning tries before it looks at views: prompts with and without demonstrations, and scopes of prepending."""
+"""Prompt candidates: templates with and without demonstrations, and scopes of prepending."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SLOTTED = "<PST> "
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A query and a document template, and how their slots are rewired."""
+class PromptCandidate:
+    """A query and a document template, and the prepending in their slots."""
 
     name: str
     query: str
@@ -33,17 +33,17 @@ class Arm:
 
     @property
     def key(self) -> str:
-        """A digest of what the arm does."""
+        """A digest of the templates and the prepending."""
         parts = [self.query, self.document, None if self.prepend is None else vars(self.prepend)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def recipe(self, views: Sequence[View], like: Recipe, dense_weight: float | None = None) -> Recipe:
-        """Return the arm with views as a recipe."""
+        """Return a recipe of these templates and the given views, otherwise like another."""
         return Recipe(self.query, self.document, views, self.prepend, like.clean, like.max_tokens, dense_weight)
 
-    def rewired(self, where: str, start: int, stop: int) -> Arm:
-        """Return the arm with a slot in its queries, its documents or both."""
-        return Arm(
+    def rewired(self, where: str, start: int, stop: int) -> PromptCandidate:
+        """Return the candidate with prepending in its queries, its documents or both."""
+        return PromptCandidate(
             f"{self.name}, tp {start}..{stop}" + ("" if where == "both" else f" on {where}"),
             self.query if where == "documents" else slotted(self.query),
             self.document if where == "queries" else slotted(self.document),
@@ -51,18 +51,18 @@ class Arm:
         )
 
 
-def prompts(task: Task) -> list[Arm]:
-    """Return the arms without rewiring, the likeliest first."""
+def prompts(task: Task) -> list[PromptCandidate]:
+    """Return the candidates without prepending, the most promising first."""
     if task == "sts":
-        return [Arm(name, text, text) for name, text in _sentence_prompts().items()]
-    return [Arm(name, query, document) for name, (query, document) in _pair_prompts().items()]
+        return [PromptCandidate(name, text, text) for name, text in _sentence_prompts().items()]
+    return [PromptCandidate(name, query, document) for name, (query, document) in _pair_prompts().items()]
 
 
-def rewirings(task: Task, arm: Arm, n_blocks: int) -> list[Arm]:
-    """Return an arm with the scopes of prepending that fit a model; for retrieval also on one side alone."""
+def rewirings(task: Task, prompt: PromptCandidate, n_blocks: int) -> list[PromptCandidate]:
+    """Return a candidate with each scope of prepending within a model; for retrieval also in the queries alone."""
     scopes = [(start, stop) for start, stop in _SCOPES if stop < n_blocks]
     sides = ("both",) if task == "sts" else ("both", "queries")
-    return [arm.rewired(side, *scope) for scope in scopes for side in sides]
+    return [prompt.rewired(side, *scope) for scope in scopes for side in sides]
 
 
 def slotted(template: str) -> str:

@@ -1,21 +1,21 @@
-"""Which views of a model's states score best: every exit, readout and map alone, then the best ones in pairs.
+"""The search for views: every exit, readout and map is scored alone, then the best ones in pairs.
 
 search = ViewSearch(objective, query_states, document_states)
-found = search.run(thorough=True)
-found.best[0].views, found.best[0].score, found.curves
+result = search.run(thorough=True)
+result.best[0].views, result.best[0].score, result.curves
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 
 from tp_retrieval.embedding.recipe import Readout, View
 from tp_retrieval.evaluation.metrics import Values
-from tp_retrieval.evaluation.objectives import Objective
+from tp_retrieval.evaluation.objectives.objective import Objective
 from tp_retrieval.evaluation.sweep import States
 from tp_retrieval.types import Float32Array
 
@@ -27,8 +27,8 @@ _KEPT = 3
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """Views with a share of the dense score in hybrid search, what they score, and the signal behind it."""
+class ViewCandidate:
+    """Views with a share of the dense score in hybrid search, their score, and the signal that it aggregates."""
 
     views: tuple[View, ...]
     dense_weight: float
@@ -37,15 +37,22 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The best candidates, and for each readout and map the score of a single view at every exit that was tried."""
+class ViewSearchResult:
+    """The best candidates, and for each readout and map the score of a single view at every exit."""
 
-    best: list[Candidate]
+    best: list[ViewCandidate]
     curves: dict[str, dict[str, float]]
 
 
+@dataclass(frozen=True)
+class _Single:
+    score: float
+    view: View
+    cosines: Float32Array
+
+
 class ViewSearch:
-    """Score views of states on the items of an objective that choices look at.
+    """Scores views of states on the items of an objective that recipes are chosen by.
 
     `queries` is None where both sides are documents.
     """
@@ -56,36 +63,35 @@ class ViewSearch:
         self._documents = documents
         self._rows = objective.chosen_by
 
-    def run(self, *, thorough: bool) -> Found:
-        """Try exits, readouts and maps (a part of them, unless `thorough`), then pairs and shares of the best."""
+    def run(self, *, thorough: bool) -> ViewSearchResult:
+        """Score exits, readouts and maps (some of them, unless `thorough`), then pairs and shares of the best."""
         exits = self._documents.exits if thorough else _coarse(self._documents.exits)
         readouts: tuple[Readout, ...] = ("last", "mean")
         maps = MAPS if thorough else _COARSE_MAPS
         curves: dict[str, dict[str, float]] = {}
-        singles: list[tuple[float, View, Float32Array]] = []
+        singles: list[_Single] = []
         for readout in readouts:
-            tried = self._singles(exits, readout, maps)
-            for score, view, _ in tried:
-                curves.setdefault(f"{readout}, {view.postprocess}", {})[str(view.exit)] = 100 * score
-            singles += sorted(tried, key=lambda one: -one[0])[:_PAIRED]
+            scored = self._singles(exits, readout, maps)
+            for single in scored:
+                curves.setdefault(f"{readout}, {single.view.postprocess}", {})[str(single.view.exit)] = 100 * single.score
+            singles += scored[:_PAIRED]
         if thorough:
-            best_exits = list(dict.fromkeys(view.exit for _, view, _ in sorted(singles, key=lambda one: -one[0])))[:3]
-            singles += sorted(self._singles(best_exits, "last+mean", maps), key=lambda one: -one[0])[:1]
-        candidates = [self._weighed((view,), cosines) for _, view, cosines in singles]
+            best_exits = list(dict.fromkeys(single.view.exit for single in sorted(singles, key=_descending)))[:3]
+            singles += self._singles(best_exits, "last+mean", maps)[:1]
+        candidates = [self._weighed((single.view,), single.cosines) for single in singles]
         candidates += self._pairs(singles)
-        candidates.sort(key=lambda one: -one.score)
-        return Found(candidates[:_KEPT], curves)
+        candidates.sort(key=_descending)
+        return ViewSearchResult(candidates[:_KEPT], curves)
 
-    def candidate(self, views: Sequence[View], dense_weight: float) -> Candidate:
-        """Score given views."""
+    def candidate(self, views: Sequence[View], dense_weight: float) -> ViewCandidate:
+        """Score views with a dense share."""
         total = sum(view.weight for view in views)
         cosines = sum((view.weight / total) * self._cosines(view) for view in views)
         return self._scored(tuple(views), np.asarray(cosines, dtype=np.float32), dense_weight)
 
-    def _singles(
-        self, exits: Iterable[int | None], readout: Readout, maps: Sequence[str]
-    ) -> list[tuple[float, View, Float32Array]]:
-        found = []
+    def _singles(self, exits: Iterable[int | None], readout: Readout, maps: Sequence[str]) -> list[_Single]:
+        """Return every view with its score, best first; only the best ones keep their cosines, to save memory."""
+        singles: list[_Single] = []
         for exit_ in exits:
             if exit_ == 0 and readout != "mean":
                 continue  # the last token's embedding is the same for all texts
@@ -93,39 +99,41 @@ class ViewSearch:
                 view = View(exit_, readout, map_)
                 cosines = self._cosines(view)
                 score = self._scored((view,), cosines, self._objective.dense_weights[0]).score
-                found.append((score, view, cosines))
-                found.sort(key=lambda one: -one[0])
-                found[_PAIRED:] = [(score, view, cosines[:0]) for score, view, cosines in found[_PAIRED:]]  # memory
-        return found
+                singles.append(_Single(score, view, cosines))
+                singles.sort(key=_descending)
+                singles[_PAIRED:] = [replace(single, cosines=single.cosines[:0]) for single in singles[_PAIRED:]]
+        return singles
 
-    def _pairs(self, singles: Sequence[tuple[float, View, Float32Array]]) -> list[Candidate]:
-        found: list[tuple[Candidate, Float32Array]] = []
-        for (_, one, first), (_, other, second) in combinations(singles, 2):
-            if (one.exit, one.readout) == (other.exit, other.readout):
+    def _pairs(self, singles: Sequence[_Single]) -> list[ViewCandidate]:
+        """Return the best pairs; no more than those have their cosines in memory."""
+        best: list[tuple[ViewCandidate, Float32Array]] = []
+        for first, second in combinations(singles, 2):
+            if (first.view.exit, first.view.readout) == (second.view.exit, second.view.readout):
                 continue
             for share in _SHARES:
-                views = tuple(
-                    View(view.exit, view.readout, view.postprocess, weight)
-                    for view, weight in ((one, share), (other, round(1 - share, 2)))
-                )
-                cosines = share * first + (1 - share) * second
+                views = (replace(first.view, weight=share), replace(second.view, weight=round(1 - share, 2)))
+                cosines = share * first.cosines + (1 - share) * second.cosines
                 candidate = self._scored(views, cosines, self._objective.dense_weights[0])
-                found.append((candidate, cosines))
-                found.sort(key=lambda pair: -pair[0].score)
-                del found[_KEPT:]  # memory
-        return [self._weighed(candidate.views, cosines) for candidate, cosines in found]
+                best.append((candidate, cosines))
+                best.sort(key=lambda pair: -pair[0].score)
+                del best[_KEPT:]
+        return [self._weighed(candidate.views, cosines) for candidate, cosines in best]
 
-    def _weighed(self, views: tuple[View, ...], cosines: Float32Array) -> Candidate:
+    def _weighed(self, views: tuple[View, ...], cosines: Float32Array) -> ViewCandidate:
         """Return the candidate with the dense share that scores best."""
-        return max((self._scored(views, cosines, w) for w in self._objective.dense_weights), key=lambda one: one.score)
+        return max((self._scored(views, cosines, w) for w in self._objective.dense_weights), key=lambda c: c.score)
 
-    def _scored(self, views: tuple[View, ...], cosines: Float32Array, dense_weight: float) -> Candidate:
+    def _scored(self, views: tuple[View, ...], cosines: Float32Array, dense_weight: float) -> ViewCandidate:
         signal = self._objective.signal(cosines, dense_weight)
-        return Candidate(views, dense_weight, self._objective.score(signal, self._rows), signal)
+        return ViewCandidate(views, dense_weight, self._objective.score(signal, self._rows), signal)
 
     def _cosines(self, view: View) -> Float32Array:
         queries = None if self._queries is None else self._queries.view(view.exit, view.readout)
         return self._objective.compare(queries, self._documents.view(view.exit, view.readout), view.postprocess)
+
+
+def _descending(scored: _Single | ViewCandidate) -> float:
+    return -scored.score
 
 
 def _coarse(exits: Sequence[int | None]) -> list[int | None]:

@@ -1,0 +1,1 @@
+"""Objectives: what tuning maximises on labelled data."""
