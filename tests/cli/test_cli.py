@@ -1,6 +1,9 @@
 """The commands, run as a user would; their mistakes are one line and exit code 2."""
 
 import json
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +257,17 @@ def test_no_command_shows_what_there_is_and_help_is_no_mistake(run):
     assert (code, "index" in out + err) == (2, True)
     code, out, err = run("search", "--help")
     assert (code, "--rerank" in out, err) == (0, True, "")
+
+
+def test_the_version_is_that_of_the_installed_package(run):
+    want = f"tp-retrieval {version('tp-retrieval')}\n"
+    assert run("--version") == (0, want, "")
+    code = [sys.executable, "-m", "tp_retrieval"]
+    done = subprocess.run([*code, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, want, "")
+    done = subprocess.run([*code, "info", "nowhere"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tp-retrieval: ")
 
 
 def test_a_mistake_loses_nothing_that_was_indexed(run, tmp_path, recipe, monkeypatch):

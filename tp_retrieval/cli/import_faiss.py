@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tp_retrieval.cli.output import Json, Kind, print_fields, print_json
-from tp_retrieval.errors import InputError
-from tp_retrieval.types import Float32Array
 
 
 def import_faiss(
@@ -24,29 +20,16 @@ def import_faiss(
     kind: Kind = "auto",
     as_json: Json = False,
 ) -> None:
-    """Take over a FAISS store of LangChain-community, with its vectors, documents and ids."""
+    """Import a FAISS store of LangChain-community, with its vectors, documents and ids."""
     from tp_retrieval import Index
     from tp_retrieval.indexing.importers.langchain_faiss import read_store
+    from tp_retrieval.types import PrecomputedVectors
 
     documents, vectors = read_store(folder, trust_pickle=trust_pickle)
-    with Index.create(into, _Foreign(vectors.shape[1], embedder), kind=kind) as index:
+    with Index.create(into, PrecomputedVectors(vectors.shape[1], embedder), kind=kind) as index:
         index.add(documents, vectors=vectors)
         report = {"index": str(into), "documents": len(index), "dimension": vectors.shape[1], "embedder": embedder}
     if as_json:
         print_json(report)
     else:
         print_fields(report)
-
-
-@dataclass(frozen=True)
-class _Foreign:
-    """Stand for the embedder that made the vectors, which is not at hand."""
-
-    dimension: int
-    fingerprint: str
-
-    def embed_documents(self, texts: Sequence[str]) -> Float32Array:
-        """Refuse."""
-        raise InputError(f"{self.fingerprint} is not at hand to embed {len(texts)} texts")
-
-    embed_queries = embed_documents

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import NoReturn, TextIO
+from importlib import metadata
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -30,11 +31,27 @@ from tp_retrieval.errors import TPRetrievalError
 
 app = typer.Typer(
     name="tp-retrieval",
-    help="Turn a frozen language model into a retrieval stack: embed, index, search, rerank, measure.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tp-retrieval {metadata.version('tp-retrieval')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Turn a frozen language model into a retrieval stack: embed, index, search, rerank, measure."""
+
+
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("rerank")(rerank.rerank)
@@ -54,7 +71,7 @@ app.command("import-faiss")(import_faiss.import_faiss)
 
 def main() -> None:
     """Run the command line; a caller's mistake is one line on stderr and exit code 2."""
-    warnings.showwarning = _one_line  # what texts were cut is for the caller to see, where it was raised is not
+    warnings.showwarning = _one_line
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except TPRetrievalError as error:
