@@ -41,7 +41,8 @@ def corpus() -> list[str]:
     """Return 1,000 different stretches of 6 to 16 words."""
     text = " ".join(path.read_text() for path in sorted((ROOT / "examples/data/python-faq").glob("[!l]*.rst.txt")))
     words = re.sub(r"[`*:|=~^-]{2,}|\.\. ", " ", text).split()
-    chance, texts, begin = random.Random(0), [], 0
+    chance, begin = random.Random(0), 0
+    texts: list[str] = []
     while len(texts) < COUNT:
         length = chance.randint(6, 16)
         texts.append(" ".join(words[begin : begin + length]))

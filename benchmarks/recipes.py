@@ -36,7 +36,8 @@ def main() -> None:
     recipe = embedder.recipe
     prompt = Recipe.load("prompteol").document
     plain = embedder.with_recipe(Recipe(prompt, prompt, [View(embedder.backbone.n_blocks)]))
-    unmapped = embedder.with_recipe(replace(recipe, views=[replace(view, postprocess="none") for view in recipe.views]))
+    raw_views = tuple(replace(view, postprocess="none") for view in recipe.views)
+    unmapped = embedder.with_recipe(replace(recipe, views=raw_views))
     table = Table("set", "pairs", "PromptEOL, last exit", arguments.recipe, "gain", "without maps")
     records = []
     for file in arguments.files:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -27,15 +28,18 @@ from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
 from tp_retrieval.evaluation.metrics import bootstrap, mean_of
-from tp_retrieval.reranking.reranker import METHODS
+from tp_retrieval.indexing.search.engine import Mode
+from tp_retrieval.reranking.reranker import METHODS, PromptOptions
 
 ROOT = Path(__file__).parents[1]
-WAYS = {"words": "lexical", "vectors": "dense", "both": "hybrid"}
+WAYS: Mapping[str, Mode] = {"words": "lexical", "vectors": "dense", "both": "hybrid"}
 Hits = dict[str, list[Hit]]
+Record = dict[str, Any]
+"""A JSON object of the results."""
 
 
-class Known:
-    """A scorer that looks scores up, so that one pass over the pairs serves every depth and weight."""
+class PrecomputedScores:
+    """The scores of known pairs as a scorer, so that one pass over the pairs serves every depth and weight."""
 
     def __init__(self, scores: Mapping[tuple[str, str], float]) -> None:
         self._scores = scores
@@ -45,10 +49,10 @@ class Known:
         return np.array([self._scores[pair] for pair in pairs], dtype=np.float32)
 
 
-def estimate(values: np.ndarray, name: str = "ndcg@10") -> dict[str, object]:
+def estimate(values: np.ndarray, name: str = "ndcg@10") -> Record:
     """Return the mean in percent by its name, and its 95% bootstrap interval."""
-    found = bootstrap(mean_of(values), len(values), resamples=10_000)
-    return {name: found.value, "interval": (found.low, found.high)}
+    mean = bootstrap(mean_of(values), len(values), resamples=10_000)
+    return {name: mean.value, "interval": (mean.low, mean.high)}
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,15 @@ class Task:
         return metrics.retrieval(run, self.data.grades)["ndcg@10"]
 
 
-def load(folder: Path, embedder: Embedder, place: Path, depth: int, count: int | None) -> Task:
-    """Search a set's judged queries, or some of them, in an index that is made if it is not there."""
+def load(folder: Path, embedder: Embedder, indexes: Path, depth: int, count: int | None) -> Task:
+    """Search a set's judged queries, or some of them, in an index that is created unless it exists."""
     data = read_retrieval(folder)
     if count is not None and count < len(data.queries):
         drawn = random.Random(0).sample(sorted(data.queries), count)
-        queries, grades = ({query: column[query] for query in drawn} for column in (data.queries, data.grades))
-        data = RetrievalSet(data.name, data.documents, queries, grades)
-    made = (place / folder.name).exists()
-    with (Index.open if made else Index.create)(place / folder.name, embedder) as index:
-        if not made:
+        queries = {query: data.queries[query] for query in drawn}
+        data = RetrievalSet(data.name, data.documents, queries, {query: data.grades[query] for query in drawn})
+    with Index.open_or_create(indexes / folder.name, embedder) as index:
+        if not len(index):
             documents = cut(data, embedder, 256).documents
             index.add([Document(text, {}, id_) for id_, text in documents.items()], show_progress=True)
             index.rebuild()
@@ -91,7 +94,7 @@ def rerank(task: Task, reranker: Reranker, hits: Hits, depth: int) -> Hits:
     return {q: new + old[depth:] for (q, old), new in zip(hits.items(), ordered, strict=True)}
 
 
-def measure(task: Task, reranker: Reranker, weights: Sequence[float], depths: Sequence[int]) -> list[dict[str, object]]:
+def measure(task: Task, reranker: Reranker, weights: Sequence[float], depths: Sequence[int]) -> list[Record]:
     """Return one record a way, depth and weight."""
     pairs = {
         (task.data.queries[q], hit.document.text)
@@ -103,20 +106,20 @@ def measure(task: Task, reranker: Reranker, weights: Sequence[float], depths: Se
     ordered = sorted(pairs)
     scores = dict(zip(ordered, reranker.score_pairs(ordered, show_progress=True).tolist(), strict=True))
     minutes = (time.perf_counter() - begin) / 60
-    records: list[dict[str, object]] = []
+    records: list[Record] = []
     for way, hits in task.found.items():
         before = task.ndcg(hits)
         records.append({"set": task.data.name, "way": way, "depth": 0} | estimate(before))
         for depth in depths:
             for weight in weights:
-                after = task.ndcg(rerank(task, Reranker(method=Known(scores), weight=weight), hits, depth))
+                after = task.ndcg(rerank(task, Reranker(method=PrecomputedScores(scores), weight=weight), hits, depth))
                 record = {"set": task.data.name, "way": way, "depth": depth, "weight": weight} | estimate(after)
                 record |= {"gain": estimate(after - before)["interval"]}
                 records.append(record | {"pairs": len(pairs), "minutes": minutes})
     return records
 
 
-def mrr(file: Path, reranker: Reranker) -> dict[str, object]:
+def mrr(file: Path, reranker: Reranker) -> Record:
     """Return the mean reciprocal rank of the first right answer, ties broken against it."""
     rows = [json.loads(line) for line in file.read_text().split("\n") if line]
     asked = [row for row in rows if row["positive"] and row["negative"]]
@@ -130,7 +133,7 @@ def mrr(file: Path, reranker: Reranker) -> dict[str, object]:
     return {"set": file.stem, "questions": len(asked)} | estimate(np.array(found), "mrr")
 
 
-def show(records: Sequence[Mapping[str, object]], weights: Sequence[float]) -> Table:
+def show(records: Sequence[Record], weights: Sequence[float]) -> Table:
     """Return the records of a set and method as a table: a row a way and depth, a column a weight."""
     table = Table("set", "hits of", "reranked", "before", *(f"weight {weight}" for weight in weights))
     for before in (r for r in records if r["depth"] == 0):
@@ -168,12 +171,14 @@ def main() -> None:
     arguments = parser.parse_args()
     depths, weights = arguments.depth or [20, 50], arguments.weight or [0.3, 0.5, 0.7, 1.0]
     embedder = Embedder.from_pretrained(arguments.model)
-    records: list[dict[str, object]] = []
+    records: list[Record] = []
     with tempfile.TemporaryDirectory() as temporary:
-        place = arguments.keep or Path(temporary)
-        tasks = [load(folder, embedder, place, max(depths), arguments.queries) for folder in arguments.folders]
+        indexes = arguments.keep or Path(temporary)
+        tasks = [load(folder, embedder, indexes, max(depths), arguments.queries) for folder in arguments.folders]
     for method in arguments.method or METHODS:
-        options = {"chat": arguments.chat, "calibrate": arguments.calibrate} if method != "embedding" else {}
+        options: PromptOptions = {}
+        if method != "embedding":
+            options = {"chat": arguments.chat, "calibrate": arguments.calibrate}
         reranker = Reranker(embedder.with_recipe("sts") if method == "embedding" else embedder, method=method, **options)
         for task in tasks:
             measured = measure(task, reranker, weights, depths)

@@ -11,6 +11,7 @@ the documents' and queries' own tokens as a share of what a plain matrix product
 import argparse
 import json
 import statistics
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from speed import ROOT, corpus, matrix_product_rate, seconds
+from speed import ROOT, corpus, matrix_product_rate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tp_retrieval import Embedder, Reranker
@@ -37,7 +38,7 @@ class Plain:
     def __init__(self, folder: str) -> None:
         self._model = AutoModelForCausalLM.from_pretrained(folder).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self._asked = len(self._tokenizer(" " + QUERY).input_ids)
+        self._query_tokens = len(self._tokenizer(" " + QUERY).input_ids)
 
     def score(self, documents: list[str], size: int) -> np.ndarray:
         """Return mean log-likelihoods, in batches of `size` padded on the left."""
@@ -46,9 +47,9 @@ class Plain:
             texts = [BEFORE + document + ASKED for document in documents[begin : begin + size]]
             batch = self._tokenizer(texts, return_tensors="pt", padding=True)
             with torch.inference_mode():
-                told = self._model(**batch).logits[:, :-1].log_softmax(dim=-1)
-            told = told.gather(2, batch["input_ids"][:, 1:, None])[:, -self._asked :, 0]
-            scores.append(told.mean(dim=1).numpy())
+                log_probs = self._model(**batch).logits[:, :-1].log_softmax(dim=-1)
+            of_query = log_probs.gather(2, batch["input_ids"][:, 1:, None])[:, -self._query_tokens :, 0]
+            scores.append(of_query.mean(dim=1).numpy())
         return np.concatenate(scores)
 
 
@@ -91,7 +92,9 @@ def main() -> None:
     scores: dict[str, np.ndarray] = {}
     for _ in range(arguments.repeats):
         for side, call in sides.items():
-            spent[side].append(seconds(lambda call=call, side=side: scores.update({side: call()})))
+            begin = time.perf_counter()
+            scores[side] = call()
+            spent[side].append(time.perf_counter() - begin)
     rate = matrix_product_rate(torch.float32)
     weights = sum(p.numel() for block in embedder.backbone.blocks for p in block.parameters() if p.dim() == 2)
     tokens = sum(embedder.count_tokens(document + ASKED) for document in documents)

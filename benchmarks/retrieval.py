@@ -23,32 +23,34 @@ from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.baseline import TrainedEmbedder
 from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
+from tp_retrieval.indexing.search.engine import SearchOptions
 from tp_retrieval.types import TextEmbedder
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6)
 
 
-def score(data: RetrievalSet, embedder: TextEmbedder, maps: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+def score(data: RetrievalSet, embedder: TextEmbedder, maps: Sequence[str | None]) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield, for each map, nDCG@10 by way of searching."""
-    with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder, kind="flat") as index:
+    with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/index", embedder, kind="flat") as index:
         index.add([Document(text, {}, id_) for id_, text in data.documents.items()], show_progress=True)
-        for postprocess in maps or [None]:
+        for postprocess in maps:
             index.rebuild(postprocess=postprocess)
             yield postprocess or "+".join(index.info().fitted), judge(index, data)
 
 
 def judge(index: Index, data: RetrievalSet) -> dict[str, float]:
     """Return nDCG@10 for each way of searching."""
-    ways = {"lexical": {"mode": "lexical"}, "dense": {"mode": "dense"}}
-    ways |= {f"hybrid {weight}": {"dense_weight": weight} for weight in WEIGHTS}
+    ways: dict[str, SearchOptions] = {"lexical": {"mode": "lexical"}, "dense": {"mode": "dense"}}
+    for weight in WEIGHTS:
+        ways[f"hybrid {weight}"] = {"dense_weight": weight}
     ways["reciprocal rank 0.5"] = {"dense_weight": 0.5, "fusion": "reciprocal-rank"}
-    found = {}
+    scores = {}
     for name, way in ways.items():
         results = index.search(list(data.queries.values()), 10, **way)
         run = {query: [str(hit.document.id) for hit in hits] for query, hits in zip(data.queries, results, strict=True)}
-        found[name] = 100 * float(metrics.retrieval(run, data.grades)["ndcg@10"].mean())
-    return found
+        scores[name] = 100 * float(metrics.retrieval(run, data.grades)["ndcg@10"].mean())
+    return scores
 
 
 def main() -> None:
@@ -73,10 +75,10 @@ def main() -> None:
         for folder in arguments.folders:
             begin = time.perf_counter()
             data = cut(read_retrieval(folder), counter, arguments.max_tokens_of_text)
-            for map_, found in score(data, embedder, arguments.map):
+            for map_, scores in score(data, embedder, arguments.map or [None]):
                 minutes = (time.perf_counter() - begin) / 60
-                records.append({"set": folder.name, "recipe": recipe, "map": map_, "ndcg@10": found, "minutes": minutes})
-                figures = (f"{value:.1f}" for value in found.values())
+                records.append({"set": folder.name, "recipe": recipe, "map": map_, "ndcg@10": scores, "minutes": minutes})
+                figures = (f"{value:.1f}" for value in scores.values())
                 table.add_row(folder.name, Path(recipe).stem, map_, *figures, f"{minutes:.1f}")
             Console(width=140).print(table)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tp_retrieval import Embedder
+from tp_retrieval.embedding.recipe import Readout
 from tp_retrieval.evaluation.datasets import read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
 from tp_retrieval.evaluation.objectives.objective import gain
@@ -36,6 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     embedder = Embedder.from_pretrained(options.model, recipe="retrieval")
     recipe, sets = embedder.recipe, []
+    views: list[tuple[int, Readout]] = [(options.first, "last"), (options.second, "mean")]
     for folder in options.folders:
         objective = RetrievalObjective(cut(read_retrieval(folder), embedder, 256), folded=False)
         sweep = Sweep(embedder)
@@ -43,7 +45,7 @@ def main() -> None:
         documents = sweep.states(recipe.document[0].source, recipe.prepend, objective.documents)
         cosines = {
             (exit_, readout, map_): objective.compare(queries.view(exit_, readout), documents.view(exit_, readout), map_)
-            for exit_, readout in ((options.first, "last"), (options.second, "mean"))
+            for exit_, readout in views
             for map_ in MAPS
         }
         sweep.close()
@@ -51,7 +53,7 @@ def main() -> None:
         sets.append((folder.name, objective, cosines, words))
     print(*(f"{name}: BM25 {100 * words.mean():.1f}" for name, _, _, words in sets), sep="\n")
 
-    found = []
+    choices = []
     for one, other, share in product(MAPS, MAPS, VIEW_SHARES):
         mixed = [
             share * cosines[options.first, "last", one] + (1 - share) * cosines[options.second, "mean", other]
@@ -63,8 +65,8 @@ def main() -> None:
             gains = [gain(s[1], g, s[3], np.arange(s[1].count)) for s, g in zip(sets, signals, strict=True)]
             if all(one_gain.low > 0 for one_gain in gains):
                 hybrid = [100 * float(signal.mean()) for signal in signals]
-                found.append((float(np.mean(dense + hybrid)), one, other, share, weight, dense, hybrid, gains))
-    for score, one, other, share, weight, dense, hybrid, gains in sorted(found, key=lambda row: -row[0])[:8]:
+                choices.append((float(np.mean(dense + hybrid)), one, other, share, weight, dense, hybrid, gains))
+    for score, one, other, share, weight, dense, hybrid, gains in sorted(choices, key=lambda row: -row[0])[:8]:
         print(f"{score:.2f}  last {one} x {share}, mean {other} x {1 - share:.1f}, dense share {weight}")
         for (name, *_), d, h, g in zip(sets, dense, hybrid, gains, strict=True):
             print(f"       {name}: dense {d:.1f}, hybrid {h:.1f}, over BM25 {g}")

@@ -19,32 +19,40 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import faiss
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tp_retrieval.types import Float32Array, PrecomputedVectors
+
 ROOT = Path(__file__).parents[1]
 DIMENSION, BATCH, QUERIES, K = 576, 10_000, 200, 10
+EMBEDDER = PrecomputedVectors(DIMENSION, "synthetic")
+Record = dict[str, Any]
+"""A JSON object of the results."""
 KEPT = 100  # one row in so many passes the filter
 
 
-def batches(rows: int) -> Iterator[tuple[int, np.ndarray]]:
+def batches(rows: int) -> Iterator[tuple[int, Float32Array]]:
     """Yield clustered unit vectors, the same ones each time."""
     centres = np.random.default_rng(0).standard_normal((1000, DIMENSION), dtype=np.float32)
     for begin in range(0, rows, BATCH):
         yield begin, drawn(centres, min(BATCH, rows - begin), seed=1 + begin)
 
 
-def drawn(centres: np.ndarray, count: int, seed: int) -> np.ndarray:
+def drawn(centres: Float32Array, count: int, seed: int) -> Float32Array:
     """Return unit vectors near random centres, at about the distances that texts of one theme have."""
     rng = np.random.default_rng(seed)
     vectors = centres[rng.integers(0, len(centres), count)] + rng.standard_normal((count, DIMENSION), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Float32Array = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
-def queries() -> np.ndarray:
+def queries() -> Float32Array:
     """Return unit vectors that are no rows."""
     centres = np.random.default_rng(0).standard_normal((1000, DIMENSION), dtype=np.float32)
     return drawn(centres, QUERIES, seed=0)
@@ -56,9 +64,9 @@ def peak() -> float:
     return int(line.split()[1]) / 1024
 
 
-def timed(calls: Mapping[str, Callable[[np.ndarray], object]]) -> dict[str, dict[str, float]]:
+def timed(calls: Mapping[str, Callable[[Float32Array], object]]) -> dict[str, dict[str, float]]:
     """Return the median and the 99th percentile of single calls, in ms, made turn by turn."""
-    took = {name: [] for name in calls}
+    took: dict[str, list[float]] = {name: [] for name in calls}
     for query in queries():
         for name, call in calls.items():
             begin = time.perf_counter()
@@ -68,7 +76,7 @@ def timed(calls: Mapping[str, Callable[[np.ndarray], object]]) -> dict[str, dict
 
 
 class Watch:
-    """Stop times by name, in seconds."""
+    """A stopwatch: seconds by name."""
 
     def __init__(self) -> None:
         self.took: dict[str, float] = {}
@@ -81,39 +89,23 @@ class Watch:
         return result
 
 
-class Given:
-    """An embedder that is never asked."""
-
-    dimension, fingerprint = DIMENSION, "given"
-
-    def embed_documents(self, texts: list[str]) -> np.ndarray:
-        """Refuse."""
-        raise NotImplementedError
-
-    embed_queries = embed_documents
-
-
-def ours(rows: int, kind: str, folder: Path) -> dict[str, object]:
+def ours(rows: int, kind: str, folder: Path) -> Record:
     """Measure the index."""
     from tp_retrieval import Document, Index
-    from tp_retrieval.indexing.vectors import synced_vectors
+    from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
     watch, before = Watch(), peak()
-    with Index.create(folder / "index", Given(), kind="flat") as index:
-        save, synced_vectors.SyncedVectors.save = (
-            synced_vectors.SyncedVectors.save,
-            lambda self, **_: None,
-        )  # adding is timed without snapshots
+    with Index.create(folder / "index", EMBEDDER, kind="flat") as index:
         adding = 0.0
-        for begin, vectors in batches(rows):
-            documents = [
-                Document(f"text {i}", {"n": i, "part": i % KEPT}, str(i)) for i in range(begin, begin + len(vectors))
-            ]
-            start = time.perf_counter()
-            index.add(documents, vectors=vectors)
-            adding += time.perf_counter() - start
+        with patch.object(SyncedVectors, "save"):  # adding is timed without snapshots
+            for begin, vectors in batches(rows):
+                documents = [
+                    Document(f"text {i}", {"n": i, "part": i % KEPT}, str(i)) for i in range(begin, begin + len(vectors))
+                ]
+                start = time.perf_counter()
+                index.add(documents, vectors=vectors)
+                adding += time.perf_counter() - start
         added = peak() - before
-        synced_vectors.SyncedVectors.save = save
         watch("snapshot", lambda: index._vectors.save(at_least=1))
         if kind != "flat":
             watch("build", lambda: index.rebuild(kind=kind))
@@ -128,7 +120,7 @@ def ours(rows: int, kind: str, folder: Path) -> dict[str, object]:
     }
 
 
-def raw(rows: int, kind: str, folder: Path, tuning: dict[str, object] | None) -> dict[str, object]:
+def raw(rows: int, kind: str, folder: Path, tuning: Record | None) -> Record:
     """Measure FAISS alone, with the factory string and the parameters that the index found."""
     watch, before = Watch(), peak()
     exact = faiss.IndexIDMap2(faiss.IndexFlatIP(DIMENSION))
@@ -150,23 +142,21 @@ def raw(rows: int, kind: str, folder: Path, tuning: dict[str, object] | None) ->
     }
 
 
-def both(rows: int, kind: str, folder: Path) -> dict[str, dict[str, object]]:
+def both(rows: int, kind: str, folder: Path) -> dict[str, Record]:
     """Open both indexes and ask both, turn by turn."""
     from tp_retrieval import Index
 
-    opening = {"tp_retrieval": [], "faiss": []}
+    opening: dict[str, list[float]] = {"tp_retrieval": [], "faiss": []}
     for _ in range(5):
-        for name, call in {
-            "tp_retrieval": lambda: Index.open(folder / "index", Given()),
-            "faiss": lambda: faiss.read_index(str(folder / "index.faiss")),
-        }.items():
-            begin = time.perf_counter()
-            opened = call()
-            opening[name].append(time.perf_counter() - begin)
-            if name == "tp_retrieval":
-                opened.close()
-            del opened
-    index, alone = Index.open(folder / "index", Given()), faiss.read_index(str(folder / "index.faiss"))
+        begin = time.perf_counter()
+        opened = Index.open(folder / "index", EMBEDDER)
+        opening["tp_retrieval"].append(time.perf_counter() - begin)
+        opened.close()
+        begin = time.perf_counter()
+        alone = faiss.read_index(str(folder / "index.faiss"))
+        opening["faiss"].append(time.perf_counter() - begin)
+        del opened, alone
+    index, alone = Index.open(folder / "index", EMBEDDER), faiss.read_index(str(folder / "index.faiss"))
     bits = np.packbits(np.arange(rows) % KEPT == 7, bitorder="little")
     selector = faiss.IDSelectorBitmap(rows, faiss.swig_ptr(bits))
     inner = faiss.downcast_index(alone.index)
@@ -177,11 +167,12 @@ def both(rows: int, kind: str, folder: Path) -> dict[str, dict[str, object]]:
     else:
         parameters = faiss.SearchParameters(sel=selector)
 
-    def ours_ids(query: np.ndarray, where: dict[str, int] | None = None) -> list[int]:
-        return [int(hit.document.id) for hit in index.search_by_vector(query, K, where=where)]
+    def ours_ids(query: Float32Array, where: dict[str, int] | None = None) -> list[int]:
+        return [int(str(hit.document.id)) for hit in index.search_by_vector(query, K, where=where)]
 
-    def alone_ids(query: np.ndarray, parameters: object = None) -> list[int]:
-        return alone.search(query[None], K, params=parameters)[1][0].tolist()
+    def alone_ids(query: Float32Array, parameters: object = None) -> list[int]:
+        rows: list[int] = alone.search(query[None], K, params=parameters)[1][0].tolist()
+        return rows
 
     timed({"tp_retrieval": ours_ids, "faiss": alone_ids})  # warm
     searched = timed({"tp_retrieval": ours_ids, "faiss": alone_ids})
@@ -203,7 +194,7 @@ def both(rows: int, kind: str, folder: Path) -> dict[str, dict[str, object]]:
     }
 
 
-def build(exact: faiss.Index, tuning: dict[str, object], watch: Watch, file: str) -> None:
+def build(exact: faiss.Index, tuning: Record, watch: Watch, file: str) -> None:
     """Write an approximate index of the same rows, built and tuned as the index did it."""
     rows = exact.ntotal
     stored = faiss.rev_swig_ptr(faiss.downcast_index(exact.index).get_xb(), rows * DIMENSION).reshape(rows, DIMENSION)
@@ -216,13 +207,14 @@ def build(exact: faiss.Index, tuning: dict[str, object], watch: Watch, file: str
     faiss.write_index(index, file)
 
 
-def measured(side: str, rows: int, kind: str, folder: Path, tuning: object = None) -> dict[str, object]:
+def measured(side: str, rows: int, kind: str, folder: Path, tuning: object = None) -> Record:
     """Run one side in a process of its own."""
     command = [sys.executable, __file__, "--side", side, "--rows", str(rows), "--kinds", kind, "--folder", str(folder)]
     done = subprocess.run([*command, "--tuning", json.dumps(tuning)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return json.loads(done.stdout)
+    record: Record = json.loads(done.stdout)
+    return record
 
 
 def recall(found: list[list[int]], truth: list[list[int]]) -> float:
@@ -230,7 +222,7 @@ def recall(found: list[list[int]], truth: list[list[int]]) -> float:
     return float(np.mean([len(set(one) & set(other)) / K for one, other in zip(found, truth, strict=True)]))
 
 
-ROWS_OF_TABLE = {
+ROWS_OF_TABLE: dict[str, Callable[[Record], float | None]] = {
     "added, rows/s": lambda r: r["add_rate"],
     "snapshot, s": lambda r: r["snapshot"],
     "build and tune, s": lambda r: r.get("build"),
@@ -247,7 +239,7 @@ ROWS_OF_TABLE = {
 }
 
 
-def show(record: dict[str, object]) -> None:
+def show(record: Record) -> None:
     """Print both sides and their ratio."""
     need = record["rows"] * DIMENSION * 4 / 2**20  # the vectors alone
     tuning = record["tp_retrieval"]["tuning"]
@@ -273,7 +265,8 @@ def main() -> None:
     if arguments.side is not None:
         rows, kind = arguments.rows[0], arguments.kinds[0]
         more = (arguments.tuning,) if arguments.side == "raw" else ()
-        print(json.dumps({"ours": ours, "raw": raw, "both": both}[arguments.side](rows, kind, arguments.folder, *more)))
+        sides: dict[str, Callable[..., Record]] = {"ours": ours, "raw": raw, "both": both}
+        print(json.dumps(sides[arguments.side](rows, kind, arguments.folder, *more)))
         return
     records = []
     for rows in arguments.rows:

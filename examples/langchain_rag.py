@@ -27,13 +27,16 @@ def main() -> None:
     def joined(documents: list[Document]) -> str:
         return "\n".join(document.page_content for document in documents)
 
-    def write(given: dict[str, str]) -> str:
+    def write(inputs: dict[str, str]) -> str:
         tokenizer, model = embedder.backbone.tokenizer, embedder.backbone.language_model().model
-        message = f"{given['context']}\n\nAnswer with a few words from the text above: {given['question']}"
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        ).to(model.device)
-        written = model.generate(**prompt, max_new_tokens=30, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+        message = f"{inputs['context']}\n\nAnswer with a few words from the text above: {inputs['question']}"
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False
+        )
+        prompt = tokenizer(str(chat), return_tensors="pt", add_special_tokens=False).to(embedder.backbone.device)
+        written = model.generate(  # type: ignore[operator]  # torch types no method of a module
+            **prompt, max_new_tokens=30, do_sample=False, pad_token_id=tokenizer.eos_token_id
+        )
         return str(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 
     chain = {"context": retriever | joined, "question": RunnablePassthrough()} | RunnableLambda(write)

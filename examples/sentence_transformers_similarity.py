@@ -26,14 +26,15 @@ def main() -> None:
         print(f"{sentence:32}", " ".join(f"{value:5.2f}" for value in row))
 
     model = SentenceTransformer(modules=[TPModule(recipe="retrieval"), Normalize()])
-    question = model.encode_query("Why does bread rise?")  # through the query's template
-    ((best, *_),) = semantic_search(question, model.encode_document(PASSAGES))
+    question = model.encode_query("Why does bread rise?", convert_to_tensor=True)  # through the query's template
+    ((best, *_),) = semantic_search(question, model.encode_document(PASSAGES, convert_to_tensor=True))
     print(f"found: {PASSAGES[int(best['corpus_id'])]}")
 
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)  # settings and templates; the language model is named, not copied
         again = SentenceTransformer(folder, trust_remote_code=True, local_files_only=True)
-        print(f"read again: {float(again.similarity(again.encode_query('Why does bread rise?'), question)):.4f}")
+        same = again.encode_query("Why does bread rise?", convert_to_tensor=True)
+        print(f"read again: {float(again.similarity(same, question)):.4f}")
         print(f"binary: {again.encode_document(PASSAGES, precision='ubinary').shape[1]} bytes a passage")
 
 

@@ -25,6 +25,7 @@ LAYERS = [
     "reranking",
     "evaluation",
     "cli",
+    "__main__",
 ]
 HOME = {"faiss": {"kinds.py", "faiss_index.py"}, "sqlite3": {"database.py"}}
 FOREIGN = {
