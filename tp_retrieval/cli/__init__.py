@@ -1,1 +1,1 @@
-"""The command line, one file per command over the public API."""
+"""The command line: one file a command over the public API."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tp_retrieval.cli.evaluate import Files, Folders, as_record, figure, named_apart, require_evaluation
+from tp_retrieval.cli.evaluate import Files, Folders, as_record, distinct, figure, require_evaluation
 from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, print_json, print_rows
 from tp_retrieval.errors import InputError
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 Scope = Annotated[str, typer.Option(help="Blocks before which the slot is rewritten: start..stop, stop excluded.")]
 Items = Annotated[
-    int | None, typer.Option(min=6, help="Draw so many pairs or queries of each set, and their documents; by default all.")
+    int | None,
+    typer.Option(min=6, help="Number of random pairs or queries of each set; by default all."),
 ]
 Map = Annotated[str, typer.Option("--map", help="none, center, abtt:K or whiten:D, fitted on the texts.")]
 
-app = typer.Typer(help="Show what each ingredient is worth: prepending, exit, prompt, readout.", no_args_is_help=True)
+app = typer.Typer(help="Measure the gain of each ingredient: prepending, exit, prompt, readout.", no_args_is_help=True)
 
 
 @app.command()
@@ -38,13 +39,13 @@ def sts(
     items: Items = None,
     as_json: Json = False,
 ) -> None:
-    """Compare arms by Spearman's correlation on sentence pairs."""
+    """Compare prompts by Spearman's correlation on sentence pairs."""
     require_evaluation()
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.objectives.sts import StsObjective
 
-    datasets = named_apart([read_sts(file) for file in files])
+    datasets = distinct([read_sts(file) for file in files])
     if items is not None:
         datasets = [StsObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
     embedder = Embedder.from_pretrained(model, recipe="sts")
@@ -61,14 +62,14 @@ def retrieval(
     items: Items = None,
     as_json: Json = False,
 ) -> None:
-    """Compare arms by nDCG@10 of their vectors alone."""
+    """Compare prompts by nDCG@10 of their vectors alone."""
     require_evaluation()
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_retrieval
     from tp_retrieval.evaluation.evaluate import cut
     from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 
-    datasets = named_apart([read_retrieval(folder) for folder in folders])
+    datasets = distinct([read_retrieval(folder) for folder in folders])
     if items is not None:
         datasets = [RetrievalObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
     embedder = Embedder.from_pretrained(model, recipe="retrieval")
@@ -83,13 +84,13 @@ def _run(embedder: Embedder, objectives: Sequence[Objective], task: Task, scope:
     if not (start.isdigit() and stop.isdigit()):
         raise InputError(f"--scope: {scope!r} must be start..stop, such as 1..2")
     model = Path(embedder.provenance.model).name
-    found = {}
+    datasets = {}
     for objective in objectives:
         options: dict[str, Any] = {"postprocess": map_, "show_progress": sys.stderr.isatty()}
         rows = ablate(embedder, objective, task, scope=(int(start), int(stop)), **options)
-        found[next(iter(objective.sets))] = [_record(row) for row in rows]
+        datasets[next(iter(objective.sets))] = [_record(row) for row in rows]
     if as_json:
-        print_json({"task": task, "model": model, "scope": scope, "map": map_, "datasets": found})
+        print_json({"task": task, "model": model, "scope": scope, "map": map_, "datasets": datasets})
         return
     header = ("dataset", "arm", "exit", "score [95%]", "over the first [95%]", "over no prepending [95%]")
     lines = [
@@ -99,7 +100,7 @@ def _run(embedder: Embedder, objectives: Sequence[Objective], task: Task, scope:
             f"{row['exit']}{' (best)' if row['chosen'] else ''}",
             *("" if row[column] is None else figure(row[column]) for column in ("score", "gain", "prepending")),
         )
-        for name, records in found.items()
+        for name, records in datasets.items()
         for row in records
     ]
     print_rows(header, lines)

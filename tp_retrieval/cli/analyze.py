@@ -12,18 +12,18 @@ from tp_retrieval.cli.output import Json, Model, RecipeOption, print_json, print
 from tp_retrieval.cli.tune import check_output
 from tp_retrieval.documents.sources import read_texts
 
-_SHOWN = 40
+_ATTENTION_TEXTS = 40
 
 
 def analyze(
-    file: Annotated[Path, typer.Argument(help='Texts to look at: one a line, or .jsonl with "text".')],
+    file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
     output: Annotated[Path, typer.Option(help="Picture to write, a .png file.")] = Path("analysis.png"),
     model: Model = None,
     recipe: RecipeOption = None,
-    texts: Annotated[int, typer.Option(min=2, help="Look at so many of the texts at most.")] = 500,
+    texts: Annotated[int, typer.Option(min=2, help="Largest number of texts to read.")] = 500,
     as_json: Json = False,
 ) -> None:
-    """Draw what prepending does to attention, and how vectors lie at every exit before and after each map.
+    """Draw the effect of prepending on attention, and the anisotropy and rank of vectors at every exit with each map.
 
     Attention is the mean over the first 40 texts.
     """
@@ -33,18 +33,20 @@ def analyze(
     from tp_retrieval.evaluation.geometry import geometry
     from tp_retrieval.evaluation.report import analysis
 
-    given = read_texts(file)[:texts]
+    sample = read_texts(file)[:texts]
     embedder = Embedder.from_pretrained(model, recipe=recipe or "prompteol-tp")
-    seen = slot_attention(embedder, given[:_SHOWN])
-    lying = geometry(embedder, given)
-    analysis(seen, lying).savefig(output, dpi=150, bbox_inches="tight")
+    attention = slot_attention(embedder, sample[:_ATTENTION_TEXTS])
+    geometries = geometry(embedder, sample)
+    analysis(attention, geometries).savefig(output, dpi=150, bbox_inches="tight")
     if as_json:
-        report = {"attention": [asdict(one) for one in seen], "geometry": [asdict(one) for one in lying]}
-        print_json({"output": str(output), "texts": len(given), "attention_texts": len(given[:_SHOWN])} | report)
+        report = {"attention": [asdict(row) for row in attention], "geometry": [asdict(row) for row in geometries]}
+        print_json(
+            {"output": str(output), "texts": len(sample), "attention_texts": len(sample[:_ATTENTION_TEXTS])} | report
+        )
         return
     rows = [
-        (str(one.block), "on" if one.prepending else "off", f"{100 * one.early:.1f}", f"{100 * one.late:.1f}")
-        for one in seen
+        (str(row.block), "on" if row.prepending else "off", f"{100 * row.early:.1f}", f"{100 * row.late:.1f}")
+        for row in attention
     ]
     print_rows(("block", "prepending", "early half to slot, %", "late half, %"), rows)
     typer.echo(f"picture: {output}")

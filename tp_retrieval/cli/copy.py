@@ -38,13 +38,13 @@ def copy(
         raise OptionalDependencyError(error.name or "langchain-core", "langchain") from error
     from tp_retrieval import Index
 
-    made = _class(to)
-    given = parsed_object(options, "--options")
-    mark = hashlib.sha256(f"{to} {json.dumps(given, sort_keys=True)}".encode()).hexdigest()[:8]
-    progress = index.absolute().with_name(f"{index.name}.copy-{mark}")
+    store_class = _class(to)
+    arguments = parsed_object(options, "--options")
+    target = hashlib.sha256(f"{to} {json.dumps(arguments, sort_keys=True)}".encode()).hexdigest()[:8]
+    progress = index.absolute().with_name(f"{index.name}.copy-{target}")
     with Index.open(index) as opened:
         embeddings = TPIndexEmbeddings(opened)
-        store = _store(made, to, given, embeddings)
+        store = _store(store_class, to, arguments, embeddings)
         with tqdm(total=len(opened), unit="document", disable=not sys.stderr.isatty()) as bar:
             copied = copy_index(opened, store, embeddings, batch=batch, flat=flat, progress=progress, told=bar.update)
         done = {"index": str(index), "to": to, "copied": copied, "documents": len(opened)}
@@ -62,13 +62,13 @@ def _class(path: str) -> Any:
         raise InputError(f"--to: there is no class {path!r} here ({error})") from error
 
 
-def _store(made: Any, path: str, options: dict[str, Any], embeddings: Embeddings) -> VectorStore:
-    """Make a store; whatever the class calls its embeddings, it gets ours."""
+def _store(store_class: Any, path: str, options: dict[str, Any], embeddings: Embeddings) -> VectorStore:
+    """Create a store; pass our embeddings by the name that its class has for them."""
     try:
-        name = next((name for name in inspect.signature(made).parameters if name in _EMBEDDINGS), None)
+        name = next((name for name in inspect.signature(store_class).parameters if name in _EMBEDDINGS), None)
         if name is None:
             raise InputError(f"--to: {path} takes none of {', '.join(_EMBEDDINGS)}; it is no vector store")
-        store: VectorStore = made(**{name: embeddings}, **options)
+        store: VectorStore = store_class(**{name: embeddings}, **options)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -16,7 +16,7 @@ from tp_retrieval.errors import InputError
 
 def embed(
     file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
-    role: Annotated[Literal["query", "document"], typer.Option(help="Whose template the texts go through.")],
+    role: Annotated[Literal["query", "document"], typer.Option(help="Which of the recipe's templates to use.")],
     output: Annotated[Path, typer.Option(help="A .npy file, float32, one row a text: the recipe's raw views.")],
     model: Model = None,
     recipe: RecipeOption = None,
@@ -24,7 +24,7 @@ def embed(
     processes: Annotated[int, typer.Option(min=1, help="Processes that embed, each with the model loaded.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Write the vectors of a file's texts."""
+    """Embed a file's texts and write their vectors."""
     texts = read_texts(file)
     if output.suffix != ".npy":
         raise InputError(f"--output: {output} must end in .npy")

@@ -23,7 +23,7 @@ def embed_corpus(
     paths: Annotated[
         list[Path], typer.Argument(help="Files .jsonl and .parquet with `text`, or folders of texts to chunk.")
     ],
-    into: Annotated[Path, typer.Option(help="Folder of the shards; that of an interrupted job goes on.")],
+    into: Annotated[Path, typer.Option(help="Folder of the shards; an interrupted job goes on in its folder.")],
     model: Model = None,
     recipe: RecipeOption = None,
     dtype: Dtype = "auto",
@@ -31,7 +31,7 @@ def embed_corpus(
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each process.")] = 0,
     shard_rows: Annotated[int, typer.Option(min=1, help="Documents of a shard.")] = 1000,
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk of a folder's texts.")] = 256,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster's; by default one is started on this machine.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default one starts here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Embed a corpus with many workers into Parquet, for `tp-retrieval index --from-parquet` to load."""
@@ -46,7 +46,7 @@ def embed_corpus(
     texts = [path for path in paths if path not in tables]
     if texts:
         tables.append(_chunked(texts, into.absolute(), model, chunk_tokens))
-    with redirect_stdout(sys.stderr):  # Ray prints there what happens to its workers
+    with redirect_stdout(sys.stderr):  # Ray prints on stdout
         done = ray.embed_corpus(
             tables,
             into,
@@ -59,15 +59,15 @@ def embed_corpus(
             address=address,
             show_progress=sys.stderr.isatty(),
         )
-    shown = {"into": str(into), **asdict(done), "seconds": round(done.seconds, 1)}
+    report = {"into": str(into), **asdict(done), "seconds": round(done.seconds, 1)}
     if as_json:
-        print_json(shown)
+        print_json(report)
     else:
-        print_fields(shown)
+        print_fields(report)
 
 
 def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int) -> Path:
-    """Write the chunks of folders and files beside the shards' folder, unless they are there; return the file."""
+    """Write the chunks of folders and files beside the shards' folder, unless it has them already; return the file."""
     from tp_retrieval import Embedder
     from tp_retrieval.documents.chunks import chunk
 
@@ -79,7 +79,7 @@ def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int
         for document in chunk(read(path), chunk_tokens, embedder.count_tokens)
     ]
     text = "".join(f"{line}\n" for line in lines)
-    if not file.exists() or file.read_text(encoding="utf-8") != text:  # the same file keeps its time, by which it is known
+    if not file.exists() or file.read_text(encoding="utf-8") != text:  # the job is identified by the file's time
         beside = file.with_name(f"{file.name}.{os.getpid()}")
         beside.write_text(text, encoding="utf-8")
         beside.replace(file)

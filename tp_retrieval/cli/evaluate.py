@@ -24,7 +24,9 @@ from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
     from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
+    from tp_retrieval.evaluation.evaluate import RetrievalScores
     from tp_retrieval.evaluation.metrics import Estimate
+    from tp_retrieval.indexing.search.engine import SearchOptions
     from tp_retrieval.types import TextEmbedder
 
 Against = Annotated[
@@ -42,20 +44,20 @@ app = typer.Typer(help="Measure a model and a recipe on labelled data.", no_args
 def sts(
     files: Files, model: Model = None, recipe: RecipeOption = None, against: Against = None, as_json: Json = False
 ) -> None:
-    """Correlate the cosines of sentence pairs with what people said (Spearman, over all pairs and for each subset)."""
+    """Correlate the cosines of sentence pairs with gold scores (Spearman, over all pairs and for each subset)."""
     require_evaluation()
     from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.evaluate import evaluate_sts
 
-    datasets = named_apart([read_sts(file) for file in files])
-    found: dict[str, dict[str, Any]] = {dataset.name: {} for dataset in datasets}
+    datasets = distinct([read_sts(file) for file in files])
+    results: dict[str, dict[str, Any]] = {dataset.name: {} for dataset in datasets}
     for name, embedder in _embedders(model, recipe, "sts", against):
         for dataset in datasets:
             scores = evaluate_sts(embedder, dataset)
             subsets = {subset: as_record(value) for subset, value in scores.subsets.items()}
-            found[dataset.name][name] = {"spearman": as_record(scores.spearman), "subsets": subsets}
+            results[dataset.name][name] = {"spearman": as_record(scores.spearman), "subsets": subsets}
     if as_json:
-        print_json({"task": "sts", "metric": "spearman", "datasets": found})
+        print_json({"task": "sts", "metric": "spearman", "datasets": results})
         return
     rows = [
         (
@@ -64,7 +66,7 @@ def sts(
             figure(scores["spearman"]),
             "  ".join(f"{s} {v['value']:.1f}" for s, v in scores["subsets"].items()),
         )
-        for dataset, by_name in found.items()
+        for dataset, by_name in results.items()
         for name, scores in by_name.items()
     ]
     print_rows(("dataset", "embedder", "Spearman [95%]", "subsets"), rows)
@@ -80,35 +82,30 @@ def retrieval(
     dense_weight: Annotated[float | None, typer.Option(help="Share of the dense score in hybrid search.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Search by words (BM25), by vectors and by both, and score what is found."""
+    """Search by words (BM25), by vectors and by both, and score the hits."""
     require_evaluation()
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_retrieval
     from tp_retrieval.evaluation.evaluate import cut, evaluate_retrieval
 
-    datasets = named_apart([read_retrieval(folder) for folder in folders])
-    options = {} if dense_weight is None else {"dense_weight": dense_weight}
-    found: dict[str, dict[str, Any]] = {}
+    datasets = distinct([read_retrieval(folder) for folder in folders])
+    options: SearchOptions = {} if dense_weight is None else {"dense_weight": dense_weight}
+    results: dict[str, dict[str, Any]] = {}
     for name, embedder in _embedders(model, recipe, "retrieval", against):
         if isinstance(embedder, Embedder):
             datasets = [cut(dataset, embedder, document_tokens) for dataset in datasets]
         for dataset in datasets:
-            scores = evaluate_retrieval(embedder, dataset, show_progress=sys.stderr.isatty(), **options)
-            ways = {
-                way: {metric: as_record(scores.estimate(way, metric)) for metric in values}
-                for way, values in scores.values.items()
-            }
-            ways["gain"] = {"ndcg@10": as_record(scores.gain("hybrid", "bm25", "ndcg@10"))}
+            ways = _ways(evaluate_retrieval(embedder, dataset, show_progress=sys.stderr.isatty(), **options))
             if isinstance(embedder, Embedder):
-                found[dataset.name] = {"embedder": name, "queries": len(dataset.queries), **ways, "against": {}}
+                results[dataset.name] = {"embedder": name, "queries": len(dataset.queries), **ways, "against": {}}
             else:
-                found[dataset.name]["against"][name] = {way: ways[way] for way in ("dense", "hybrid")}
+                results[dataset.name]["against"][name] = {way: ways[way] for way in ("dense", "hybrid")}
     if as_json:
-        print_json({"task": "retrieval", "document_tokens": document_tokens, "datasets": found})
+        print_json({"task": "retrieval", "document_tokens": document_tokens, "datasets": results})
         return
-    print_rows(("dataset", "search", "nDCG@10 [95%]", "recall@10", "recall@100", "MRR@10", "MAP@100"), _lines(found))
-    for name, one in found.items():
-        gain = one["gain"]["ndcg@10"]
+    print_rows(("dataset", "search", "nDCG@10 [95%]", "recall@10", "recall@100", "MRR@10", "MAP@100"), _lines(results))
+    for name, result in results.items():
+        gain = result["gain"]["ndcg@10"]
         typer.echo(
             f"{name}: hybrid over BM25 {gain['value']:+.1f} nDCG@10, 95% from {gain['low']:+.1f} to {gain['high']:+.1f}"
         )
@@ -129,14 +126,14 @@ def classification(
     from tp_retrieval.evaluation.evaluate import evaluate_classification
 
     sets = read_labelled(train), read_labelled(test)
-    found = {}
+    results = {}
     for name, embedder in _embedders(model, recipe, "sts", against):
         scores = evaluate_classification(embedder, *sets)
-        found[name] = {"accuracy": as_record(scores.accuracy), "v_measure": as_record(scores.v_measure)}
+        results[name] = {"accuracy": as_record(scores.accuracy), "v_measure": as_record(scores.v_measure)}
     if as_json:
-        print_json({"task": "classification", "datasets": {sets[1].name: found}})
+        print_json({"task": "classification", "datasets": {sets[1].name: results}})
         return
-    rows = [(sets[1].name, name, figure(one["accuracy"]), figure(one["v_measure"])) for name, one in found.items()]
+    rows = [(sets[1].name, name, *(figure(estimate) for estimate in scores.values())) for name, scores in results.items()]
     print_rows(("dataset", "embedder", "accuracy [95%]", "V-measure [95%]"), rows)
 
 
@@ -150,8 +147,8 @@ def require_evaluation() -> None:
         raise OptionalDependencyError(error.name or "scikit-learn", "eval") from error
 
 
-def named_apart(datasets: list[Named]) -> list[Named]:
-    """Return sets of data as they are; raise `InputError` if two have one name, by which results are told apart."""
+def distinct(datasets: list[Named]) -> list[Named]:
+    """Return datasets unchanged; raise `InputError` if two have the same name, which is the key of their results."""
     names = [dataset.name for dataset in datasets]
     for name in names:
         if names.count(name) > 1:
@@ -160,7 +157,7 @@ def named_apart(datasets: list[Named]) -> list[Named]:
 
 
 def as_record(estimate: Estimate) -> dict[str, float]:
-    """Return an estimate for JSON, with two digits behind the point."""
+    """Return an estimate for JSON, rounded to two decimals."""
     return {name: round(value, 2) for name, value in asdict(estimate).items()}
 
 
@@ -183,11 +180,19 @@ def _embedders(
         yield name, TrainedEmbedder(name)
 
 
-def _lines(found: dict[str, dict[str, Any]]) -> Iterator[Sequence[str]]:
-    for dataset, one in found.items():
-        ways = {way: one[way] for way in ("bm25", "dense", "hybrid")}
-        short = [Path(name).name for name in one["against"]]
-        for name, trained in one["against"].items():
+def _ways(scores: RetrievalScores) -> dict[str, dict[str, dict[str, float]]]:
+    """Return every metric of every way of searching, and the gain of hybrid search over BM25."""
+    ways = {
+        way: {metric: as_record(scores.estimate(way, metric)) for metric in values} for way, values in scores.values.items()
+    }
+    return ways | {"gain": {"ndcg@10": as_record(scores.gain("hybrid", "bm25", "ndcg@10"))}}
+
+
+def _lines(results: dict[str, dict[str, Any]]) -> Iterator[Sequence[str]]:
+    for dataset, result in results.items():
+        ways = {way: result[way] for way in ("bm25", "dense", "hybrid")}
+        short = [Path(name).name for name in result["against"]]
+        for name, trained in result["against"].items():
             label = name if short.count(Path(name).name) > 1 else Path(name).name
             ways |= {f"{way}, {label}": metrics for way, metrics in trained.items()}
         for way, metrics in ways.items():

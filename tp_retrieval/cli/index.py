@@ -33,7 +33,7 @@ class _Report:
 
 
 def index(
-    into: Annotated[Path, typer.Option(help="Folder of the index; made if it is not there.")],
+    into: Annotated[Path, typer.Option(help="Folder of the index; created if missing.")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders: .md .rst .txt .html .jsonl")] = None,
     from_parquet: Annotated[
         Path | None, typer.Option(help="Folder that `embed-corpus` wrote: its vectors are loaded, nothing is embedded.")
@@ -42,7 +42,8 @@ def index(
     recipe: RecipeOption = None,
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
     kind: Annotated[
-        str | None, typer.Option(help="Of a new index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
+        str | None,
+        typer.Option(help="Of a new index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."),
     ] = None,
     tokenizer: Annotated[
         Literal["words", "trigram"] | None,
@@ -50,7 +51,7 @@ def index(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Index files and folders. Run it again after a change: unchanged files are skipped, removed ones forgotten."""
+    """Index files and folders. A second run skips unchanged files and removes the documents of deleted ones."""
     if (from_parquet is None) == (not paths):
         raise InputError("give files and folders to embed, or --from-parquet, and not both")
     options = {name: value for name, value in {"kind": kind, "tokenizer": tokenizer}.items() if value is not None}
@@ -158,7 +159,7 @@ def _check_options(opened: Index, into: Path, options: Mapping[str, Any]) -> Non
 def _check_maps(into: Path, stored: Recipe, other: Recipe) -> None:
     """Raise `IncompatibleIndexError` for a recipe of the same raw vectors with other maps, weights or dense share."""
     if stored != other and stored.raw() == other.raw():
-        one, two = stored.to_dict(), other.to_dict()
-        name = next(name for name in ("views", "dense_weight") if one.get(name) != two.get(name))
-        difference = f"{name}: stored {json.dumps(one.get(name))}, given {json.dumps(two.get(name))}"
+        before, after = stored.to_dict(), other.to_dict()
+        name = next(name for name in ("views", "dense_weight") if before.get(name) != after.get(name))
+        difference = f"{name}: stored {json.dumps(before.get(name))}, given {json.dumps(after.get(name))}"
         raise IncompatibleIndexError(f"{into} was made by another recipe ({difference})")

@@ -18,7 +18,7 @@ def info(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
     as_json: Json = False,
 ) -> None:
-    """Show what an index holds and which model and recipe made it."""
+    """Show the size, kind, model and recipe of an index."""
     from tp_retrieval import Index
 
     with Index.open(index) as opened:
@@ -26,9 +26,9 @@ def info(
 
 
 def show(index: Index, *, as_json: bool) -> None:
-    """Print what an open index holds."""
-    found = asdict(index.info())
+    """Print the description of an open index."""
+    fields = asdict(index.info())
     if as_json:
-        print_json(found)
+        print_json(fields)
     else:
-        print_fields(found)
+        print_fields(fields)

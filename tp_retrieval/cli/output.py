@@ -1,4 +1,4 @@
-"""What commands print: one JSON document or readable text on stdout, everything else on stderr."""
+"""The output of commands: one JSON document or readable text on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rich.text import Text
 from tp_retrieval.errors import InputError
 
 _EXCERPT = 500  # characters of a text that are shown
-_WIDE = 240  # characters of a table's line where no terminal says how many fit
+_WIDE = 240  # characters of a table's line without a terminal
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file; by default the embedded model.")]
 Kind = Annotated[str, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
-RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default the one for the task.")]
+RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default that of the task.")]
 DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Type the model computes in.")]
 Method = Literal["query-likelihood", "yes-no", "choice", "embedding"]
 """How a reranker judges a document."""
 DOCUMENT_TOKENS = 256
-"""Where documents are cut by default, as an index of chunks holds them."""
+"""The default length of a document, that of an index's chunks."""
 
 
 def print_json(value: Any) -> None:
@@ -57,7 +57,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 
 def hint_unmeasured(name: str, model: str) -> None:
-    """Say on stderr that a default recipe was not measured for a model, and how to find one."""
+    """Warn on stderr that a default recipe was not measured for a model, and name the command that finds one."""
     from tp_retrieval import Recipe
 
     if not Recipe.is_measured(name, model):
@@ -84,7 +84,7 @@ def excerpt(text: str) -> str:
 
 
 def shortened(path: str) -> str:
-    """Return a path relative to the current folder where it lies below it."""
+    """Return a path relative to the current folder if it is below it."""
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:

@@ -17,13 +17,13 @@ def rebuild(
     kind: Annotated[
         str | None, typer.Option(help="auto, flat, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
     ] = None,
-    target_recall: Annotated[float | None, typer.Option(help="Share of the ten nearest to find, 0 to 1.")] = None,
+    target_recall: Annotated[float | None, typer.Option(help="Recall at 10 to tune for, 0 to 1.")] = None,
     postprocess: Annotated[
         list[str] | None, typer.Option(help="none, center, abtt:K or whiten:D; once for all views, or once a view.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit the maps anew and build the vectors from what is stored; nothing is embedded again."""
+    """Fit the maps and build the vectors anew from the stored raw vectors; no text is embedded."""
     from tp_retrieval import Index
 
     with Index.open(index) as opened:

@@ -18,12 +18,12 @@ from tp_retrieval.errors import InputError
 
 
 def rerank(
-    query: Annotated[str, typer.Argument(help="What the texts shall answer.")],
+    query: Annotated[str, typer.Argument(help="Question or keywords.")],
     file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
-    method: Annotated[Method, typer.Option(help="How to judge.")] = "query-likelihood",
+    method: Annotated[Method, typer.Option(help="Method of scoring.")] = "query-likelihood",
     top: Annotated[int | None, typer.Option("-n", "--top-n", min=1, help="Number of texts; by default all.")] = None,
     model: Model = None,
-    recipe: Annotated[str | None, typer.Option(help="Of the method embedding; by default `sts`.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the method embedding; by default `sts`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Order a file's texts by how well they answer a query, best first."""

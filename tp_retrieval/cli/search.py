@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def search(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="Question or keywords.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits.")] = 5,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"], typer.Option(help="Fuse vectors and words, or use one of them.")
@@ -27,10 +27,10 @@ def search(
     where: Annotated[
         str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')
     ] = None,
-    mmr: Annotated[float | None, typer.Option(help="Hits unlike each other: 1 only relevance, 0 only variety.")] = None,
+    mmr: Annotated[float | None, typer.Option(help="Diversify hits by MMR: 1 only relevance, 0 only diversity.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
     rerank: Annotated[
-        Method | None, typer.Option(help="Let the index's own model order the best hits anew, by this method.")
+        Method | None, typer.Option(help="Rerank the best hits with the index's model, by this method.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,14 +56,14 @@ def _reranker(opened: Index, method: Method) -> Reranker:
 
     embedder = opened.embedder
     if not isinstance(embedder, Embedder):
-        raise InputError("--rerank: this index was made by an embedder of your own, which has no language model")
+        raise InputError("--rerank: this index was made by an embedder without a language model")
     return Reranker(embedder.with_recipe(EMBEDDING_RECIPE) if method == "embedding" else embedder, method=method)
 
 
 def _record(hit: Hit) -> dict[str, object]:
     document = hit.document
-    found = {"id": document.id, "text": document.text, "metadata": document.metadata}
-    return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **found}
+    fields = {"id": document.id, "text": document.text, "metadata": document.metadata}
+    return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **fields}
 
 
 def _show(console: Console, hit: Hit) -> None:

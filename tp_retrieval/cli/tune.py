@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from tp_retrieval.evaluation.datasets import RetrievalSet
     from tp_retrieval.evaluation.objectives.objective import Objective
     from tp_retrieval.evaluation.tuning.prompt_candidates import Task
-    from tp_retrieval.evaluation.tuning.tuner import Comparison
+    from tp_retrieval.evaluation.tuning.tuner import Comparison, Tuned
 
 Output = Annotated[Path, typer.Option(help="Recipe to write, a .json file; the report and its pictures go beside it.")]
-Budget = Annotated[float, typer.Option(min=0, help="Minutes after which no other arm is begun.")]
+Budget = Annotated[float, typer.Option(min=0, help="Minutes after which no further prompt is tried.")]
 
-app = typer.Typer(help="Find the recipe that suits a model and labelled data.", no_args_is_help=True)
+app = typer.Typer(help="Find the recipe that scores highest for a model on labelled data.", no_args_is_help=True)
 
 
 @app.command()
@@ -36,7 +37,7 @@ def sts(
     budget: Budget = 15.0,
     as_json: Json = False,
 ) -> None:
-    """Tune for similarity of sentences; of several tables each has an equal say."""
+    """Tune for sentence similarity; several tables have equal weight."""
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
@@ -60,9 +61,9 @@ def retrieval(
     document_tokens: DocumentTokens = DOCUMENT_TOKENS,
     as_json: Json = False,
 ) -> None:
-    """Tune for hybrid search; texts without queries ask for their own headings or first sentences.
+    """Tune for hybrid search; for texts without queries, their headings or first sentences are the queries.
 
-    Of several folders each has an equal say.
+    Several folders have equal weight.
     """
     check_output(output, ".json")
     from tp_retrieval import Embedder
@@ -77,7 +78,7 @@ def retrieval(
 
 
 def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
-    """Read labelled data, or let a corpus or a folder of texts ask for itself."""
+    """Read labelled data, or make queries of a corpus or a folder of texts."""
     from tp_retrieval.evaluation.datasets import read_retrieval, read_unlabelled, self_supervised
 
     if any((folder / f"queries.jsonl{end}").exists() for end in ("", ".gz")):
@@ -87,10 +88,11 @@ def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
     from tp_retrieval.documents.chunks import chunk
 
     rows = []
-    for document in (one for path in find([folder]) for one in chunk(read(path), tokens, embedder.count_tokens)):
-        title = next(iter(document.metadata.get("headings", [])[-1:]), "")
-        asks = title if title and title in document.text else ""
-        rows.append((str(document.id), asks, document.text.replace(asks, "", 1) if asks else document.text))
+    for path in find([folder]):
+        for document in chunk(read(path), tokens, embedder.count_tokens):
+            title = next(iter(document.metadata.get("headings", [])[-1:]), "")
+            query = title if title in document.text else ""
+            rows.append((str(document.id), query, document.text.replace(query, "", 1) if query else document.text))
     return self_supervised(str(folder), rows)
 
 
@@ -106,9 +108,9 @@ def check_output(output: Path, suffix: str) -> None:
     folder = output.absolute().parent
     if not folder.is_dir():
         raise InputError(f"--output: there is no folder {output.parent}")
-    for place, fits in ((output, not output.is_dir()), (folder, os.access(folder, os.W_OK))):
-        if not fits:
-            raise InputError(f"--output: {place} can't be written")
+    for path, writable in ((output, not output.is_dir()), (folder, os.access(folder, os.W_OK))):
+        if not writable:
+            raise InputError(f"--output: {path} can't be written")
 
 
 def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, budget: float, as_json: bool) -> None:
@@ -127,12 +129,19 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
         show_progress=sys.stderr.isatty(),
         on_progress=lambda line: sys.stderr.write(f"tp-retrieval: {line}\n"),
     ).run()
-    what = "Similarity" if task == "sts" else "Search"
-    files = write(tuned, output, f"{what} on {' and '.join(objective.sets)}, {Path(embedder.provenance.model).name}")
-    report = {
+    title = f"{'Similarity' if task == 'sts' else 'Search'} on {' and '.join(objective.sets)}"
+    files = write(tuned, output, f"{title}, {Path(embedder.provenance.model).name}")
+    if as_json:
+        print_json(_report(tuned, output, files))
+    else:
+        print_fields(_summary(tuned, output, log))
+
+
+def _report(tuned: Tuned, output: Path, files: Sequence[Path]) -> dict[str, object]:
+    return {
         "recipe": str(output),
         **_record(tuned.together, tuned.kept_start),
-        "sets": {name: _record(one, tuned.kept_start) for name, one in tuned.sets.items()},
+        "sets": {name: _record(compared, tuned.kept_start) for name, compared in tuned.sets.items()},
         "held_out": tuned.held_out,
         "chosen_by": tuned.chosen_by,
         "kept_start": tuned.kept_start,
@@ -140,13 +149,19 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
         "minutes": round(tuned.minutes, 1),
         "files": [str(file) for file in files],
     }
-    if as_json:
-        print_json(report)
-        return
+
+
+def _record(compared: Comparison, kept_start: bool) -> dict[str, object]:
+    """Return the score of the written recipe, that of the first one, and the gain of the best one, written or not."""
+    score = compared.start if kept_start else compared.score
+    return {"score": as_record(score), "before": as_record(compared.start), "gain": as_record(compared.gain)}
+
+
+def _summary(tuned: Tuned, output: Path, log: Path) -> dict[str, str]:
     together = tuned.together
     unsure = "" if together.gain.sure else ", which may be chance"
-    each = {f"  on {name}": f"{one.score}, before {one.start}, gain {one.gain}" for name, one in tuned.sets.items()}
-    fields = {
+    each = {f"  on {name}": f"{c.score}, before {c.start}, gain {c.gain}" for name, c in tuned.sets.items()}
+    return {
         "recipe": str(output) + (" (unchanged: nothing scored higher)" if tuned.kept_start else ""),
         "score": f"{tuned.score}, on {tuned.held_out} items that were held out",
         "before": str(together.start),
@@ -155,10 +170,3 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
         "report": str(output.with_suffix(".html")),
         "tried": f"{len(tuned.results)} arms in {tuned.minutes:.0f} minutes; kept in {log}",
     }
-    print_fields(fields)
-
-
-def _record(one: Comparison, kept_start: bool) -> dict[str, object]:
-    """Return what the recipe scores, what the first one did, and what the best one found gains, taken or not."""
-    score = one.start if kept_start else one.score
-    return {"score": as_record(score), "before": as_record(one.start), "gain": as_record(one.gain)}

@@ -15,19 +15,19 @@ from tp_retrieval.cli.output import Json, print_json
 def verify(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make again what can be made; damaged documents are removed and named.")
+        bool, typer.Option("--repair", help="Rebuild derived data; remove corrupt documents and list their ids.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check every record, the full text, the facts and the vectors of an index. Exits 1 if something is wrong."""
+    """Check every record, the full text, the metadata index and the vectors of an index; exit 1 for any problem."""
     from tp_retrieval.indexing.verify import verify as check
 
-    found = check(index, repair=repair)
+    result = check(index, repair=repair)
     if as_json:
-        print_json(asdict(found) | {"ok": found.ok})
+        print_json(asdict(result) | {"ok": result.ok})
     else:
-        for problem in found.problems:
-            sys.stdout.write(f"{'left' if problem in found.left else 'repaired'}: {problem}\n")
-        sys.stdout.write(f"{found.documents} documents, {len(found.problems)} problems, {len(found.left)} left\n")
-    if not found.ok:
+        for problem in result.problems:
+            sys.stdout.write(f"{'left' if problem in result.left else 'repaired'}: {problem}\n")
+        sys.stdout.write(f"{result.documents} documents, {len(result.problems)} problems, {len(result.left)} left\n")
+    if not result.ok:
         raise typer.Exit(1)

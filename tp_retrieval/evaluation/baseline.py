@@ -1,4 +1,4 @@
-"""A trained sentence-transformers model as a reference beside the language model."""
+"""The baseline: a trained sentence-transformers model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tp_retrieval.types import Float32Array
 
 
 class TrainedEmbedder:
-    """Embed by a sentence-transformers model, given by name or folder, with its own prompts.
+    """A sentence-transformers model, by name or folder, with its prompts.
 
-    Raises `OptionalDependencyError` if sentence-transformers is missing, `InputError` if there is no such model.
+    Raises `OptionalDependencyError` if sentence-transformers is missing, `InputError` if the model can't be loaded.
     """
 
     def __init__(self, name: str) -> None:

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Unpack
 
 import numpy as np
 
@@ -24,17 +24,16 @@ from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import LabelledTexts, RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Values, bootstrap, mean_of
 from tp_retrieval.indexing.index import Index
+from tp_retrieval.indexing.search.engine import SearchOptions
 from tp_retrieval.types import Document, Float32Array, TextEmbedder
 
 DEPTH = 100
-"""Hits that retrieval metrics look at."""
-
-Key = TypeVar("Key")
+"""Hits that retrieval metrics read."""
 
 
 @dataclass(frozen=True)
 class StsScores:
-    """Cosines of the pairs of a dataset, beside what people said."""
+    """The pairs of a dataset and their cosines."""
 
     dataset: StsPairs
     cosines: Values
@@ -47,51 +46,51 @@ class StsScores:
     @cached_property
     def subsets(self) -> dict[str, Estimate]:
         """Spearman's correlation of each subset."""
-        found = {}
+        estimates = {}
         for name in dict.fromkeys(self.dataset.subsets):
             rows = np.flatnonzero(np.array(self.dataset.subsets) == name)
-            found[name] = bootstrap(lambda drawn, rows=rows: self.correlation(rows[drawn]), len(rows))  # type: ignore[misc]
-        return found
+            estimates[name] = bootstrap(lambda sample, rows=rows: self.correlation(rows[sample]), len(rows))  # type: ignore[misc]
+        return estimates
 
     def gain(self, other: StsScores) -> Estimate:
-        """How much more this correlates than another embedder's cosines of the same pairs."""
+        """Return the correlation's gain over another embedder's cosines of the same pairs."""
         return bootstrap(lambda rows: self.correlation(rows) - other.correlation(rows), len(self.cosines))
 
     def correlation(self, rows: metrics.Rows) -> float:
-        """Spearman's correlation of some pairs."""
+        """Return Spearman's correlation of some pairs."""
         return metrics.spearman(self.cosines[rows], np.array(self.dataset.scores)[rows])
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """For each way of searching and each metric the value of every query."""
+    """The value of every query, for each way of searching and each metric."""
 
     dataset: RetrievalSet
     values: Mapping[str, Mapping[str, Values]]
 
     def estimate(self, way: str, metric: str) -> Estimate:
-        """The mean over queries."""
+        """Return the mean over queries."""
         values = self.values[way][metric]
         return bootstrap(mean_of(values), len(values))
 
     def gain(self, way: str, over: str, metric: str) -> Estimate:
-        """How much one way gains over another, by query."""
+        """Return the mean gain of one way over another on the same queries."""
         difference = self.values[way][metric] - self.values[over][metric]
         return bootstrap(mean_of(difference), len(difference))
 
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """Accuracy of a linear probe on held-out texts, and how well k-means of their vectors finds the classes."""
+    """Accuracy of a linear probe on held-out texts, and V-measure of k-means of their vectors."""
 
     accuracy: Estimate
     v_measure: Estimate
 
 
 def evaluate_sts(embedder: TextEmbedder, dataset: StsPairs) -> StsScores:
-    """Embed both sides as documents, with the recipe's maps fitted on the sentences themselves, and compare."""
+    """Compare the cosines of pairs, embedded as documents with maps fitted on the sentences, with gold scores."""
     unit = _unit_vectors(embedder, list(dict.fromkeys(dataset.first + dataset.second)))
-    cosines = [float(unit[one] @ unit[other]) for one, other in zip(dataset.first, dataset.second, strict=True)]
+    cosines = [float(unit[first] @ unit[second]) for first, second in zip(dataset.first, dataset.second, strict=True)]
     return StsScores(dataset, np.array(cosines))
 
 
@@ -100,7 +99,7 @@ def evaluate_retrieval(
     dataset: RetrievalSet,
     *,
     show_progress: bool = False,
-    **options: Any,
+    **options: Unpack[SearchOptions],
 ) -> RetrievalScores:
     """Search an index of the documents by words (`bm25`), by vectors (`dense`) and by both (`hybrid`).
 
@@ -108,13 +107,13 @@ def evaluate_retrieval(
     """
     queries = list(dataset.queries)
     texts = list(dataset.queries.values())
-    ways: dict[str, dict[str, Any]] = {"bm25": {"mode": "lexical"}, "dense": {"mode": "dense"}, "hybrid": options}
-    with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder, kind="flat") as index:
+    ways: dict[str, SearchOptions] = {"bm25": {"mode": "lexical"}, "dense": {"mode": "dense"}, "hybrid": options}
+    with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/index", embedder, kind="flat") as index:
         documents = [Document(text, {}, id_) for id_, text in dataset.documents.items()]
         index.add(documents, show_progress=show_progress)
         values = {}
-        for way, given in ways.items():
-            results = index.search(texts, DEPTH, **given)
+        for way, search in ways.items():
+            results = index.search(texts, DEPTH, **search)
             run = {query: [str(hit.document.id) for hit in hits] for query, hits in zip(queries, results, strict=True)}
             values[way] = metrics.retrieval(run, dataset.grades)
     return RetrievalScores(dataset, values)
@@ -123,19 +122,18 @@ def evaluate_retrieval(
 def evaluate_classification(embedder: TextEmbedder, train: LabelledTexts, test: LabelledTexts) -> ClassificationScores:
     """Fit a logistic regression on the training texts' vectors and test it; cluster the test texts into as many classes.
 
-    Maps that are not fitted yet are fitted on all texts of both, without labels. Raises `InputError` if there is only one
-    class to learn.
+    Maps that are not fitted yet are fitted on all texts of both, without labels. Raises `InputError` for a single class.
     """
     if len(set(train.labels)) < 2:
         raise InputError(f"{train.name}: every text is labelled {train.labels[0]!r}; a classifier needs two classes")
     unit = _unit_vectors(embedder, list(dict.fromkeys(train.texts + test.texts)))
     tested = np.stack([unit[text] for text in test.texts])
-    right = metrics.probe(np.stack([unit[text] for text in train.texts]), train.labels, tested, test.labels)
-    found = metrics.clusters(tested, len(set(test.labels)))
+    correct = metrics.probe(np.stack([unit[text] for text in train.texts]), train.labels, tested, test.labels)
+    clusters = metrics.clusters(tested, len(set(test.labels)))
     labels = np.array(test.labels)
     return ClassificationScores(
-        bootstrap(mean_of(right), len(right)),
-        bootstrap(lambda rows: metrics.v_measure(labels[rows].tolist(), found[rows]), len(labels), resamples=200),
+        bootstrap(mean_of(correct), len(correct)),
+        bootstrap(lambda rows: metrics.v_measure(labels[rows].tolist(), clusters[rows]), len(labels), resamples=200),
     )
 
 
@@ -159,7 +157,7 @@ def _cut(text: str, counter: Embedder, tokens: int) -> str:
 
 
 def _longest(text: str, ends: Sequence[int], counter: Embedder, tokens: int) -> str:
-    """Return the text up to the last of some places that leaves it within so many tokens; empty if none does."""
+    """Return the longest prefix, among those that end at `ends`, within so many tokens; empty if none is."""
     fitting = bisect_right(ends, tokens, key=lambda end: counter.count_tokens(text[:end]))
     return text[: ends[fitting - 1]] if fitting else ""
 

@@ -1,4 +1,4 @@
-"""How vectors lie at every exit, before and after each map.
+"""Anisotropy and effective rank of vectors at every exit, before and after each map.
 
     geometry(embedder, texts)       # anisotropy and effective rank
 
@@ -23,7 +23,7 @@ MAPS = ("none", "center", "abtt:1", "whiten:256")
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a view's unit vectors lie: their mean cosine, and the number of directions that they really use."""
+    """The mean cosine of a view's unit vectors, and the effective number of their dimensions."""
 
     exit: int | None
     readout: str
@@ -38,12 +38,12 @@ def geometry(embedder: Embedder, texts: Sequence[str], *, maps: Sequence[str] = 
     Anisotropy is the mean cosine of two different texts (Ethayarajh, EMNLP 2019), 1 where all point the same way. Effective
     rank is the exponential of the entropy of the normalised singular values (Roy and Vetterli, EUSIPCO 2007).
     """
-    given = checked_texts(texts)
-    if len(given) < 2:
-        raise InputError(f"texts: {len(given)} are too few to compare")
-    recipe, sweep, found = embedder.recipe, Sweep(embedder), []
+    checked = checked_texts(texts)
+    if len(checked) < 2:
+        raise InputError(f"texts: {len(checked)} are too few to compare")
+    recipe, sweep, geometries = embedder.recipe, Sweep(embedder), []
     try:
-        states = sweep.states(recipe.document[0].source, recipe.prepend, given)
+        states = sweep.states(recipe.document[0].source, recipe.prepend, checked)
     finally:
         sweep.close()
     for exit_ in states.exits[1:]:
@@ -52,15 +52,15 @@ def geometry(embedder: Embedder, texts: Sequence[str], *, maps: Sequence[str] = 
             for name in maps:
                 map_ = AffineMap.fit(attainable(name, raw.shape[1], len(raw)), lambda raw=raw: [raw])  # type: ignore[misc]
                 vectors = unit(map_(raw))
-                found.append(Geometry(exit_, readout, name, mean_cosine(vectors), effective_rank(vectors)))
-    return found
+                geometries.append(Geometry(exit_, readout, name, mean_cosine(vectors), effective_rank(vectors)))
+    return geometries
 
 
 def mean_cosine(vectors: Float32Array) -> float:
     """Return the mean cosine of two different rows of unit vectors `(n, dim)`."""
     exact, count = vectors.astype(np.float64), len(vectors)
-    whole = exact.sum(axis=0)
-    return float((whole @ whole - np.square(exact).sum()) / (count * (count - 1)))
+    total = exact.sum(axis=0)
+    return float((total @ total - np.square(exact).sum()) / (count * (count - 1)))
 
 
 def effective_rank(vectors: Float32Array) -> float:

@@ -1,4 +1,4 @@
-"""Metrics and how sure they are: estimates with 95% intervals of a paired bootstrap over pairs, queries or texts.
+"""Metrics, and estimates with 95% intervals by a paired bootstrap over pairs, queries or texts.
 
     bootstrap(lambda rows: spearman(predicted[rows], gold[rows]), len(gold))   # Estimate(76.0, 73.1, 78.8)
 
@@ -45,7 +45,7 @@ class Estimate:
 
     @property
     def sure(self) -> bool:
-        """Whether the interval excludes zero: what a gain must do to be one."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -55,9 +55,8 @@ class Estimate:
 def bootstrap(statistic: Callable[[Rows], float], *counts: int, resamples: int = RESAMPLES) -> Estimate:
     """Return a statistic of all rows, times 100, with its percentile interval (Efron 1979).
 
-    `statistic` takes the rows of a sample, drawn with replacement. `counts` are rows of one stratum after the other: each
-    keeps its share in every draw. Draws are the same for every statistic of as many rows,
-    so the difference of two systems is estimated in pairs by a statistic that subtracts.
+    `statistic` takes the rows of a sample, drawn with replacement. `counts` are the sizes of consecutive strata, each
+    resampled alone. Samples depend on the counts alone, so a statistic that subtracts two systems' values is paired.
     """
     if min(counts) < 1:
         raise InputError("a bootstrap needs at least one row")
@@ -77,32 +76,30 @@ def mean_of(values: Values) -> Callable[[Rows], float]:
 
 
 def spearman(predicted: Values | Float32Array, gold: Values) -> float:
-    """Return Spearman's rank correlation, ties at their mean rank; 0 where one side is constant, which ranks nothing.
+    """Return Spearman's rank correlation, ties at their mean rank; 0 where either side is constant.
 
-    The same as scipy's `spearmanr` without the p-value, which a bootstrap has no use for.
+    This is scipy's `spearmanr` without the p-value.
     """
     if np.ptp(predicted) == 0 or np.ptp(gold) == 0:
         return 0.0
-    one, other = (ranks - ranks.mean() for ranks in (stats.rankdata(predicted), stats.rankdata(gold)))
-    return float(one @ other / np.sqrt((one @ one) * (other @ other)))
+    x, y = (ranks - ranks.mean() for ranks in (stats.rankdata(predicted), stats.rankdata(gold)))
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def retrieval(run: Run, grades: Mapping[str, Mapping[str, int]]) -> dict[str, Values]:
     """Return each metric's value for every judged query, in the order of `grades`."""
     qrels = [ir_measures.Qrel(query, id_, grade) for query, judged in grades.items() for id_, grade in judged.items()]
-    scored = [
-        ir_measures.ScoredDoc(query, id_, -float(rank)) for query, found in run.items() for rank, id_ in enumerate(found)
-    ]
-    place = {query: i for i, query in enumerate(grades)}
-    values = {name: np.zeros(len(place)) for name in RETRIEVAL}
+    scored = [ir_measures.ScoredDoc(query, id_, -float(rank)) for query, ids in run.items() for rank, id_ in enumerate(ids)]
+    row = {query: i for i, query in enumerate(grades)}
+    values = {name: np.zeros(len(row)) for name in RETRIEVAL}
     name_of = {measure: name for name, measure in RETRIEVAL.items()}
     for metric in ir_measures.iter_calc(list(RETRIEVAL.values()), qrels, scored):
-        values[name_of[metric.measure]][place[metric.query_id]] = metric.value
+        values[name_of[metric.measure]][row[metric.query_id]] = metric.value
     return values
 
 
 def probe(train: Float32Array, train_labels: Sequence[str], test: Float32Array, test_labels: Sequence[str]) -> Values:
-    """Return for each test vector whether a logistic regression on the training vectors names its class."""
+    """Return 1 for each test vector whose class a logistic regression on the training vectors predicts, else 0."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=1000).fit(train, train_labels)
@@ -116,8 +113,8 @@ def clusters(vectors: Float32Array, count: int) -> NDArray[np.int64]:
     return np.asarray(KMeans(count, n_init=4, random_state=0).fit_predict(vectors), dtype=np.int64)
 
 
-def v_measure(labels: Sequence[str], found: NDArray[np.int64]) -> float:
+def v_measure(labels: Sequence[str], clusters: NDArray[np.int64]) -> float:
     """Return the harmonic mean of homogeneity and completeness (Rosenberg and Hirschberg 2007)."""
     from sklearn.metrics import v_measure_score
 
-    return float(v_measure_score(labels, found))
+    return float(v_measure_score(labels, clusters))

@@ -1,4 +1,4 @@
-"""One pass of a model over texts, read after every block and in every way, so that trying an exit costs nothing.
+"""A sweep: one pass of a model over texts, with the vectors of every exit and readout.
 
 sweep = Sweep(embedder)
 states = sweep.states('This passage : "{text}" means in one word:"', None, texts)
@@ -23,12 +23,12 @@ from tp_retrieval.types import Float32Array
 
 _AT_ONCE = 256  # texts whose states of every exit are in memory together
 READOUTS: tuple[Readout, ...] = ("last", "mean")
-"""What is kept of every exit; last+mean follows from both."""
+"""The readouts stored of every exit; last+mean is computed from both."""
 
 
 @dataclass(frozen=True)
 class States:
-    """Hidden states of texts, one vector an exit and readout, in a file on disk."""
+    """Pooled hidden states of texts, a vector for each exit and readout, memory-mapped."""
 
     exits: tuple[int | None, ...]
     vectors: NDArray[np.float32]  # (exits, readouts, n, width)
@@ -42,7 +42,7 @@ class States:
 
 
 class Sweep:
-    """Read a model's passes over texts at every exit. States live in a temporary folder until `close`."""
+    """Runs a model over texts and stores the states of every exit, in a temporary folder until `close`."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -55,7 +55,7 @@ class Sweep:
     def states(
         self, template: str, prepend: Prepend | None, texts: Sequence[str], bar: tqdm[object] | None = None
     ) -> States:
-        """Run texts through a template once. `prepend` is left out where the template has no slot."""
+        """Run texts through a template once, with prepending if the template has a slot."""
         recipe = self._embedder.recipe
         used = prepend if "<PST>" in template else None
         swept = self._embedder.with_recipe(Recipe(template, template, self._views, used, recipe.clean, recipe.max_tokens))
@@ -70,7 +70,7 @@ class Sweep:
             ).transpose(1, 2, 0, 3)
             if bar is not None:
                 bar.update(len(raw))
-        file.unlink()  # the mapping keeps it until the states are forgotten
+        file.unlink()  # the mapping keeps its bytes until the states are deleted
         return States(self.exits, vectors)
 
     def close(self) -> None:
