@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tp_retrieval.cli.output import Json, Model, RecipeOption, print_json, print_rows
-from tp_retrieval.cli.tune import check_output
+from tp_retrieval.cli.evaluate import require_evaluation
+from tp_retrieval.cli.output import Json, Model, RecipeOption, check_output, print_json, print_rows
 from tp_retrieval.documents.sources import read_texts
 
 _ATTENTION_TEXTS = 40
@@ -27,6 +27,7 @@ def analyze(
 
     Attention is the mean over the first 40 texts.
     """
+    require_evaluation("matplotlib")
     check_output(output, ".png")
     from tp_retrieval import Embedder
     from tp_retrieval.embedding.forward.attention import slot_attention

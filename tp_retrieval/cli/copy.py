@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from tp_retrieval.cli.output import Json, parsed_object, print_fields, print_json
+from tp_retrieval.cli.output import Json, parsed_object, print_report
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def copy(
         with tqdm(total=len(opened), unit="document", disable=not sys.stderr.isatty()) as bar:
             copied = copy_index(opened, store, embeddings, batch=batch, flat=flat, progress=progress, told=bar.update)
         done = {"index": str(index), "to": to, "copied": copied, "documents": len(opened)}
-    if as_json:
-        print_json(done)
-    else:
-        print_fields(done)
+    print_report(done, as_json)
 
 
 def _class(path: str) -> Any:

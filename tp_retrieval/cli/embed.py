@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 
-from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
+from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, check_output, hint_unmeasured, print_report
 from tp_retrieval.documents.sources import read_texts
 from tp_retrieval.errors import InputError
 
@@ -26,11 +26,7 @@ def embed(
 ) -> None:
     """Embed a file's texts and write their vectors."""
     texts = read_texts(file)
-    if output.suffix != ".npy":
-        raise InputError(f"--output: {output} must end in .npy")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"--output: there is no folder {output.parent}")
-
+    check_output(output, ".npy")
     from tp_retrieval import Embedder
 
     embedder = Embedder.from_pretrained(model, recipe=recipe, dtype=dtype)
@@ -51,7 +47,4 @@ def embed(
         "dtype": provenance.dtype,
         "fingerprint": embedder.fingerprint,
     }
-    if as_json:
-        print_json(done)
-    else:
-        print_fields(done)
+    print_report(done, as_json)

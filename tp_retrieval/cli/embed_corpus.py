@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, print_report
 from tp_retrieval.documents.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 
@@ -60,10 +60,7 @@ def embed_corpus(
             show_progress=sys.stderr.isatty(),
         )
     report = {"into": str(into), **asdict(done), "seconds": round(done.seconds, 1)}
-    if as_json:
-        print_json(report)
-    else:
-        print_fields(report)
+    print_report(report, as_json)
 
 
 def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int) -> Path:

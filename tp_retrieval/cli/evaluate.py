@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -137,14 +138,13 @@ def classification(
     print_rows(("dataset", "embedder", "accuracy [95%]", "V-measure [95%]"), rows)
 
 
-def require_evaluation() -> None:
-    """Raise `OptionalDependencyError` if the extra `eval` is not installed."""
-    try:
-        import ir_measures  # noqa: F401
-        import scipy  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise OptionalDependencyError(error.name or "scikit-learn", "eval") from error
+def require_evaluation(*others: str) -> None:
+    """Raise `OptionalDependencyError` if a package of the extra `eval` is missing."""
+    for name in ("ir_measures", "scipy", "sklearn", *others):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise OptionalDependencyError(error.name or name, "eval") from error
 
 
 def distinct(datasets: list[Named]) -> list[Named]:

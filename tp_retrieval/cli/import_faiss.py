@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tp_retrieval.cli.output import Json, Kind, print_fields, print_json
+from tp_retrieval.cli.output import Json, Kind, print_report
 
 
 def import_faiss(
@@ -29,7 +29,4 @@ def import_faiss(
     with Index.create(into, PrecomputedVectors(vectors.shape[1], embedder), kind=kind) as index:
         index.add(documents, vectors=vectors)
         report = {"index": str(into), "documents": len(index), "dimension": vectors.shape[1], "embedder": embedder}
-    if as_json:
-        print_json(report)
-    else:
-        print_fields(report)
+    print_report(report, as_json)

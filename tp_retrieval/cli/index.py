@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from tqdm.auto import tqdm
 
-from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_fields, print_json
+from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_report
 from tp_retrieval.documents.jsonl import read_records
 from tp_retrieval.documents.sources import Source, find, read
 from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError, OptionalDependencyError
@@ -61,10 +61,7 @@ def index(
         sources = _read(paths or [])
         folders = [path for path in paths or [] if path.is_dir()]
         report = _update(*_open(into, model, recipe, options), sources, folders, chunk_tokens)
-    if as_json:
-        print_json(asdict(report))
-    else:
-        print_fields(asdict(report))
+    print_report(asdict(report), as_json)
 
 
 def _read(paths: Sequence[Path]) -> list[Source]:

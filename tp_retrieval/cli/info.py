@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tp_retrieval.cli.output import Json, print_fields, print_json
-
-if TYPE_CHECKING:
-    from tp_retrieval import Index
+from tp_retrieval.cli.output import Json, print_report
 
 
 def info(
@@ -22,13 +19,4 @@ def info(
     from tp_retrieval import Index
 
     with Index.open(index) as opened:
-        show(opened, as_json=as_json)
-
-
-def show(index: Index, *, as_json: bool) -> None:
-    """Print the description of an open index."""
-    fields = asdict(index.info())
-    if as_json:
-        print_json(fields)
-    else:
-        print_fields(fields)
+        print_report(asdict(opened.info()), as_json)

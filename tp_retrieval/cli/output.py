@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,14 +47,29 @@ def parsed_object(text: str, option: str) -> dict[str, Any]:
     return value
 
 
-def print_fields(fields: Mapping[str, Any]) -> None:
-    """Print names and values as a table without borders."""
+def print_report(fields: Mapping[str, Any], as_json: bool) -> None:
+    """Print names and values as JSON, or as a table without borders."""
+    if as_json:
+        print_json(fields)
+        return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in fields.items():
         table.add_row(name, Text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     Console().print(table)
+
+
+def check_output(output: Path, suffix: str) -> None:
+    """Raise `InputError` before any work is done if a file can't be written or has another suffix."""
+    if output.suffix != suffix:
+        raise InputError(f"--output: {output} must end in {suffix}")
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"--output: there is no folder {output.parent}")
+    for path, writable in ((output, not output.is_dir()), (folder, os.access(folder, os.W_OK))):
+        if not writable:
+            raise InputError(f"--output: {path} can't be written")
 
 
 def hint_unmeasured(name: str, model: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tp_retrieval.cli.info import show
-from tp_retrieval.cli.output import Json
+from tp_retrieval.cli.output import Json, print_report
 
 
 def rebuild(
@@ -30,4 +30,4 @@ def rebuild(
         maps = postprocess[0] if postprocess and len(postprocess) == 1 else postprocess or None
         progress = sys.stderr.isatty()
         opened.rebuild(kind=kind, target_recall=target_recall, postprocess=maps, show_progress=progress)
-        show(opened, as_json=as_json)
+        print_report(asdict(opened.info()), as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tp_retrieval.cli.evaluate import Files, as_record, require_evaluation
-from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, RecipeOption, print_fields, print_json
+from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, RecipeOption, check_output, print_report
 from tp_retrieval.documents.sources import find, read
-from tp_retrieval.errors import InputError, OptionalDependencyError
+from tp_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from tp_retrieval import Embedder
@@ -38,6 +37,7 @@ def sts(
     as_json: Json = False,
 ) -> None:
     """Tune for sentence similarity; several tables have equal weight."""
+    require_evaluation("matplotlib")
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.datasets import read_sts
@@ -65,6 +65,7 @@ def retrieval(
 
     Several folders have equal weight.
     """
+    require_evaluation("matplotlib")
     check_output(output, ".json")
     from tp_retrieval import Embedder
     from tp_retrieval.evaluation.evaluate import cut
@@ -96,23 +97,6 @@ def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
     return self_supervised(str(folder), rows)
 
 
-def check_output(output: Path, suffix: str) -> None:
-    """Raise an error before anything is measured if the extra `eval` is missing or the output can't be written."""
-    require_evaluation()
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise OptionalDependencyError("matplotlib", "eval") from error
-    if output.suffix != suffix:
-        raise InputError(f"--output: {output} must end in {suffix}")
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"--output: there is no folder {output.parent}")
-    for path, writable in ((output, not output.is_dir()), (folder, os.access(folder, os.W_OK))):
-        if not writable:
-            raise InputError(f"--output: {path} can't be written")
-
-
 def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, budget: float, as_json: bool) -> None:
     from tp_retrieval.evaluation.report import write
     from tp_retrieval.evaluation.tuning.tuner import Tuner
@@ -131,10 +115,7 @@ def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, bud
     ).run()
     title = f"{'Similarity' if task == 'sts' else 'Search'} on {' and '.join(objective.sets)}"
     files = write(tuned, output, f"{title}, {Path(embedder.provenance.model).name}")
-    if as_json:
-        print_json(_report(tuned, output, files))
-    else:
-        print_fields(_summary(tuned, output, log))
+    print_report(_report(tuned, output, files) if as_json else _summary(tuned, output, log), as_json)
 
 
 def _report(tuned: Tuned, output: Path, files: Sequence[Path]) -> dict[str, object]:
