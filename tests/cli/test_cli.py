@@ -192,6 +192,7 @@ def make_files(folder):
     (folder / "nan.jsonl").write_text('{"text": "a", "n": NaN}\n')
     (folder / "half.jsonl").write_text('{"text": "a\\ud800"}\n')
     (folder / "full").mkdir()
+    (folder / "taken.npy").mkdir()
     (folder / "full" / "notes.txt").write_text("mine")
 
 
@@ -220,6 +221,7 @@ def make_files(folder):
         (["embed", "missing.txt", "--role", "query", "--output", "v.npy"], ["missing.txt", "no such file"]),
         (["embed", "ok.txt", "--role", "query", "--output", "v.csv"], ["--output", ".npy"]),
         (["embed", "ok.txt", "--role", "query", "--output", "no/v.npy"], ["--output", "no folder"]),
+        (["embed", "ok.txt", "--role", "query", "--output", "taken.npy"], ["--output", "taken.npy can't be written"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, monkeypatch, recipe, arguments, words):

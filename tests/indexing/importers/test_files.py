@@ -1,0 +1,95 @@
+"""An index that follows files: what is embedded, what is kept, and what is deleted, with an embedder that counts."""
+
+import pytest
+
+from tests.toy import ToyEmbedder
+from tp_retrieval import Index, InputError
+from tp_retrieval.documents.sources import find, read
+from tp_retrieval.indexing.importers.files import FileChanges, FileImporter
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("# One\n\nFirst words.\n\n# Two\n\nSecond words.\n")
+    (folder / "b.txt").write_text("Third words.")
+    return folder
+
+
+@pytest.fixture
+def embedder():
+    return ToyEmbedder()
+
+
+@pytest.fixture
+def index(tmp_path, embedder):
+    with Index.create(tmp_path / "index", embedder) as index:
+        yield index
+
+
+def update(index, paths, folders=(), tokens=16):
+    importer = FileImporter(index, lambda text: len(text.split()), tokens)
+    return importer.update([read(path) for path in find(paths)], folders)
+
+
+def texts(index):
+    return sorted(document.text for document in index)
+
+
+def test_only_changed_files_are_embedded_again(index, embedder, folder):
+    assert update(index, [folder], [folder]) == FileChanges(0, 3, 0)
+    assert texts(index) == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words."]
+    assert update(index, [folder], [folder]) == FileChanges(2, 0, 0)
+    (folder / "a.md").write_text("# One\n\nOther words.\n")
+    embedder.embedded.clear()
+    assert update(index, [folder], [folder]) == FileChanges(1, 1, 1)
+    assert embedder.embedded == ["# One\n\nOther words."]
+    assert texts(index) == ["# One\n\nOther words.", "Third words."]
+    assert update(index, [folder], [folder], tokens=2).unchanged_files == 0
+
+
+def test_a_missing_file_is_removed_only_below_a_folder_that_was_read(index, folder, tmp_path):
+    (tmp_path / "alone.txt").write_text("Alone.")
+    update(index, [folder, tmp_path / "alone.txt"], [folder])
+    (folder / "b.txt").unlink()
+    assert update(index, [folder / "a.md"]) == FileChanges(1, 0, 0)
+    assert "Third words." in texts(index)
+    assert update(index, [folder], [folder]) == FileChanges(1, 0, 1)
+    assert texts(index) == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Alone."]
+
+
+def test_an_id_of_another_file_is_refused_before_anything_changes(index, folder):
+    (folder / "c.jsonl").write_text('{"id": "x", "text": "mine"}\n')
+    update(index, [folder], [folder])
+    (folder / "b.txt").unlink()
+    (folder / "d.jsonl").write_text('{"id": "new", "text": "new"}\n{"id": "x", "text": "yours"}\n')
+    with pytest.raises(InputError, match=r"d\.jsonl: the id 'x' is taken by .*c\.jsonl"):
+        update(index, [folder], [folder])
+    assert texts(index) == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words.", "mine"]
+
+
+def test_documents_of_no_file_stay(index, folder):
+    index.add(["from elsewhere"])
+    update(index, [folder], [folder])
+    (folder / "a.md").unlink()
+    update(index, [folder], [folder])
+    assert texts(index) == ["Third words.", "from elsewhere"]
+
+
+def test_an_interrupted_update_embeds_the_rest(index, embedder, folder, monkeypatch):
+    monkeypatch.setattr("tp_retrieval.indexing.importers.files._BATCH", 1)
+    original = Index.add
+
+    def interrupted(self, documents):
+        if documents[0].text.startswith("# Two"):
+            raise KeyboardInterrupt
+        return original(self, documents)
+
+    monkeypatch.setattr(Index, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        update(index, [folder], [folder])
+    assert texts(index) == ["# One\n\nFirst words."]
+    monkeypatch.setattr(Index, "add", original)
+    assert update(index, [folder], [folder]) == FileChanges(0, 2, 0)
+    assert embedder.embedded == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words."]
