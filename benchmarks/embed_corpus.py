@@ -25,17 +25,17 @@ from tp_retrieval.integrations import parquet
 
 
 def workers() -> list[int]:
-    """Return the processes of Ray that embed."""
-    found = []
-    for place in Path("/proc").iterdir():
-        if place.name.isdigit():
+    """Return the ids of Ray's embedding processes."""
+    ids = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
             try:
-                title = (place / "cmdline").read_bytes()
+                title = (process / "cmdline").read_bytes()
             except OSError:
                 continue
             if title.startswith(b"ray::") and b"_Worker" in title:
-                found.append(int(place.name))
-    return found
+                ids.append(int(process.name))
+    return ids
 
 
 def main() -> None:
@@ -56,8 +56,8 @@ def main() -> None:
     want = embedder.embed_documents(texts)
     alone = time.perf_counter() - begin
 
-    with tempfile.TemporaryDirectory() as place:
-        corpus, output = Path(place) / "corpus.jsonl", Path(place) / "out"
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, output = Path(folder) / "corpus.jsonl", Path(folder) / "out"
         corpus.write_text("".join(json.dumps({"id": f"p{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
         command = [str(Path(sys.executable).with_name("tp-retrieval")), "embed-corpus", str(corpus), "--into", str(output)]
         command += ["--workers", str(options.workers), "--shard-rows", str(options.shard_rows), "--dtype", "float32"]
@@ -72,7 +72,7 @@ def main() -> None:
     ids = [document.id for shard in shards for document in shard.documents]
     gap = float(np.abs(np.concatenate([shard.vectors for shard in shards]) - want).max())
     scale = float(np.abs(want).max())
-    found = {
+    result = {
         "rows": len(texts),
         "alone_per_second": len(texts) / alone,
         "ray_per_second": len(texts) / together,
@@ -81,10 +81,10 @@ def main() -> None:
         "largest_difference": gap,
         "largest_value": scale,
     }
-    print(json.dumps(found, indent=2))
+    print(json.dumps(result, indent=2))
     if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=2))
-    if not found["each_id_once"] or gap > 1e-5 * max(scale, 1):
+        options.json.write_text(json.dumps(result, indent=2))
+    if not result["each_id_once"] or gap > 1e-5 * max(scale, 1):
         raise SystemExit("the shards are not what one process gives")
 
 

@@ -81,14 +81,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {"together": [], "each alone": []}
+    results: dict[str, list[dict[str, float]]] = {"together": [], "each alone": []}
     for _ in range(options.turns):
-        for name, runs in found.items():
+        for name, runs in results.items():
             runs.append(measure(name == "together", options.clients, options.requests))
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         | {"errors": sum(r["errors"] for r in runs)}
-        for name, runs in found.items()
+        for name, runs in results.items()
     }
     ratio = medians["together"]["requests_per_second"] / medians["each alone"]["requests_per_second"]
     print(f"{'':12} {'requests/s':>11} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7}")
@@ -97,7 +97,7 @@ def main() -> None:
         print(f"{name:12} {one['requests_per_second']:11.1f} {p50:8.0f} {p99:8.0f} {one['errors']:7.0f}")
     print(f"together over each alone: {ratio:.2f}x")
     if options.json is not None:
-        options.json.write_text(json.dumps({"medians": medians, "ratio": ratio, "runs": found}, indent=2))
+        options.json.write_text(json.dumps({"medians": medians, "ratio": ratio, "runs": results}, indent=2))
 
 
 if __name__ == "__main__":

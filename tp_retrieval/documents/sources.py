@@ -1,4 +1,4 @@
-"""Files of text: which ones of a folder are read, and what is wrong with those that can't be."""
+"""Source files: the readable ones among paths and below folders, and their text."""
 
 from __future__ import annotations
 

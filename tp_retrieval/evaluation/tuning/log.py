@@ -72,7 +72,7 @@ def _read(file: Path) -> dict[str, PromptResult]:
         try:
             key, result = _result(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError):
-            logger.warning("%s, line %d: holds no result of an arm, which is measured again", file, number)
+            logger.warning("%s, line %d: no result of a prompt candidate; it is measured again", file, number)
             continue
         results[key] = result
     return results

@@ -30,7 +30,7 @@ class FileChanges:
 
 @dataclass
 class _IndexedFile:
-    """The chunks that the index has of one file: their digests, their ids, and how many there should be."""
+    """The chunks of one file in the index: their digests, their ids, and their number in the file."""
 
     digests: set[str] = field(default_factory=set)
     ids: list[str] = field(default_factory=list)
