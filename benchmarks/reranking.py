@@ -28,7 +28,7 @@ from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
 from tp_retrieval.evaluation.metrics import bootstrap, mean_of
-from tp_retrieval.indexing.search.engine import Mode
+from tp_retrieval.indexing.search.query import Mode
 from tp_retrieval.reranking.reranker import METHODS, PromptOptions
 
 ROOT = Path(__file__).parents[1]

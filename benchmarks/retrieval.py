@@ -23,7 +23,7 @@ from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.baseline import TrainedEmbedder
 from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
-from tp_retrieval.indexing.search.engine import SearchOptions
+from tp_retrieval.indexing.search.query import SearchOptions
 from tp_retrieval.types import TextEmbedder
 
 ROOT = Path(__file__).parents[1]

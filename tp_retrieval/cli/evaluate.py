@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
     from tp_retrieval.evaluation.evaluate import RetrievalScores
     from tp_retrieval.evaluation.metrics import Estimate
-    from tp_retrieval.indexing.search.engine import SearchOptions
+    from tp_retrieval.indexing.search.query import SearchOptions
     from tp_retrieval.types import TextEmbedder
 
 Against = Annotated[

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.padding import Padding
@@ -34,14 +33,15 @@ def rerank(
     if recipe is not None and method != "embedding":
         raise InputError("--recipe: only the method embedding follows one")
     reranker = Reranker.from_pretrained(model, method=method, recipe=recipe)
-    scores = reranker.score(query, texts, show_progress=sys.stderr.isatty())
-    order = [int(i) for i in np.argsort(-scores, kind="stable")][:top]
+    ranked = reranker.order(query, texts, top_n=top, show_progress=sys.stderr.isatty())
     if as_json:
-        ranked = [{"rank": n, "score": float(scores[i]), "line": i + 1, "text": texts[i]} for n, i in enumerate(order, 1)]
-        print_json({"query": query, "method": method, "texts": ranked})
+        records = [
+            {"rank": rank, "score": score, "line": i + 1, "text": texts[i]} for rank, (i, score) in enumerate(ranked, 1)
+        ]
+        print_json({"query": query, "method": method, "texts": records})
         return
     console = Console()
     console.print(Text(query, style="bold"))
-    for rank, i in enumerate(order, 1):
-        console.print(Text(f"{rank}. ", style="bold"), Text(f"text {i + 1}, score {scores[i]:.2f}", style="dim"), sep="")
+    for rank, (i, score) in enumerate(ranked, 1):
+        console.print(Text(f"{rank}. ", style="bold"), Text(f"text {i + 1}, score {score:.2f}", style="dim"), sep="")
         console.print(Padding(Text(excerpt(texts[i])), (0, 0, 0, 3)))

@@ -24,7 +24,7 @@ from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import LabelledTexts, RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Values, bootstrap, mean_of
 from tp_retrieval.indexing.index import Index
-from tp_retrieval.indexing.search.engine import SearchOptions
+from tp_retrieval.indexing.search.query import SearchOptions
 from tp_retrieval.types import Document, Float32Array, TextEmbedder
 
 DEPTH = 100

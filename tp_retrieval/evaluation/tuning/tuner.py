@@ -22,7 +22,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.types import Role
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.metrics import Estimate, Rows
@@ -31,6 +30,7 @@ from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tuning.log import PromptResult, TuningLog
 from tp_retrieval.evaluation.tuning.prompt_candidates import PromptCandidate, Task, prompts, rewirings
 from tp_retrieval.evaluation.tuning.view_search import MAPS, ViewCandidate, ViewSearch
+from tp_retrieval.types import Role
 
 BUDGET_MINUTES = 15.0
 _SAMPLE_ITEMS = {"sts": 250, "retrieval": 60}  # pairs or queries
