@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo-index
+COVERAGE :=
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test coverage test-slow check bench clean
 
 demo: .venv/installed
 	$(BIN)/tp-retrieval index examples/data/python-faq --into $(DEMO)
@@ -11,7 +12,10 @@ demo: .venv/installed
 	$(BIN)/tp-retrieval search $(DEMO) "How can my program run faster?" -k 2 --rerank query-likelihood
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow" $(COVERAGE)
+
+coverage: COVERAGE := --cov --cov-report=term
+coverage: test
 
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
@@ -25,7 +29,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .coverage $(DEMO)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
