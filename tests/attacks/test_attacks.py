@@ -1,4 +1,4 @@
-"""B1: hostile bytes never execute and never crash; each is a clear error, in under a second and 300 MB.
+"""Hostile bytes never execute and never crash; each is a clear error, in under a second and 300 MB.
 
 The folders are made here, each by one function, so that one can read what is hostile about them.
 """

@@ -1,4 +1,4 @@
-"""A5, A7, A8, B5 to B8 of the promises, and what the embedder's own methods do."""
+"""The embedder: vectors independent of batch and thread, truncation with a warning, refused input, memory, hooks."""
 
 import random
 import threading

@@ -385,7 +385,7 @@ ODD = [
 
 @pytest.mark.parametrize("tokenizer", ["words", "trigram"])
 def test_any_text_comes_back_as_it_was_and_finds_itself(tmp_path, toy, tokenizer):
-    """B5: as a text, as an id and as metadata; half of a surrogate pair is refused by position."""
+    """As a text, as an id and as metadata; half of a surrogate pair is refused by position."""
     documents = [Document(text, {"value": text, text: 1}, text) for text in ODD]
     with Index.create(tmp_path / "i", toy, tokenizer=tokenizer) as index:
         index.add(documents)

@@ -1,4 +1,4 @@
-"""A2: a damaged byte is noticed, or changes no answer."""
+"""A damaged byte is noticed, or changes no answer."""
 
 import random
 import shutil

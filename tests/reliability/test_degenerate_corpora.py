@@ -1,4 +1,4 @@
-"""A14: any finite corpus can be indexed, whatever map its views ask for."""
+"""Any finite corpus can be indexed, whatever map its views ask for."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A3 and A10: a failed add changes nothing; only finite vectors enter; k results when k exist."""
+"""A failed add changes nothing; only finite vectors enter; k results when k exist."""
 
 import sqlite3
 import tempfile
@@ -180,7 +180,7 @@ def test_k_results_when_k_exist(tmp_path, toy, count, mode):
 
 @pytest.mark.parametrize("mode", ["dense", "hybrid", "lexical"])
 def test_equal_scores_keep_the_order_of_adding(tmp_path, toy, mode):
-    """A11: ten identical documents, before and after reopening and after delete and add."""
+    """Ten identical documents, before and after reopening and after delete and add."""
     folder = tmp_path / "i"
     with Index.create(folder, toy) as index:
         index.add([Document("other words", {}, "other"), *(Document("the same words", {}, f"d{i}") for i in range(10))])

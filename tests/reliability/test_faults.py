@@ -1,4 +1,4 @@
-"""A1: a disk that fails at the Nth write, for N = 1, 2, ... until nothing fails any more."""
+"""A disk that fails at the Nth write, for N = 1, 2, ... until nothing fails any more."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A15: after an exception at any line of a change, the same object, a second process and a fresh one tell the truth."""
+"""After an exception at any line of a change the same object, a second process and a fresh one give the committed state."""
 
 import json
 import os
@@ -249,7 +249,7 @@ def test_the_harness_bites(template, second, states, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("nth", range(5, 400, 40))
 def test_a_signal_handler_that_searches_within_a_change_is_refused_and_changes_nothing(tmp_path, nth):
-    """A15: a call within a call of the same thread would see, and remember, what is not committed."""
+    """A call within a call of the same thread would read, and keep, uncommitted state."""
     with Index.create(tmp_path / "i", ToyWithProvenance("center")) as index:
         index.add(BASE)
         answers = []

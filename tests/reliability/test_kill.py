@@ -1,4 +1,4 @@
-"""A1: an acknowledged add survives `kill -9`, and one that was not acknowledged leaves no trace."""
+"""An acknowledged add survives `kill -9`, and one that was not acknowledged leaves no trace."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""A8 and A12: whatever several processes do to one index at once, some order of their calls explains all they saw.
+"""Whatever several processes do to one index at once, some order of their calls explains all results (linearizability).
 
 Two writers and two readers note when each call was invoked and returned, and what came back. An `add` that returned is seen
 by every read invoked later, in every process; a search sees the documents of one moment.

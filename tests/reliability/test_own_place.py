@@ -1,4 +1,4 @@
-"""A16 and A17: an index stays where it was opened, and touches no file that is not its own."""
+"""An index stays at the path where it was opened, and touches no file that is not its own."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""B3, B4, B9, B10: without asserts, across a fork, where there is no room, and with an old index."""
+"""The index without asserts, across a fork, without disk space, and opened from every older format."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def child(code, *arguments, options=()):
 
 
 def test_without_asserts_a_short_vector_is_refused_all_the_same(tmp_path):
-    """B3: FAISS checks dimensions by `assert`, which `python -O` drops; it would then read beyond the vector's end."""
+    """FAISS checks dimensions by `assert`, which `python -O` drops; it would then read beyond the vector's end."""
     code = """
 import sys
 import numpy as np
@@ -87,7 +87,7 @@ print("both go on")
 
 @pytest.mark.parametrize("kind", ["flat", "HNSW32", "IVF64,Flat"])
 def test_a_forked_child_searches_and_adds_after_its_parent_did(tmp_path, kind):
-    """B4: OpenMP's threads don't outlive a fork, and SQLite's connections must not cross it."""
+    """A forked child works. OpenMP's threads don't outlive a fork, and SQLite's connections must not cross it."""
     code = "import tp_retrieval.indexing.vectors.kinds as kinds; kinds.TRAIN_AT = 1000\n" + FORK
     done = child(code, tmp_path / "i", kind)
     assert done.stdout == "both go on\n", done.stderr
@@ -119,7 +119,7 @@ def test_what_a_forked_child_adds_after_its_parent_closed_is_kept(tmp_path):
 
 
 def test_a_full_place_is_one_error_and_what_was_there_still_opens(tmp_path):
-    """B9, with a limit on the size of files in the place of a full disk."""
+    """A limit on the size of files stands in for the full disk."""
     folder = tmp_path / "i"
     with Index.create(folder, ToyEmbedder()) as index:
         index.add([Document(f"text {i}", {}, f"id{i}") for i in range(20)])
@@ -176,7 +176,7 @@ def test_a_place_that_can_not_be_is_named(tmp_path, path):
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda folder: folder.name)
 def test_an_index_of_every_format_there_was_opens(tmp_path, golden):
-    """B10: what is checked was written down when the index was made."""
+    """The expected values were written when the golden index was made."""
     shutil.copytree(golden, tmp_path / "i")
     noted = json.loads((golden / "expected.json").read_text())
     (tmp_path / "i" / "expected.json").unlink()

@@ -1,4 +1,4 @@
-"""A1 under a power loss: what was acknowledged is there, what was not is there wholly or not at all, and all parts agree.
+"""After a power loss acknowledged changes are complete, others complete or absent, and all parts of the index agree.
 
 A child lives the life of an index under a trace; the trace is cut at many places, and of what the disk was not made to
 keep some is lost. Each such folder is opened, compared with a dict and numpy, and verified.

@@ -1,4 +1,4 @@
-"""A4: ids, documents, vectors and full text never drift apart, whatever is done in whatever order."""
+"""Ids, documents, vectors and full text never drift apart, whatever is done in whatever order."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""A8 and A12: threads get what one thread gets; two writers both keep, or one is told; a killed one blocks nobody."""
+"""Threads get the results of a single thread; of two writers none is lost in silence; a killed one blocks no one."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Scores against a slow reference, weights that are shared, and reranking that is always a permutation (A13)."""
+"""Scores against a slow reference, shared weights, and reranking that always returns the same hits in some order."""
 
 import threading
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A5 and A6 of the promises: the template is never truncated, and a user's text is data."""
+"""The template is never truncated, and a user's text is data."""
 
 import pytest
 from tokenizers import AddedToken

@@ -228,7 +228,7 @@ def test_a_condition_is_data_for_sql(index):
 @pytest.mark.parametrize("keep", [0, 1, 4, 5, 6])
 @pytest.mark.parametrize("mode", ["dense", "hybrid"])
 def test_there_are_k_hits_whenever_k_fit(index, keep, mode):
-    """A10: filters that match 0, 1, k - 1, k and k + 1 rows, none of them near the query."""
+    """Filters that match 0, 1, k - 1, k and k + 1 rows, none of them near the query."""
     index.clear()
     index.add([Document("near the query", {"far": False}, f"n{i}") for i in range(50)])
     index.add([Document("zebra", {"far": True}, f"f{i}") for i in range(keep)])
