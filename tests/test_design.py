@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tp_retrieval
+from tests.golden.public import public
 from tp_retrieval import errors
 
 ROOT = Path(__file__).parents[1]
@@ -155,3 +157,25 @@ def test_the_wheel_holds_every_tracked_file_of_the_package(tmp_path):
     tracked = {name.replace("integrations/", "tp_retrieval/integrations/", 1) for name in listed}
     assert inside == tracked
     assert len(tracked) > 40
+
+
+def lacking(recorded, present, path=""):
+    """Yield what was recorded and is not there any more, or takes fewer parameters."""
+    for name, value in recorded.items() if isinstance(recorded, dict) else ():
+        if name not in present:
+            yield f"{path}{name}"
+        elif isinstance(value, dict):
+            yield from lacking(value, present[name], f"{path}{name}.")
+        elif value is not None:
+            yield from (f"{path}{name}({one})" for one in value if one not in present[name])
+
+
+def test_every_public_name_command_and_option_of_an_earlier_version_is_there():
+    recorded = json.loads((ROOT / "tests" / "golden" / "public.json").read_text())
+    present = public()
+    assert len(recorded["tp_retrieval"]) > 20
+    assert len(recorded["commands"]) > 15
+    assert list(lacking(recorded, present)) == []
+    del present["tp_retrieval"]["Index"]["add"]
+    present["commands"]["search"].remove("--where")
+    assert sorted(lacking(recorded, present)) == ["commands.search(--where)", "tp_retrieval.Index.add"]
