@@ -91,7 +91,7 @@ class Index:
         self._vectors = SyncedVectors(folder, store)
         self._engine = SearchEngine(store, self._vectors)
         recipe = {} if meta.provenance is None else meta.provenance.recipe
-        self._dense_weight = float(recipe.get("dense_weight", DENSE_WEIGHT))
+        self._dense_weight: float = recipe.get("dense_weight", DENSE_WEIGHT)
         guard(self._lock, store.database)
 
     @classmethod

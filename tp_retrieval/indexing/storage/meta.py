@@ -8,10 +8,12 @@ table.write(replace(meta, generation=meta.generation + 1))     # inside a transa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from tp_retrieval.errors import CorruptIndexError
 from tp_retrieval.sqlite.database import Database
@@ -23,8 +25,6 @@ FORMAT = 2
 
 _DISPOSABLE = ("snapshot", "maps_tried", "libraries")
 """Records without which an index still opens."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class IndexMeta:
         return {name: value for name, value in values.items() if value not in (None, ()) or name not in _DISPOSABLE}
 
 
+_NAMES = {record.name for record in fields(IndexMeta)}
+_ADAPTER = TypeAdapter(IndexMeta)
+
+
 class MetaTable:
     """The `meta` table: JSON values by name, each with a digest. Changes are made inside a transaction."""
 
@@ -98,15 +102,11 @@ class MetaTable:
 
     def read(self) -> IndexMeta:
         """Return the whole table; raise `CorruptIndexError` naming a record that is missing, damaged or misshapen."""
-        values = {}
-        for name, text, digest in self._database.execute("SELECT key, value, digest FROM meta"):
-            if name in _PARSERS:
-                values[name] = self._parsed(name, self._checked(name, text, digest))
-        missing = sorted(_PARSERS.keys() - values.keys() - {*_DISPOSABLE})
-        if missing:
-            raise CorruptIndexError(f"{self._database.file}: meta record {missing[0]!r} is missing")
-        meta = IndexMeta(**values)
-        if sum(view.width for view in meta.views) != meta.dimension:
+        rows = self._database.execute("SELECT key, value, digest FROM meta")
+        texts = {name: self._checked(name, text, digest) for name, text, digest in rows if name in _NAMES}
+        meta = self._parsed("{" + ",".join(f'"{name}":{text}' for name, text in texts.items()) + "}")
+        widths = [view.width for view in meta.views]
+        if sum(widths) != meta.dimension or min(widths, default=0) < 1:
             raise CorruptIndexError(f"{self._database.file}: meta records 'views' and 'dimension' contradict each other")
         return meta
 
@@ -117,13 +117,15 @@ class MetaTable:
         for name, value in records.items():
             if stored.get(name) != _text_of(value):
                 self.set(name, value)
-        for name in stored.keys() & _PARSERS.keys() - records.keys():
+        for name in stored.keys() & _NAMES - records.keys():
             self.remove(name)
 
     def get(self, name: str) -> Any:
         """Return the JSON value of one record, None where it is missing."""
         row = self._database.first("SELECT value, digest FROM meta WHERE key = ?", (name,))
-        return None if row is None else self._checked(name, *row)
+        if row is None:
+            return None
+        return parsed_json(self._database.file, f"meta record {name!r}", self._checked(name, *row))
 
     def set(self, name: str, value: Any) -> None:
         """Store the JSON value of one record."""
@@ -136,32 +138,38 @@ class MetaTable:
 
     def remove_derived(self) -> None:
         """Remove the snapshot's record, and damaged ones that an index works without."""
-        self.remove("snapshot")
-        for name in _DISPOSABLE:
-            try:
-                self._parsed(name, self.get(name))
-            except CorruptIndexError:
-                self.remove(name)
+        damaged = [name for name in _DISPOSABLE if any(self._problems_of(name))]
+        for name in ("snapshot", *damaged):
+            self.remove(name)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the records."""
-        for (name,) in self._database.execute("SELECT key FROM meta"):
+        names = [name for (name,) in self._database.execute("SELECT key FROM meta")]
+        damaged = [problem for name in names for problem in self._problems_of(name)]
+        yield from damaged
+        if not damaged:
             try:
-                value = self.get(name)
-                if name in _PARSERS:
-                    self._parsed(name, value)
+                self.read()
             except CorruptIndexError as error:
                 yield str(error)
 
-    def _checked(self, name: str, text: str, digest: bytes) -> Any:
-        check_record(self._database.file, f"meta record {name!r}", digest, name, text)
-        return parsed_json(self._database.file, f"meta record {name!r}", text)
-
-    def _parsed(self, name: str, value: Any) -> Any:
+    def _problems_of(self, name: str) -> Iterator[str]:
         try:
-            return _PARSERS[name](value)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise CorruptIndexError(f"{self._database.file}: meta record {name!r} is misshapen ({error})") from error
+            self.get(name)
+        except CorruptIndexError as error:
+            yield str(error)
+
+    def _checked(self, name: str, text: str, digest: bytes) -> str:
+        check_record(self._database.file, f"meta record {name!r}", digest, name, text)
+        return text
+
+    def _parsed(self, text: str) -> IndexMeta:
+        try:
+            return _ADAPTER.validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(map(str, first["loc"])) or "records"
+            raise CorruptIndexError(f"{self._database.file}: meta record {path!r} is misshapen ({first['msg']})") from error
 
 
 def parsed_json(file: Path, record: str, text: str) -> Any:
@@ -174,85 +182,3 @@ def parsed_json(file: Path, record: str, text: str) -> Any:
 
 def _text_of(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
-
-
-# -- parsing: each raises TypeError, ValueError, KeyError or AttributeError
-
-
-def _is(kind: type[T] | tuple[type[T], ...], value: Any) -> T:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r:.80} must be {kind}")
-    return value
-
-
-def _count(value: Any) -> int:
-    number = _is(int, value)
-    if number < 0:
-        raise ValueError(f"{number} must not be negative")
-    return number
-
-
-def _number(value: Any) -> float:
-    return _is((int, float), value)
-
-
-def _view(value: Any) -> VectorView:
-    view = VectorView(**value)
-    _count(view.width)
-    _is(str, view.postprocess)
-    _number(view.weight)
-    return view
-
-
-def _views(value: Any) -> tuple[VectorView, ...]:
-    return tuple(_view(view) for view in _is(list, value))
-
-
-def _tuning(value: Any) -> Tuning:
-    tuning = Tuning(**value)
-    for text in (tuning.factory, tuning.parameters):
-        _is(str, text)
-    for number in (tuning.trained_on, tuning.candidates):
-        _count(number)
-    for share in (tuning.target_recall, tuning.recall):
-        _number(share)
-    return tuning
-
-
-def _settings(value: Any) -> VectorSettings:
-    tuning = None if value["tuning"] is None else _tuning(value["tuning"])
-    return VectorSettings(_is(str, value["kind"]), _number(value["target_recall"]), tuning)
-
-
-def _provenance(value: Any) -> Provenance | None:
-    if value is None:
-        return None
-    provenance = Provenance(**{**value, "views": _views(value["views"])})
-    _number(_is(dict, provenance.recipe).get("dense_weight", 0))
-    return provenance
-
-
-def _snapshot(value: Any) -> SnapshotRecord | None:
-    if value is None:
-        return None
-    record = SnapshotRecord(**value)
-    for text in (record.file, record.sha256):
-        _is(str, text)
-    for number in (record.number, record.generation, record.last_seq, record.deletion):
-        _count(number)
-    return record
-
-
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "dimension": _count,
-    "fingerprint": lambda value: _is(str, value),
-    "views": _views,
-    "vectors": _settings,
-    "provenance": _provenance,
-    "tokenizer": lambda value: _is(str, value),
-    "libraries": lambda value: _is(dict, value or {}),
-    "generation": _count,
-    "snapshot": _snapshot,
-    "maps_tried": lambda value: tuple(_is(str, name) for name in _is(list, value or [])),
-    "format": _count,
-}
