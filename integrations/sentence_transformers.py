@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypedDict, cast
 
 from tp_retrieval.errors import OptionalDependencyError
 
@@ -25,17 +25,27 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tp_retrieval import CachedEmbedder, Embedder, InputError
-from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
+from tp_retrieval.embedding.model.settings import EmbedderSettings
+from tp_retrieval.integrations.loading import LazyEmbedder
 from tp_retrieval.types import checked_texts
 
 __all__ = ["TPModule"]
+
+
+class HubOptions(TypedDict):
+    """Where sentence-transformers reads a model's files."""
+
+    token: bool | str | None
+    cache_folder: str | None
+    revision: str | None
+    local_files_only: bool
 
 
 class TPModule(InputModule):
     """Embed texts through the templates of a recipe, queries and documents each through their own.
 
     `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file or the folder of a fitted embedder;
-    None is the embedded default. It is loaded when first needed, on the device that sentence-transformers chose, and again
+    None is the embedded default. It is loaded with the first text, on the device chosen by sentence-transformers, and again
     in every process of a pool. `cache` is a file that keeps every vector, see `CachedEmbedder`. Vectors are of unit length.
     """
 
@@ -56,15 +66,15 @@ class TPModule(InputModule):
         self,
         model: str | None = None,
         *,
-        recipe: str | dict[str, Any] | None = None,
+        recipe: str | dict[str, object] | None = None,
         dtype: str = "auto",
         revision: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
+        model_kwargs: dict[str, object] | None = None,
         cache: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.model = model
         self.recipe = recipe
         self.dtype = dtype
@@ -75,15 +85,16 @@ class TPModule(InputModule):
         self.cache = cache
         self._lazy = LazyEmbedder()
         self._loaded_on: torch.device | None = None
-        # tells where sentence-transformers moved the module; the language model is no part of it, so that saving and
-        # pickling do not copy its weights
-        self.register_buffer("_place", torch.empty(0), persistent=False)
+        self._device_marker: torch.Tensor
+        # sentence-transformers moves this buffer with the module; the language model is no part of the module, so that
+        # saving and pickling do not copy its weights
+        self.register_buffer("_device_marker", torch.empty(0), persistent=False)
 
     @classmethod
     def from_embedder(cls, embedder: Embedder, *, cache: str | None = None) -> TPModule:
-        """Wrap an embedder that is loaded already."""
-        settings = settings_of(embedder)
-        device = torch.device(settings.pop("device"))
+        """Wrap a loaded embedder."""
+        settings = EmbedderSettings.of(embedder).to_dict()
+        device = torch.device(str(settings.pop("device")))
         self = cls(**settings, cache=cache).to(device)
         self._lazy, self._loaded_on = LazyEmbedder(embedder), device
         return self
@@ -91,14 +102,24 @@ class TPModule(InputModule):
     @property
     def device(self) -> str:
         """Where the vectors are computed."""
-        return str(self._place.device)
+        return str(self._device_marker.device)
 
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
-        """The embedder of unit vectors behind, loaded when it is first needed or the module was moved."""
-        if self._loaded_on != self._place.device:
-            self._lazy, self._loaded_on = LazyEmbedder(), self._place.device
-        return self._lazy.get(self, self.model)
+        """The embedder of unit vectors, loaded on first use and after the module was moved."""
+        if self._loaded_on != self._device_marker.device:
+            self._lazy, self._loaded_on = LazyEmbedder(), self._device_marker.device
+        settings = EmbedderSettings(
+            model=self.model,
+            recipe=self.recipe,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            trust_remote_code=self.trust_remote_code,
+            model_kwargs=self.model_kwargs,
+        )
+        return self._lazy.get(settings, self.cache)
 
     @property
     def _engine(self) -> Embedder:
@@ -107,8 +128,8 @@ class TPModule(InputModule):
         return cast("Embedder", inner)
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's own tokenizer, for those who count tokens; texts are not prepared with it."""
+    def tokenizer(self) -> PreTrainedTokenizerBase:  # type: ignore[override]  # a plain attribute there, read only
+        """The model's tokenizer, for those who count tokens; texts are not prepared with it."""
         return self._engine.backbone.tokenizer
 
     @property
@@ -121,43 +142,52 @@ class TPModule(InputModule):
         return self.embedder.dimension
 
     def preprocess(
-        self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None, **_: Any
+        self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None, **_: object
     ) -> dict[str, Any]:
         """Keep the texts as they are: the recipe's templates are all that is put around them."""
         if prompt:
             raise InputError(f"prompt: {prompt!r} can't be put before a text; templates belong to the recipe")
         return {"texts": checked_texts(inputs, "inputs")}
 
-    def forward(self, features: dict[str, Any], task: str | None = None) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], task: str | None = None, **_: object) -> dict[str, Any]:
         """Add the unit vectors, `(n, dimension) float32`, as `sentence_embedding`."""
         embedder = self.embedder
         embed = embedder.embed_queries if task == "query" else embedder.embed_documents
         vectors = torch.from_numpy(embed(features["texts"]))
-        return features | {"sentence_embedding": vectors.to(self._place.device)}
+        return features | {"sentence_embedding": vectors.to(self._device_marker.device)}
 
-    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+    def save(self, output_path: str, *args: object, safe_serialization: bool = True, **kwargs: object) -> None:
         """Write the settings, and a fitted embedder's maps; the language model is named, not copied."""
         if self._engine.fitted:
             self._engine.save(output_path)
         self.save_config(output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
-        """Read what `save` wrote."""
-        places = ("token", "cache_folder", "revision", "local_files_only")
-        where = {name: kwargs[name] for name in places if name in kwargs}
-        config = cls.load_config(model_name_or_path, subfolder=subfolder, **where)
-        folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **where)
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, object] | None = None,
+        **kwargs: object,
+    ) -> Self:
+        """Load a module that `save` wrote."""
+        hub = HubOptions(token=token, cache_folder=cache_folder, revision=revision, local_files_only=local_files_only)
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub)
+        folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **hub)
         if folder is not None and (Path(folder) / "maps.safetensors").exists():
             config |= {"model": folder, "recipe": None, "revision": None}
         return cls(**config)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the settings alone: another process loads the model itself."""
         self._lazy.check_portable()
         return self.__dict__ | {"_lazy": None, "_loaded_on": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take settings; the model is loaded when it is needed."""
-        super().__setstate__(state)
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore the settings; the first text loads the model."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch gives it no types
         self._lazy = LazyEmbedder()

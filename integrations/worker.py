@@ -1,4 +1,4 @@
-"""One thread of an adapter's own for its asynchronous methods, so that a model never blocks a shared executor."""
+"""One thread per adapter for its asynchronous methods, so that a model never blocks a shared executor."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
 class Worker:
-    """Run calls one after the other on a thread that is started by the first."""
+    """Run calls one after the other on a thread that the first call starts."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "tp-retrieval")
 
-    async def run(self, call: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    async def run(self, call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         """Await the result of a call on the thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *args, **kwargs))

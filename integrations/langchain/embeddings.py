@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
+from tp_retrieval.embedding.model.settings import EmbedderSettings
+from tp_retrieval.integrations.loading import LazyEmbedder
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -16,18 +15,18 @@ class TPEmbeddings(BaseModel, Embeddings):
     """Embed queries and documents, each through the recipe's own template.
 
     `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted embedder,
-    whose vectors are mapped; None is the embedded default. It is loaded when first needed. `cache` is a file that keeps
-    every vector, see `CachedEmbedder`. Vectors are of unit length. Asynchronous calls run on a thread of their own.
+    whose vectors are mapped; None is the embedded default. It is loaded with the first text. `cache` is a file that keeps
+    every vector, see `CachedEmbedder`. Vectors are of unit length. Asynchronous calls run on one thread of the adapter.
     """
 
     model_name: str | None = Field(default=None, alias="model")
-    recipe: str | dict[str, Any] | None = None
+    recipe: str | dict[str, object] | None = None
     device: str | None = None
     dtype: str = "auto"
     revision: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: dict[str, object] = Field(default_factory=dict)
     cache: str | None = None
     show_progress: bool = False
 
@@ -38,23 +37,35 @@ class TPEmbeddings(BaseModel, Embeddings):
 
     @classmethod
     def from_embedder(cls, embedder: Embedder, *, cache: str | None = None, show_progress: bool = False) -> TPEmbeddings:
-        """Wrap an embedder that is loaded already."""
-        self = cls(**settings_of(embedder), cache=cache, show_progress=show_progress)
+        """Wrap a loaded embedder."""
+        self = cls(**EmbedderSettings.of(embedder).to_dict(), cache=cache, show_progress=show_progress)
         self._lazy = LazyEmbedder(embedder)
         return self
 
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
-        """The embedder of unit vectors behind, loaded when it is first needed."""
-        return self._lazy.get(self, self.model_name)
+        """The embedder of unit vectors, loaded on first use."""
+        settings = EmbedderSettings(
+            model=self.model_name,
+            recipe=self.recipe,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            trust_remote_code=self.trust_remote_code,
+            model_kwargs=self.model_kwargs,
+        )
+        return self._lazy.get(settings, self.cache)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one unit vector a document."""
-        return self.embedder.embed_documents(texts, show_progress=self.show_progress).tolist()
+        vectors: list[list[float]] = self.embedder.embed_documents(texts, show_progress=self.show_progress).tolist()
+        return vectors
 
     def embed_query(self, text: str) -> list[float]:
         """Return the unit vector of a query."""
-        return self.embedder.embed_queries([text])[0].tolist()
+        vector: list[float] = self.embedder.embed_queries([text])[0].tolist()
+        return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one unit vector a document."""

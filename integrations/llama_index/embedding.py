@@ -8,7 +8,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
+from tp_retrieval.embedding.model.settings import EmbedderSettings
+from tp_retrieval.integrations.loading import LazyEmbedder
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -16,46 +17,56 @@ class TPEmbedding(BaseEmbedding):
     """Embed queries and documents, each through the recipe's own template.
 
     `model_name` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted
-    embedder; "" is the embedded default. It is loaded when first needed, also in a process that this was pickled to.
+    embedder; "" is the embedded default. It is loaded with the first text, also in a process that this was pickled to.
     `cache` is a file that keeps every vector, see `CachedEmbedder`; LlamaIndex's own caches mix up the roles.
-    Vectors are of unit length. Asynchronous calls run on a thread of their own.
+    Vectors are of unit length. Asynchronous calls run on one thread of the adapter.
     """
 
     model_name: str = Field(default="", description="Hub id, folder, GGUF file or fitted embedder's folder.")
-    recipe: str | dict[str, Any] | None = Field(default=None, description="Name, file or JSON of a recipe.")
+    recipe: str | dict[str, object] | None = Field(default=None, description="Name, file or JSON of a recipe.")
     device: str | None = Field(default=None, description="Where to run; by default the best there is.")
     dtype: str = Field(default="auto", description="Type to compute in.")
     revision: str | None = Field(default=None, description="Revision on the hub.")
     local_files_only: bool = Field(default=False, description="Never ask the hub.")
     trust_remote_code: bool = Field(default=False, description="Run code that comes with a model.")
-    model_kwargs: dict[str, Any] = Field(default_factory=dict, description="Given to transformers as they are.")
+    model_kwargs: dict[str, object] = Field(default_factory=dict, description="Passed to transformers as they are.")
     cache: str | None = Field(default=None, description="File that keeps every vector.")
     embed_batch_size: int = Field(default=512, gt=0, le=2048, description="Texts at once; they are batched by length.")
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    _lazy: Any = PrivateAttr(default_factory=LazyEmbedder)
-    _worker: Any = PrivateAttr(default_factory=Worker)
+    _lazy: LazyEmbedder = PrivateAttr(default_factory=LazyEmbedder)
+    _worker: Worker = PrivateAttr(default_factory=Worker)
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which pipelines know this."""
+        """Return the name by which pipelines find this class."""
         return "TPEmbedding"
 
     @classmethod
     def from_embedder(cls, embedder: Embedder, **fields: Any) -> TPEmbedding:
-        """Wrap an embedder that is loaded already."""
-        settings = settings_of(embedder)
-        self = cls(model_name=settings.pop("model") or "", **settings, **fields)
+        """Wrap a loaded embedder."""
+        settings = EmbedderSettings.of(embedder).to_dict()
+        self = cls(model_name=settings.pop("model", ""), **settings, **fields)
         self._lazy = LazyEmbedder(embedder)
         return self
 
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
-        """The embedder of unit vectors behind, loaded when it is first needed."""
-        return self._lazy.get(self, self.model_name or None)
+        """The embedder of unit vectors, loaded on first use."""
+        settings = EmbedderSettings(
+            model=self.model_name or None,
+            recipe=self.recipe,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            trust_remote_code=self.trust_remote_code,
+            model_kwargs=self.model_kwargs,
+        )
+        return self._lazy.get(settings, self.cache)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the settings alone: another process loads the model itself."""
         self._lazy.check_portable()
         return {
