@@ -1,7 +1,7 @@
-"""A corpus in .jsonl and .parquet files, cut into stretches that are read apart, and documents of their rows.
+"""A corpus in .jsonl and .parquet files, cut into slices that workers read independently as documents.
 
 parts = slices([Path("a/passages.jsonl"), Path("b/passages.jsonl")], 1000)
-check_rows(parts)                           # a broken row, or an id given twice, is named before there is any work
+check_rows(parts)                           # a broken row or a repeated id raises before any embedding
 documents = list(documents_of(parts[0]))
 """
 
@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,9 +21,9 @@ from tp_retrieval import Document, InputError
 
 @dataclass(frozen=True)
 class Slice:
-    """A stretch of a file: `rows` of them, from byte `begin` of a .jsonl file or row `begin` of a .parquet file.
+    """A slice of a file: `rows` rows, from byte `begin` of a .jsonl file or row `begin` of a .parquet file.
 
-    `first` is the number of its first row in the file; `name` is the file's, by which rows without an id are named.
+    `first` is the number of its first row in the file; `name` is the file's, from which rows without an id get one.
     """
 
     file: str
@@ -35,17 +34,17 @@ class Slice:
 
 
 def slices(files: Sequence[Path], rows: int) -> list[Slice]:
-    """Cut files into stretches of at most so many rows; raise `InputError` for a file that can't be read."""
-    places = [Path(file).resolve() for file in files]
-    above = os.path.commonpath([place.parent for place in places]) if places else ""
-    return [part for place in places for part in _slices(place, place.relative_to(above).as_posix(), rows)]
+    """Cut files into slices of at most `rows` rows; raise `InputError` for a file that can't be read."""
+    paths = [Path(file).resolve() for file in files]
+    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    return [part for path in paths for part in _slices(path, path.relative_to(root).as_posix(), rows)]
 
 
 def check_rows(parts: Sequence[Slice]) -> None:
     """Read every row once; raise `InputError` naming one that is no document, or an id that several have."""
-    marks = np.fromiter((hash(document.id) for part in parts for document in documents_of(part)), np.int64)
-    found, counts = np.unique(marks, return_counts=True)
-    suspects = set(found[counts > 1].tolist())
+    hashes = np.fromiter((hash(document.id) for part in parts for document in documents_of(part)), np.int64)
+    values, counts = np.unique(hashes, return_counts=True)
+    suspects = set(values[counts > 1].tolist())
     seen: set[str] = set()
     for part in parts if suspects else ():
         for document in documents_of(part):
@@ -64,18 +63,18 @@ def _slices(file: Path, name: str, rows: int) -> Iterator[Slice]:
             return
         if file.suffix != ".jsonl":
             raise InputError(f"{file}: must end in .jsonl or .parquet")
-        place = first = number = 0
+        begin = first = number = 0
         offset = 0
         with file.open("rb") as lines:
             for line in lines:
                 if line.strip():
                     if number == rows:
-                        yield Slice(str(file), name, place, first, number)
-                        place, first, number = offset, first + number, 0
+                        yield Slice(str(file), name, begin, first, number)
+                        begin, first, number = offset, first + number, 0
                     number += 1
                 offset += len(line)
         if number:
-            yield Slice(str(file), name, place, first, number)
+            yield Slice(str(file), name, begin, first, number)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -83,7 +82,7 @@ def _slices(file: Path, name: str, rows: int) -> Iterator[Slice]:
 
 
 def documents_of(part: Slice) -> Iterator[Document]:
-    """Yield the documents of a stretch; raise `InputError` naming a row that is none."""
+    """Yield the documents of a slice; raise `InputError` naming a row that is no document."""
     file = Path(part.file)
     for number, record in enumerate(_records(part, file), part.first):
         where = f"{file}, row {number}"
@@ -99,16 +98,16 @@ def documents_of(part: Slice) -> Iterator[Document]:
             metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
             if not isinstance(metadata, dict):
                 raise InputError(f"{where}: metadata must be an object, not {type(metadata).__name__}")
-            known = {name: value for name, value in (fields | metadata).items() if value is not None}
-            json.dumps(known, allow_nan=False)
+            kept = {name: value for name, value in (fields | metadata).items() if value is not None}
+            json.dumps(kept, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{where}: metadata that JSON can't hold ({error})") from error
-        yield Document(f"{title}\n{text}" if title else text, known, str(id_))
+        yield Document(f"{title}\n{text}" if title else text, kept, str(id_))
 
 
-def _records(part: Slice, file: Path) -> Iterator[Any]:
+def _records(part: Slice, file: Path) -> Iterator[object]:
     if file.suffix == ".parquet":
         taken = skipped = 0
         for batch in pq.ParquetFile(file).iter_batches(batch_size=min(part.rows, 10_000)):

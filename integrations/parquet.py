@@ -23,15 +23,15 @@ from tp_retrieval import Document, Embedder, InputError
 from tp_retrieval.types import Float32Array
 
 PLAN = "plan.json"
-"""Beside the shards of a job: what it is to do."""
-_MADE = b"tp_retrieval"
+"""File beside the shards that holds the plan of their job."""
+_ORIGIN = b"tp_retrieval"
 _DIGEST = b"tp_retrieval_digest"
 _COLUMNS = ("id", "text", "metadata", "vector", "fingerprint")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What made a shard's vectors: enough to load the embedder again, and to tell it from any other."""
+class ShardOrigin:
+    """The embedder of a shard's vectors: what loads it again and distinguishes it from others."""
 
     fingerprint: str
     dimension: int
@@ -41,11 +41,11 @@ class Made:
     recipe: dict[str, object]
 
     @classmethod
-    def by(cls, embedder: Embedder) -> Made:
-        """Return what an embedder makes."""
-        known = embedder.provenance
-        recipe = dict(known.recipe)
-        return cls(embedder.fingerprint, embedder.dimension, known.source, known.revision, known.dtype, recipe)
+    def of(cls, embedder: Embedder) -> ShardOrigin:
+        """Return the origin of an embedder's vectors."""
+        made_by = embedder.provenance
+        recipe = dict(made_by.recipe)
+        return cls(embedder.fingerprint, embedder.dimension, made_by.source, made_by.revision, made_by.dtype, recipe)
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Shard:
 
     documents: list[Document]
     vectors: Float32Array
-    made: Made
+    made: ShardOrigin
 
 
 def write_shard(file: Path, shard: Shard) -> None:
-    """Write a shard beside its place and move it there, so that a file is whole or not there at all."""
+    """Write a shard to a temporary file and rename it, so that a file is whole or absent."""
     made = shard.made
     columns = {
         "id": pa.array([str(document.id) for document in shard.documents], pa.string()),
@@ -69,16 +69,16 @@ def write_shard(file: Path, shard: Shard) -> None:
     }
     described = json.dumps(vars(made)).encode()
     table = pa.table(columns)
-    table = table.replace_schema_metadata({_MADE: described, _DIGEST: _digest(described, table)})
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    pq.write_table(table, beside, write_page_checksum=True)
-    with beside.open("rb") as written:
+    table = table.replace_schema_metadata({_ORIGIN: described, _DIGEST: _digest(described, table)})
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    pq.write_table(table, scratch, write_page_checksum=True)
+    with scratch.open("rb") as written:
         os.fsync(written.fileno())
-    beside.replace(file)
+    scratch.replace(file)
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return a folder's shards in order; raise `InputError` if there are none, or its job has not made them all."""
+    """Return a folder's shards in order; raise `InputError` if there are none, or its job is unfinished."""
     files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
     if not files:
         raise InputError(f"{folder}: no folder of .parquet files")
@@ -89,27 +89,27 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def made_of(file: Path) -> Made:
-    """Return what made a shard; raise `InputError` if it is none of ours."""
+def origin_of(file: Path) -> ShardOrigin:
+    """Return the origin of a shard; raise `InputError` if `embed-corpus` did not write it."""
     try:
         schema = pq.read_schema(file)
-        return Made(**json.loads((schema.metadata or {})[_MADE]))
+        return ShardOrigin(**json.loads((schema.metadata or {})[_ORIGIN]))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file}: not written by `tp-retrieval embed-corpus` ({error!r})") from error
 
 
 def read_shards(folder: Path) -> Iterator[Shard]:
     """Yield a folder's shards in order; raise `InputError` naming a file that is damaged or made by another embedder."""
-    first: Made | None = None
+    first: ShardOrigin | None = None
     for file in shard_files(folder):
-        made = made_of(file)
+        made = origin_of(file)
         first = first or made
         if made.fingerprint != first.fingerprint:
             raise InputError(f"{file}: made by another embedder ({made.fingerprint}) than the others ({first.fingerprint})")
         yield Shard(*_read(file, made), made)
 
 
-def _read(file: Path, made: Made) -> tuple[list[Document], Float32Array]:
+def _read(file: Path, made: ShardOrigin) -> tuple[list[Document], Float32Array]:
     try:
         table = pq.read_table(file, columns=list(_COLUMNS), page_checksum_verification=True)
         columns = {name: table[name].to_pylist() for name in ("id", "text", "metadata", "fingerprint")}
@@ -124,7 +124,7 @@ def _read(file: Path, made: Made) -> tuple[list[Document], Float32Array]:
     return documents, vectors
 
 
-def _document(where: str, made: Made, id_: object, text: object, metadata: object, fingerprint: object) -> Document:
+def _document(where: str, made: ShardOrigin, id_: object, text: object, metadata: object, fingerprint: object) -> Document:
     """Return a row's document; raise `InputError` naming the row if a value is missing, misshapen or another model's."""
     if not isinstance(id_, str) or not isinstance(text, str):
         name, value = ("text", text) if isinstance(id_, str) else ("id", id_)
@@ -155,22 +155,22 @@ def _vectors(file: Path, column: pa.FixedSizeListArray, dimension: int) -> Float
 
 
 def _refuse_rows(file: Path, wrong: NDArray[np.bool_], what: str) -> None:
-    """Raise `InputError` naming the first row that is marked."""
+    """Raise `InputError` naming the first row that `wrong` marks."""
     if wrong.any():
         raise InputError(f"{file}, row {int(np.argmax(wrong))}: its vector is {what}; embed it again")
 
 
 def _check_digest(file: Path, table: pa.Table) -> None:
-    """Raise `InputError` if a shard that has a digest holds something else than was written."""
+    """Raise `InputError` if a shard's rows do not have its stored digest."""
     metadata = table.schema.metadata or {}
     stored = metadata.get(_DIGEST)
-    found = _digest(metadata[_MADE], table)
-    if stored is not None and stored != found:
-        raise InputError(f"{file}: is damaged (digest stored {stored!r}, found {found!r}); embed its rows again")
+    computed = _digest(metadata[_ORIGIN], table)
+    if stored is not None and stored != computed:
+        raise InputError(f"{file}: is damaged (digest stored {stored!r}, found {computed!r}); embed its rows again")
 
 
 def _digest(described: bytes, table: pa.Table) -> bytes:
-    """Return a digest of what made a shard and of all its values, whichever way the pages hold them."""
+    """Return a digest of a shard's origin and of all its values, independent of how pages encode them."""
     digest = xxhash.xxh3_128(described)
     for name in _COLUMNS:
         column = table[name].combine_chunks()

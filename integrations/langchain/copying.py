@@ -1,4 +1,4 @@
-"""An index copied into any other LangChain vector store, with the vectors it has.
+"""Copying an index into any other LangChain vector store with its stored vectors.
 
 embeddings = TPIndexEmbeddings(index)
 store = Chroma("faq", embedding_function=embeddings, collection_metadata={"hnsw:space": "cosine"})
@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
@@ -22,20 +21,20 @@ from tp_retrieval.types import Float32Array
 
 
 class TPIndexEmbeddings(Embeddings):
-    """Embed for another store as an index does: by its model, through the maps it has fitted. The index stays open."""
+    """Embed for another store with an index's model and fitted maps; the index must stay open."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._known: dict[str, list[float]] = {}
+        self._copied: dict[str, list[float]] = {}
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return one unit vector a document; those being copied are not computed again."""
-        unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
-        found = dict(self._known)
-        if unknown:
-            vectors = self._index.map_vectors(self._index.embedder.embed_documents(unknown))
-            found |= dict(zip(unknown, vectors.tolist(), strict=True))
-        return [found[text] for text in texts]
+        """Return one unit vector a document; texts being copied are not embedded again."""
+        by_text = dict(self._copied)
+        missing = [text for text in dict.fromkeys(texts) if text not in by_text]
+        if missing:
+            vectors = self._index.map_vectors(self._index.embedder.embed_documents(missing))
+            by_text |= dict(zip(missing, vectors.tolist(), strict=True))
+        return [by_text[text] for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
         """Return the unit vector of a query."""
@@ -44,12 +43,12 @@ class TPIndexEmbeddings(Embeddings):
 
     @contextmanager
     def knowing(self, texts: Sequence[str], vectors: Float32Array) -> Iterator[None]:
-        """Give these vectors to these texts for a while."""
-        self._known = dict(zip(texts, vectors.tolist(), strict=True))
+        """Return these stored vectors for these texts inside the `with` block."""
+        self._copied = dict(zip(texts, vectors.tolist(), strict=True))
         try:
             yield
         finally:
-            self._known = {}
+            self._copied = {}
 
 
 def copy_index(
@@ -60,14 +59,14 @@ def copy_index(
     batch: int = 256,
     flat: bool = False,
     progress: Path | None = None,
-    told: Callable[[int], object] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Add an index's documents to a store that embeds with `embeddings`, and return how many were added now.
+    """Add an index's documents to a store that embeds with `embeddings`, and return how many were added.
 
-    Ids are kept, so a document that is there already is replaced. `flat` writes nested metadata as JSON strings, for
-    stores that hold plain values alone. `progress` is a file by which an interrupted copy goes on, if both sides are as it
-    left them; it is removed at the end. `told` gets the number of documents of each batch. Raises
-    `IncompatibleIndexError` if the index fits other maps meanwhile: copied again, all are replaced.
+    Ids are kept, so a document of the same id is replaced. `flat` writes nested metadata as JSON strings, for
+    stores that hold plain values alone. `progress` is a file by which an interrupted copy continues, if both sides are
+    unchanged; it is removed at the end. `on_progress` is called with the number of documents of each batch. Raises
+    `IncompatibleIndexError` if the index fits other maps meanwhile; a new copy replaces all documents.
     """
     maps = index.info().maps_digest
     after = None if progress is None else _last(progress, index, store, maps)
@@ -80,24 +79,24 @@ def copy_index(
         copied += len(documents)
         if progress is not None:
             progress.write_text(json.dumps({"last": documents[-1].id, "maps": maps}), encoding="utf-8")
-        if told is not None:
-            told(len(documents))
+        if on_progress is not None:
+            on_progress(len(documents))
     if progress is not None:
         progress.unlink(missing_ok=True)
     return copied
 
 
 def _last(progress: Path, index: Index, store: VectorStore, maps: str) -> str | None:
-    """Return the id of the last document copied; None if both sides are not, or can't be seen to be, as they were."""
+    """Return the id of the last document copied; None if either side changed or can't be compared."""
     try:
-        known = json.loads(progress.read_text(encoding="utf-8"))
-        last = str(known["last"])
-        there = known["maps"] == maps and index.get([last]) and store.get_by_ids([last])
+        record = json.loads(progress.read_text(encoding="utf-8"))
+        last = str(record["last"])
+        unchanged = record["maps"] == maps and index.get([last]) and store.get_by_ids([last])
     except (FileNotFoundError, ValueError, KeyError, TypeError, NotImplementedError):
         return None
-    return last if there else None
+    return last if unchanged else None
 
 
-def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(metadata: Mapping[str, object]) -> dict[str, object]:
     plain = (str, int, float, bool)
     return {name: value if isinstance(value, plain) else json.dumps(value) for name, value in metadata.items()}

@@ -99,7 +99,7 @@ def test_mistakes_in_serve_are_one_line(run, recipe, arguments, message):
 def test_parquet_is_loaded_without_embedding_and_only_by_its_own_model(run, embedder, tmp_path):
     documents = [Document(f"text {i}", {"n": i}, f"d{i}") for i in range(70)]
     vectors = embedder.embed_documents([document.text for document in documents])
-    made = parquet.Made.by(embedder)
+    made = parquet.ShardOrigin.of(embedder)
     (tmp_path / "shards").mkdir()
     parquet.write_shard(tmp_path / "shards" / "a.parquet", parquet.Shard(documents[:40], vectors[:40], made))
     parquet.write_shard(tmp_path / "shards" / "b.parquet", parquet.Shard(documents[40:], vectors[40:], made))
@@ -109,7 +109,7 @@ def test_parquet_is_loaded_without_embedding_and_only_by_its_own_model(run, embe
         assert [document.id for document in index] == [f"d{i}" for i in range(70)]
         ((_, mapped),) = index.batches(100)
         assert np.allclose(mapped, index.map_vectors(vectors), atol=1e-6)
-    other = parquet.Made(**{**vars(made), "fingerprint": "other"})
+    other = parquet.ShardOrigin(**{**vars(made), "fingerprint": "other"})
     parquet.write_shard(tmp_path / "shards" / "a.parquet", parquet.Shard(documents[:40], vectors[:40], other))
     (tmp_path / "shards" / "b.parquet").unlink()
     code, _, told = run("index", "--from-parquet", tmp_path / "shards", "--into", tmp_path / "index")

@@ -11,7 +11,9 @@ import pytest
 from tp_retrieval import Document, InputError
 from tp_retrieval.integrations import parquet
 
-MADE = parquet.Made("2:" + "a" * 32, 16, "model", None, "float32", {"query": ["q: {text}"], "document": ["d: {text}"]})
+MADE = parquet.ShardOrigin(
+    "2:" + "a" * 32, 16, "model", None, "float32", {"query": ["q: {text}"], "document": ["d: {text}"]}
+)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_an_id_given_twice_in_different_files_is_named(tmp_path):
 def test_shards_are_read_as_they_were_written(embedder, tmp_path):
     documents = [Document(f"text {i}", {"n": i, "nested": {"a": [1, None]}}, f"d{i}") for i in range(5)]
     vectors = embedder.embed_documents([document.text for document in documents])
-    parquet.write_shard(tmp_path / "a.parquet", parquet.Shard(documents, vectors, parquet.Made.by(embedder)))
+    parquet.write_shard(tmp_path / "a.parquet", parquet.Shard(documents, vectors, parquet.ShardOrigin.of(embedder)))
     (shard,) = parquet.read_shards(tmp_path)
     assert shard.documents == documents
     assert np.array_equal(shard.vectors, vectors)
@@ -114,13 +114,13 @@ def test_shards_that_are_none_are_refused(embedder, tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"a\.parquet: not written by"):
         list(parquet.read_shards(tmp_path))
-    made = parquet.Made.by(embedder)
+    made = parquet.ShardOrigin.of(embedder)
     vectors = np.zeros((1, made.dimension), dtype=np.float32)
     parquet.write_shard(tmp_path / "a.parquet", parquet.Shard([Document("a", {}, "a")], vectors, made))
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
     with pytest.raises(InputError, match=r"b\.parquet"):
         list(parquet.read_shards(tmp_path))
-    other = parquet.Made(**{**vars(made), "fingerprint": "other"})
+    other = parquet.ShardOrigin(**{**vars(made), "fingerprint": "other"})
     parquet.write_shard(tmp_path / "b.parquet", parquet.Shard([Document("b", {}, "b")], vectors, other))
     with pytest.raises(InputError, match=r"b\.parquet: made by another embedder"):
         list(parquet.read_shards(tmp_path))

@@ -46,7 +46,9 @@ def copy(
         embeddings = TPIndexEmbeddings(opened)
         store = _store(store_class, to, arguments, embeddings)
         with tqdm(total=len(opened), unit="document", disable=not sys.stderr.isatty()) as bar:
-            copied = copy_index(opened, store, embeddings, batch=batch, flat=flat, progress=progress, told=bar.update)
+            copied = copy_index(
+                opened, store, embeddings, batch=batch, flat=flat, progress=progress, on_progress=bar.update
+            )
         done = {"index": str(index), "to": to, "copied": copied, "documents": len(opened)}
     print_report(done, as_json)
 

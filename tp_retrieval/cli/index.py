@@ -98,7 +98,7 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
     from tp_retrieval.indexing.importers.files import refit_if_grown
 
     files = parquet.shard_files(folder)
-    first = parquet.made_of(files[0])
+    first = parquet.origin_of(files[0])
     try:
         opened = Index.open(into)
     except IndexNotFoundError:

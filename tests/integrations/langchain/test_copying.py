@@ -118,7 +118,7 @@ def test_an_interrupted_copy_goes_on_where_it_stopped(index, tmp_path):
         copy_index(index, Broken(embeddings), embeddings, batch=2, progress=progress)
     assert json.loads(progress.read_text())["last"] == "d3"
     told = []
-    assert copy_index(index, store, embeddings, batch=2, progress=progress, told=told.append) == 4
+    assert copy_index(index, store, embeddings, batch=2, progress=progress, on_progress=told.append) == 4
     assert told == [2, 2]
     assert sorted(store.store) == sorted(f"d{i}" for i in range(8))
     assert not progress.exists()
@@ -153,7 +153,7 @@ def test_vectors_of_different_maps_are_not_mixed(embedder, tmp_path):
                 index.rebuild()
 
         with pytest.raises(IncompatibleIndexError, match="other maps were fitted meanwhile"):
-            copy_index(index, store, embeddings, batch=20, progress=progress, told=grow)
+            copy_index(index, store, embeddings, batch=20, progress=progress, on_progress=grow)
         assert len(store.store) == 20
         assert copy_index(index, store, embeddings, batch=20, progress=progress) == 110
         query = "Something very old"
