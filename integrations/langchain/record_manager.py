@@ -1,74 +1,79 @@
-"""What LangChain's indexing API remembers of earlier runs, in SQLite."""
+"""Records of LangChain's indexing API in SQLite: which documents were indexed, when and from which source."""
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from threading import RLock
 
 from langchain_core.indexing import RecordManager
 
 from tp_retrieval import InputError
 from tp_retrieval.integrations.worker import Worker
+from tp_retrieval.sqlite.database import Database, chunks, marks
+from tp_retrieval.sqlite.fork_safety import guard
+from tp_retrieval.types import checked_texts
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
     namespace TEXT NOT NULL, key TEXT NOT NULL, group_id TEXT, updated_at REAL NOT NULL, PRIMARY KEY (namespace, key)
 )"""
-_AT_ONCE = 500  # keys in one statement
 
 
 class TPRecordManager(RecordManager):
     """Keep the records of a namespace in a SQLite file, so that `index()` goes on where an earlier process stopped.
 
-    The file may lie in an index's folder. `create_schema` is called by the constructor already.
+    The file may lie in an index's folder. The constructor calls `create_schema`. Raises `IndexAccessError` for a path that
+    can't be written, `CorruptIndexError` for a damaged file, `IndexLockedError` while another process writes.
     """
 
     def __init__(self, namespace: str, path: str | Path) -> None:
         super().__init__(namespace)
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-        self._connection.execute("PRAGMA journal_mode=WAL")
         self._worker = Worker()
-        self.create_schema()
+        self._lock = RLock()
+        self._database = Database(Path(path))
+        try:
+            self._database.keep_log()
+            self.create_schema()
+        except BaseException:
+            self._database.close()
+            raise
+        guard(self._lock, self._database)
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        with self._lock:
+            self._database.close()
 
     def create_schema(self) -> None:
-        """Make the table if it is not there."""
-        with self._lock:
-            self._connection.execute(_SCHEMA)
+        """Create the table unless it exists."""
+        with self._lock, self._database.transaction():
+            self._database.execute(_SCHEMA)
 
     def get_time(self) -> float:
-        """Return the time of the machine that holds the file, in seconds."""
+        """Return this machine's time in seconds since 1970."""
         return time.time()
 
     def update(
         self, keys: Sequence[str], *, group_ids: Sequence[str | None] | None = None, time_at_least: float | None = None
     ) -> None:
-        """Note that keys were seen now; raise `InputError` if the clock is behind `time_at_least`."""
+        """Store the present time for keys; raise `InputError` if the clock is behind `time_at_least`."""
         groups = [None] * len(keys) if group_ids is None else list(group_ids)
         if len(groups) != len(keys):
             raise InputError(f"group_ids: {len(groups)} for {len(keys)} keys")
         now = self.get_time()
         if time_at_least is not None and time_at_least > now:
             raise InputError(f"time_at_least: {time_at_least} lies after this machine's time, {now}")
-        rows = [(self.namespace, key, group, now) for key, group in zip(keys, groups, strict=True)]
-        with self._lock, self._connection:  # which commits, or rolls back what failed
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
+        named = zip(checked_texts(keys, "keys"), groups, strict=True)
+        rows = [(self.namespace, key, group, now) for key, group in named]
+        with self._lock, self._database.transaction():
+            self._database.execute_many("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
 
     def exists(self, keys: Sequence[str]) -> list[bool]:
-        """Tell for each key whether it is known."""
-        known: set[str] = set()
-        for part in _parts(keys):
-            known |= {row[0] for row in self._select(f"key IN ({_marks(part)})", part)}
-        return [key in known for key in keys]
+        """Return for each key whether it has a record."""
+        stored = {key for part in chunks(keys) for key in self._select(f"key IN ({marks(part)})", part)}
+        return [key in stored for key in keys]
 
     def list_keys(
         self,
@@ -78,62 +83,59 @@ class TPRecordManager(RecordManager):
         group_ids: Sequence[str] | None = None,
         limit: int | None = None,
     ) -> list[str]:
-        """Return the keys that were updated before and after some times, and belong to some groups."""
+        """Return the keys updated before and after some times that belong to some groups, in the order of updating."""
         condition, values = "1", []
-        for words, value in (("updated_at < ?", before), ("updated_at > ?", after)):
+        for clause, value in (("updated_at < ?", before), ("updated_at > ?", after)):
             if value is not None:
-                condition += f" AND {words}"
+                condition += f" AND {clause}"
                 values.append(value)
-        found: list[str] = []
-        for part in [None] if group_ids is None else _parts(group_ids):
-            of_group = "" if part is None else f" AND group_id IN ({_marks(part)})"
-            found += [row[0] for row in self._select(condition + of_group, [*values, *(part or [])])]
-        return found if limit is None else found[:limit]
+        if group_ids is None:
+            return self._select(condition, values)[:limit]
+        keys: list[str] = []
+        for part in chunks(group_ids):
+            keys += self._select(f"{condition} AND group_id IN ({marks(part)})", [*values, *part])
+        return keys[:limit]
 
     def delete_keys(self, keys: Sequence[str]) -> None:
-        """Forget keys; unknown ones are passed over."""
-        with self._lock, self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(
-                "DELETE FROM records WHERE namespace = ? AND key = ?", [(self.namespace, key) for key in keys]
-            )
+        """Delete the records of keys; keys without one are passed over."""
+        rows = [(self.namespace, key) for key in checked_texts(keys, "keys")]
+        with self._lock, self._database.transaction():
+            self._database.execute_many("DELETE FROM records WHERE namespace = ? AND key = ?", rows)
 
-    def _select(self, condition: str, values: Sequence[object]) -> list[tuple[str]]:
+    def _select(self, condition: str, values: Sequence[object]) -> list[str]:
+        sql = f"SELECT key FROM records WHERE namespace = ? AND {condition} ORDER BY rowid"
         with self._lock:
-            return self._connection.execute(
-                f"SELECT key FROM records WHERE namespace = ? AND {condition} ORDER BY rowid", [self.namespace, *values]
-            ).fetchall()
+            return [key for (key,) in self._database.execute(sql, [self.namespace, *values])]
 
     async def acreate_schema(self) -> None:
-        """Make the table if it is not there."""
+        """Create the table unless it exists."""
         await self._worker.run(self.create_schema)
 
     async def aget_time(self) -> float:
-        """Return the time of the machine that holds the file, in seconds."""
+        """Return this machine's time in seconds since 1970."""
         return self.get_time()
 
     async def aupdate(
         self, keys: Sequence[str], *, group_ids: Sequence[str | None] | None = None, time_at_least: float | None = None
     ) -> None:
-        """Note that keys were seen now."""
+        """Store the present time for keys."""
         await self._worker.run(self.update, keys, group_ids=group_ids, time_at_least=time_at_least)
 
     async def aexists(self, keys: Sequence[str]) -> list[bool]:
-        """Tell for each key whether it is known."""
+        """Return for each key whether it has a record."""
         return await self._worker.run(self.exists, keys)
 
-    async def alist_keys(self, **asked: Any) -> list[str]:
-        """Return the keys that `list_keys` does."""
-        return await self._worker.run(self.list_keys, **asked)
+    async def alist_keys(
+        self,
+        *,
+        before: float | None = None,
+        after: float | None = None,
+        group_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> list[str]:
+        """Return the keys that `list_keys` returns."""
+        return await self._worker.run(self.list_keys, before=before, after=after, group_ids=group_ids, limit=limit)
 
     async def adelete_keys(self, keys: Sequence[str]) -> None:
-        """Forget keys."""
+        """Delete the records of keys."""
         await self._worker.run(self.delete_keys, keys)
-
-
-def _parts(values: Sequence[str]) -> list[Sequence[str]]:
-    return [values[begin : begin + _AT_ONCE] for begin in range(0, len(values), _AT_ONCE)]
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))

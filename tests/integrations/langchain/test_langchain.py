@@ -1,7 +1,9 @@
 """What LangChain's standard tests do not ask: roles, filters, thresholds, reranking, and the faults of other stores."""
 
 import asyncio
+import os
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,17 @@ from langchain_core.structured_query import Comparator, Comparison, Operation, O
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from tests.langchain_faiss import save_local
-from tp_retrieval import Embedder, IncompatibleIndexError, Index, InputError, OptionalDependencyError, Reranker
+from tp_retrieval import (
+    CorruptIndexError,
+    Embedder,
+    IncompatibleIndexError,
+    Index,
+    IndexAccessError,
+    IndexLockedError,
+    InputError,
+    OptionalDependencyError,
+    Reranker,
+)
 from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.langchain import (
     TPEmbeddings,
@@ -424,9 +436,9 @@ async def test_a_record_manager_remembers_keys_groups_and_times(tmp_path):
         records.update(["x"], time_at_least=records.get_time() + 100)
     with pytest.raises(ValueError, match="1 for 2 keys"):
         records.update(["x", "y"], group_ids=["g"])
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(InputError, match=r"keys\[1\]: expected str, got object"):
         records.update(["x", object()])
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(InputError, match=r"keys\[1\]: expected str, got object"):
         records.delete_keys(["key 1100", object()])
     assert records.exists(["x", "key 1100"]) == [False, True]
     await records.acreate_schema()
@@ -438,6 +450,62 @@ async def test_a_record_manager_remembers_keys_groups_and_times(tmp_path):
     assert await records.aget_time() >= middle
     records.close()
     other.close()
+
+
+def test_a_record_file_of_plain_sqlite_opens_with_its_records(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "r.sqlite")) as plain:
+        plain.execute(
+            "CREATE TABLE records (namespace TEXT NOT NULL, key TEXT NOT NULL, group_id TEXT, updated_at REAL NOT NULL, "
+            "PRIMARY KEY (namespace, key))"
+        )
+        plain.execute("INSERT INTO records VALUES ('one', 'a', 'g', 5.0), ('two', 'b', NULL, 6.0)")
+        plain.commit()
+    records = TPRecordManager("one", tmp_path / "r.sqlite")
+    assert records.list_keys(group_ids=["g"], before=5.1) == ["a"]
+    records.update(["c"])
+    records.close()
+    with closing(sqlite3.connect(tmp_path / "r.sqlite")) as plain:
+        assert plain.execute("SELECT namespace, key FROM records ORDER BY key").fetchall() == [
+            ("one", "a"),
+            ("two", "b"),
+            ("one", "c"),
+        ]
+
+
+def test_a_record_file_that_cannot_be_used_raises_our_errors(tmp_path):
+    with pytest.raises(IndexAccessError, match="missing"):
+        TPRecordManager("one", tmp_path / "missing" / "r.sqlite")
+    (tmp_path / "text.sqlite").write_text("no database, but a file long enough to have a header " * 40)
+    with pytest.raises(CorruptIndexError, match=r"text\.sqlite"):
+        TPRecordManager("one", tmp_path / "text.sqlite")
+    records = TPRecordManager("one", tmp_path / "r.sqlite")
+    with closing(sqlite3.connect(tmp_path / "r.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(IndexLockedError, match="another process is writing"), records._database.impatient():
+            records.update(["a"])
+        other.execute("ROLLBACK")
+    records.update(["a"])
+    records.close()
+    with pytest.raises(InputError, match="closed"):
+        records.update(["b"])
+
+
+def test_a_forked_process_writes_records_by_a_connection_of_its_own(tmp_path):
+    records = TPRecordManager("one", tmp_path / "r.sqlite")
+    records.update(["before"])
+    connections = records._database.data_version()[0]
+    child = os.fork()
+    if child == 0:
+        try:
+            records.update(["child"])
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    records.update(["parent"])
+    assert records.list_keys() == ["before", "child", "parent"]
+    assert records._database.data_version()[0] == connections + 1
+    records.close()
 
 
 # -- structured queries
