@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -16,10 +15,10 @@ from tp_retrieval.integrations.worker import Worker
 
 
 class TPReranker(BaseDocumentCompressor, BaseCrossEncoder):
-    """Order documents by a second look at query and document together.
+    """Rerank documents by reading query and document together.
 
-    `top_n` None keeps all. The order of the documents given counts as the first score, with the reranker's own weight;
-    `metadata["relevance_score"]` of the copies is the final one.
+    `top_n` None keeps all. The order of the documents counts as the retrieval score, with the reranker's weight;
+    `metadata["relevance_score"]` of the copies is the fused one.
     """
 
     reranker: Reranker
@@ -33,10 +32,10 @@ class TPReranker(BaseDocumentCompressor, BaseCrossEncoder):
         self, documents: Sequence[LCDocument], query: str, callbacks: Callbacks | None = None
     ) -> list[LCDocument]:
         """Return copies of the documents, best first."""
-        given = list(documents)
-        hits = [Hit(Document(doc.page_content, {}, str(i)), -float(i), i + 1) for i, doc in enumerate(given)]
+        listed = list(documents)
+        hits = [Hit(Document(doc.page_content, {}, str(i)), -float(i), i + 1) for i, doc in enumerate(listed)]
         ranked = self.reranker.rerank(query, hits, self.top_n)
-        return [_scored(given[int(hit.document.id or 0)], hit.score) for hit in ranked]
+        return [_scored(listed[int(hit.document.id or 0)], hit.score) for hit in ranked]
 
     async def acompress_documents(
         self, documents: Sequence[LCDocument], query: str, callbacks: Callbacks | None = None
@@ -51,5 +50,5 @@ class TPReranker(BaseDocumentCompressor, BaseCrossEncoder):
 
 
 def _scored(document: LCDocument, score: float) -> LCDocument:
-    metadata: dict[str, Any] = {**document.metadata, "relevance_score": score}
+    metadata: dict[str, object] = {**document.metadata, "relevance_score": score}
     return LCDocument(page_content=document.page_content, metadata=metadata, id=document.id)

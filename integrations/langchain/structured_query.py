@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from langchain_core.structured_query import Comparator, Comparison, Operation, Operator, StructuredQuery, Visitor
 
 _COMPARATORS = {
@@ -25,7 +23,7 @@ class TPTranslator(Visitor):
     allowed_comparators = tuple(_COMPARATORS)
     allowed_operators = (Operator.AND, Operator.OR, Operator.NOT)
 
-    def visit_operation(self, operation: Operation) -> dict[str, Any]:
+    def visit_operation(self, operation: Operation) -> dict[str, object]:
         """Return `$and`, `$or` or `$not` of the arguments."""
         self._validate_func(operation.operator)
         arguments = [argument.accept(self) for argument in operation.arguments]
@@ -33,7 +31,7 @@ class TPTranslator(Visitor):
             return {"$not": arguments[0] if len(arguments) == 1 else {"$and": arguments}}
         return {f"${operation.operator.value}": arguments}
 
-    def visit_comparison(self, comparison: Comparison) -> dict[str, Any]:
+    def visit_comparison(self, comparison: Comparison) -> dict[str, object]:
         """Return one comparison; a date is compared as its text."""
         self._validate_func(comparison.comparator)
         value = comparison.value
@@ -41,9 +39,11 @@ class TPTranslator(Visitor):
             value = value["date"]
         return {comparison.attribute: {_COMPARATORS[comparison.comparator]: value}}
 
-    def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:
+    def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, object]]:
         """Return the query and the search's keyword arguments."""
-        given = {} if structured_query.filter is None else {"filter": structured_query.filter.accept(self)}
+        options: dict[str, object] = (
+            {} if structured_query.filter is None else {"filter": structured_query.filter.accept(self)}
+        )
         if structured_query.limit is not None:
-            given["k"] = structured_query.limit
-        return structured_query.query, given
+            options["k"] = structured_query.limit
+        return structured_query.query, options

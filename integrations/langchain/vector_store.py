@@ -8,26 +8,36 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack, cast
 
 import numpy as np
 from langchain_core.documents import Document as LCDocument
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from tp_retrieval import Document, Hit, Index, IndexNotFoundError, InputError
+from tp_retrieval import Document, Hit, Index, InputError
 from tp_retrieval.indexing.importers.langchain_faiss import read_store
+from tp_retrieval.indexing.index import IndexOptions
+from tp_retrieval.indexing.search.engine import SearchOptions
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
+from tp_retrieval.integrations.options import VectorSearchOptions
 from tp_retrieval.integrations.worker import Worker
 from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 
-Filter = dict[str, Any] | Callable[[LCDocument], bool] | None
+Filter = dict[str, object] | Callable[[LCDocument], bool] | None
+
+
+class Restriction(TypedDict, total=False):
+    """The documents among which a search chooses, as `Index.search` and `Index.search_by_vector` take them."""
+
+    where: dict[str, object] | None
+    ids: list[str]
 
 
 class LangChainEmbedder:
-    """Any LangChain `Embeddings` as what an index asks of an embedder.
+    """Any LangChain `Embeddings` as a `TextEmbedder`.
 
-    The fingerprint is made of its class, its model's name and the dimension, which a first text tells.
+    The fingerprint is made of its class, its model's name and the dimension, which embedding a first text shows.
     """
 
     def __init__(self, embeddings: Embeddings) -> None:
@@ -64,39 +74,40 @@ class TPVectorStore(VectorStore):
         self._worker = Worker()
 
     @classmethod
-    def open(cls, path: str | Path, embedding: Embeddings, **options: Any) -> TPVectorStore:
-        """Open the store at a path, or make it there; `options` are those of `Index.create`."""
-        embedder = text_embedder(embedding)
-        try:
-            index = Index.open(path, embedder)
-        except IndexNotFoundError:
-            index = Index.create(path, embedder, **options)
-        return cls(index, embedding)
+    def open(cls, path: str | Path, embedding: Embeddings, **options: Unpack[IndexOptions]) -> TPVectorStore:
+        """Open the store at a path, or create it there; `options` are those of `Index.create`."""
+        return cls(Index.open_or_create(path, text_embedder(embedding), **options), embedding)
 
     @classmethod
     def from_texts(
         cls,
         texts: Iterable[str],
         embedding: Embeddings,
-        metadatas: list[dict[str, Any]] | None = None,
+        metadatas: list[dict[str, object]] | None = None,
         *,
         ids: list[str] | None = None,
         path: str | Path | None = None,
-        **options: Any,
+        **options: object,
     ) -> TPVectorStore:
-        """Make a store, or open the one at `path`, and add texts; without a path it lives as long as the object."""
-        place = Path(tempfile.mkdtemp(prefix="tp-retrieval-")) if path is None else Path(path)
-        store = cls.open(place, embedding, **options)
+        """Create a store, or open the one at `path`, and add texts; without a path it lives as long as the object."""
+        folder = Path(tempfile.mkdtemp(prefix="tp-retrieval-")) if path is None else Path(path)
+        store = cls.open(folder, embedding, **cast("IndexOptions", options))
         if path is None:
-            weakref.finalize(store, shutil.rmtree, place, ignore_errors=True)
+            weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
     @classmethod
     def from_faiss(
-        cls, folder: str | Path, embedding: Embeddings, *, path: str | Path, trust_pickle: bool = False, **options: Any
+        cls,
+        folder: str | Path,
+        embedding: Embeddings,
+        *,
+        path: str | Path,
+        trust_pickle: bool = False,
+        **options: Unpack[IndexOptions],
     ) -> TPVectorStore:
-        """Make a store at `path` of what LangChain-community's `FAISS.save_local` wrote, with its vectors, texts and ids.
+        """Create a store at `path` of what LangChain-community's `FAISS.save_local` wrote, with its vectors, texts and ids.
 
         `embedding` is the one that made the vectors. `trust_pickle` reads `index.pkl`, admitting document classes only.
         Raises `InputError` if the folder holds no such store or the vectors have another length.
@@ -122,27 +133,27 @@ class TPVectorStore(VectorStore):
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: Iterable[dict[str, Any]] | None = None,
+        metadatas: Iterable[dict[str, object]] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
         batch_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[str]:
         """Add texts, replacing those whose id is there, and return their ids; a missing id is made."""
         listed = list(texts)
         metadata = [{}] * len(listed) if metadatas is None else list(metadatas)
-        named = [None] * len(listed) if ids is None else list(ids)
-        if not len(listed) == len(metadata) == len(named):
-            raise InputError(f"texts: {len(listed)} texts, {len(metadata)} metadatas and {len(named)} ids must be as many")
-        final = [id_ or uuid.uuid4().hex for id_ in named]
-        documents = {id_: Document(*rest, id_) for *rest, id_ in zip(listed, metadata, final, strict=True)}  # the last wins
-        ordered = list(documents.values())
-        step = batch_size or len(ordered) or 1
-        for begin in range(0, len(ordered), step):
-            self.index.add(ordered[begin : begin + step])
+        asked = [None] * len(listed) if ids is None else list(ids)
+        if not len(listed) == len(metadata) == len(asked):
+            raise InputError(f"texts: {len(listed)} texts, {len(metadata)} metadatas and {len(asked)} ids must be as many")
+        final = [id_ or uuid.uuid4().hex for id_ in asked]
+        rows = zip(listed, metadata, final, strict=True)
+        documents = list({id_: Document(text, fields, id_) for text, fields, id_ in rows}.values())  # the last one wins
+        step = batch_size or len(documents) or 1
+        for begin in range(0, len(documents), step):
+            self.index.add(documents[begin : begin + step])
         return final
 
-    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+    def delete(self, ids: list[str] | None = None, **kwargs: object) -> bool:
         """Remove documents, all of them if no ids are given; unknown ids are passed over."""
         if ids is None:
             self.index.clear()
@@ -154,36 +165,46 @@ class TPVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[LCDocument]:
         """Return documents in the order asked for; unknown ids are passed over."""
-        return [_given_back(document) for document in self.index.get(ids)]
+        return [_langchain_document(document) for document in self.index.get(ids)]
 
-    def similarity_search(self, query: str, k: int = 4, filter: Filter = None, **options: Any) -> list[LCDocument]:
+    def similarity_search(self, query: str, k: int = 4, filter: Filter = None, **options: object) -> list[LCDocument]:
         """Return the k documents most similar to a query; there are k whenever k pass the filter."""
-        return [_given_back(hit.document) for hit in self.hits(query, k, filter, **options)]
+        return [_langchain_document(hit.document) for hit in self.hits(query, k, filter, **cast("SearchOptions", options))]
 
     def similarity_search_with_score(
-        self, query: str, k: int = 4, filter: Filter = None, **options: Any
+        self, query: str, k: int = 4, filter: Filter = None, **options: Unpack[SearchOptions]
     ) -> list[tuple[LCDocument, float]]:
         """Return the k most similar documents and their scores: cosines, unless another mode was asked for."""
-        return [(_given_back(hit.document), hit.score) for hit in self.hits(query, k, filter, **options)]
+        return [(_langchain_document(hit.document), hit.score) for hit in self.hits(query, k, filter, **options)]
 
     def similarity_search_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: Any
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: object
     ) -> list[LCDocument]:
         """Return the k documents nearest to a query's vector."""
-        return [_given_back(hit.document) for hit in self._near(embedding, k, filter, **options)]
+        return [
+            _langchain_document(hit.document)
+            for hit in self._near(embedding, k, filter, **cast("VectorSearchOptions", options))
+        ]
 
     def similarity_search_with_score_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: Any
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: Unpack[VectorSearchOptions]
     ) -> list[tuple[LCDocument, float]]:
         """Return the k documents nearest to a query's vector and their cosines."""
-        return [(_given_back(hit.document), hit.score) for hit in self._near(embedding, k, filter, **options)]
+        return [(_langchain_document(hit.document), hit.score) for hit in self._near(embedding, k, filter, **options)]
 
     def max_marginal_relevance_search(
-        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, filter: Filter = None, **options: Any
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter = None,
+        **options: object,
     ) -> list[LCDocument]:
         """Return k of the `fetch_k` best documents that are unlike each other; `lambda_mult` 1 is relevance alone."""
-        hits = self.hits(query, k, filter, mmr=lambda_mult, candidates=fetch_k, **options)
-        return [_given_back(hit.document) for hit in hits]
+        asked = cast("SearchOptions", {**options, "mmr": lambda_mult, "candidates": fetch_k})
+        hits = self.hits(query, k, filter, **asked)
+        return [_langchain_document(hit.document) for hit in hits]
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -192,48 +213,58 @@ class TPVectorStore(VectorStore):
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
         filter: Filter = None,
-        **options: Any,
+        **options: object,
     ) -> list[LCDocument]:
         """Return k of the `fetch_k` documents nearest to a query's vector that are unlike each other."""
-        hits = self._near(embedding, k, filter, mmr=lambda_mult, candidates=fetch_k, **options)
-        return [_given_back(hit.document) for hit in hits]
+        asked = cast("VectorSearchOptions", {**options, "mmr": lambda_mult, "candidates": fetch_k})
+        hits = self._near(embedding, k, filter, **asked)
+        return [_langchain_document(hit.document) for hit in hits]
 
-    def hits(self, query: str, k: int = 4, filter: Filter = None, **options: Any) -> list[Hit]:
-        """Return what `Index.search` finds, by default by vectors alone."""
-        return self.index.search(query, k, **{"mode": "dense"} | self._restriction(filter) | options)
+    def hits(self, query: str, k: int = 4, filter: Filter = None, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """Return the hits of `Index.search`, by default by vectors alone."""
+        asked: SearchOptions = {"mode": "dense", **self._restriction(filter), **options}
+        return self.index.search(query, k, **asked)
 
-    def _near(self, embedding: list[float], k: int, filter: Filter, **options: Any) -> list[Hit]:
-        vector = np.array(embedding, dtype=np.float32)
-        return self.index.search_by_vector(vector, k, **self._restriction(filter), **options)
+    def _near(self, embedding: list[float], k: int, filter: Filter, **options: Unpack[VectorSearchOptions]) -> list[Hit]:
+        asked: VectorSearchOptions = {**self._restriction(filter), **options}
+        return self.index.search_by_vector(np.array(embedding, dtype=np.float32), k, **asked)
 
-    def _restriction(self, filter: Filter) -> dict[str, Any]:
-        """Return a filter as options of `Index.search`; a function is asked about every document."""
+    def _restriction(self, filter: Filter) -> Restriction:
+        """Return a filter as options of a search; a function is called with every document."""
         if filter is None or isinstance(filter, dict):
             return {"where": filter}
-        return {"ids": [document.id for document in self.index if filter(_given_back(document))]}
+        return {"ids": [str(document.id) for document in self.index if filter(_langchain_document(document))]}
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return _relevance
 
     def _similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, **options: Any
+        self, query: str, k: int = 4, filter: Filter = None, **options: object
     ) -> list[tuple[LCDocument, float]]:
-        hits = self.hits(query, k, **options)
+        hits = self.hits(query, k, filter, **cast("SearchOptions", options))
         if any("dense" not in hit.parts for hit in hits):
             raise InputError("mode: relevance is the cosine brought into 0 to 1, which a lexical search does not have")
-        return [(_given_back(hit.document), _relevance(hit.parts["dense"])) for hit in hits]
+        return [(_langchain_document(hit.document), _relevance(hit.parts["dense"])) for hit in hits]
 
-    # -- the same on a thread of its own
+    # -- the same on a thread of the store
 
-    async def aadd_texts(self, texts: Iterable[str], *args: Any, **kwargs: Any) -> list[str]:
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[dict[str, object]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> list[str]:
         """Add texts."""
-        return await self._worker.run(self.add_texts, texts, *args, **kwargs)
+        return await self._worker.run(self.add_texts, texts, metadatas, ids=ids, batch_size=batch_size, **kwargs)
 
-    async def aadd_documents(self, documents: list[LCDocument], **kwargs: Any) -> list[str]:
+    async def aadd_documents(self, documents: list[LCDocument], **kwargs: object) -> list[str]:
         """Add documents."""
         return await self._worker.run(self.add_documents, documents, **kwargs)
 
-    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+    async def adelete(self, ids: list[str] | None = None, **kwargs: object) -> bool:
         """Remove documents."""
         return await self._worker.run(self.delete, ids, **kwargs)
 
@@ -241,39 +272,68 @@ class TPVectorStore(VectorStore):
         """Return documents by id."""
         return await self._worker.run(self.get_by_ids, ids)
 
-    async def asimilarity_search(self, query: str, *args: Any, **kwargs: Any) -> list[LCDocument]:
+    async def asimilarity_search(
+        self, query: str, k: int = 4, filter: Filter = None, **options: object
+    ) -> list[LCDocument]:
         """Return the documents most similar to a query."""
-        return await self._worker.run(self.similarity_search, query, *args, **kwargs)
+        return await self._worker.run(self.similarity_search, query, k, filter, **options)
 
-    async def asimilarity_search_with_score(self, *args: Any, **kwargs: Any) -> list[tuple[LCDocument, float]]:
+    async def asimilarity_search_with_score(
+        self, query: str, k: int = 4, filter: Filter = None, **options: Unpack[SearchOptions]
+    ) -> list[tuple[LCDocument, float]]:
         """Return the most similar documents and their scores."""
-        return await self._worker.run(self.similarity_search_with_score, *args, **kwargs)
+        return await self._worker.run(self.similarity_search_with_score, query, k, filter, **options)
 
-    async def asimilarity_search_by_vector(self, embedding: list[float], *args: Any, **kwargs: Any) -> list[LCDocument]:
+    async def asimilarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: object
+    ) -> list[LCDocument]:
         """Return the documents nearest to a query's vector."""
-        return await self._worker.run(self.similarity_search_by_vector, embedding, *args, **kwargs)
+        return await self._worker.run(self.similarity_search_by_vector, embedding, k, filter, **options)
 
     async def _asimilarity_search_with_relevance_scores(
-        self, query: str, *args: Any, **kwargs: Any
+        self, query: str, k: int = 4, filter: Filter = None, **options: object
     ) -> list[tuple[LCDocument, float]]:
-        return await self._worker.run(self._similarity_search_with_relevance_scores, query, *args, **kwargs)
+        return await self._worker.run(self._similarity_search_with_relevance_scores, query, k, filter, **options)
 
-    async def amax_marginal_relevance_search(self, query: str, *args: Any, **kwargs: Any) -> list[LCDocument]:
+    async def amax_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter = None,
+        **options: object,
+    ) -> list[LCDocument]:
         """Return documents that are unlike each other."""
-        return await self._worker.run(self.max_marginal_relevance_search, query, *args, **kwargs)
+        search = self.max_marginal_relevance_search
+        return await self._worker.run(search, query, k, fetch_k, lambda_mult, filter, **options)
 
     async def amax_marginal_relevance_search_by_vector(
-        self, embedding: list[float], *args: Any, **kwargs: Any
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter = None,
+        **options: object,
     ) -> list[LCDocument]:
         """Return documents near a query's vector that are unlike each other."""
-        return await self._worker.run(self.max_marginal_relevance_search_by_vector, embedding, *args, **kwargs)
+        search = self.max_marginal_relevance_search_by_vector
+        return await self._worker.run(search, embedding, k, fetch_k, lambda_mult, filter, **options)
 
     @classmethod
     async def afrom_texts(
-        cls, texts: Iterable[str], embedding: Embeddings, metadatas: list[dict[str, Any]] | None = None, **kwargs: Any
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, object]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        path: str | Path | None = None,
+        **options: object,
     ) -> TPVectorStore:
-        """Make a store of texts."""
-        return await Worker().run(cls.from_texts, texts, embedding, metadatas, **kwargs)
+        """Create a store of texts."""
+        return await Worker().run(cls.from_texts, texts, embedding, metadatas, ids=ids, path=path, **options)
 
 
 def text_embedder(embedding: Embeddings) -> TextEmbedder:
@@ -281,7 +341,7 @@ def text_embedder(embedding: Embeddings) -> TextEmbedder:
     return embedding.embedder if isinstance(embedding, TPEmbeddings) else LangChainEmbedder(embedding)
 
 
-def _given_back(document: Document) -> LCDocument:
+def _langchain_document(document: Document) -> LCDocument:
     return LCDocument(page_content=document.text, metadata=dict(document.metadata), id=document.id)
 
 

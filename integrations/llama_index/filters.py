@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 _PLAIN = {
@@ -18,19 +16,19 @@ _PLAIN = {
     FilterOperator.TEXT_MATCH: "$match",
     FilterOperator.TEXT_MATCH_INSENSITIVE: "$imatch",
 }
-_EMPTY: tuple[Any, ...] = (None, "", [])
-_ALWAYS: dict[str, Any] = {"": {"$nin": []}}
-_NEVER: dict[str, Any] = {"": {"$in": []}}
+_EMPTY: tuple[object, ...] = (None, "", [])
+_ALWAYS: dict[str, object] = {"": {"$nin": []}}
+_NEVER: dict[str, object] = {"": {"$in": []}}
 
 
-def where_of(filters: MetadataFilters | None) -> dict[str, Any] | None:
+def where_of(filters: MetadataFilters | None) -> dict[str, object] | None:
     """Return the filters as a `where` dict, None if they keep everything; they mean what LlamaIndex's own store means.
 
-    A missing or null value fits "!=" and "nin" only; "contains", "any" and "all" look into lists and strings.
+    A missing or null value fits "!=" and "nin" only; "contains", "any" and "all" search in lists and strings.
     """
     if filters is None or not filters.filters:
         return None
-    parts = [(where_of(part) or _ALWAYS) if isinstance(part, MetadataFilters) else _one(part) for part in filters.filters]
+    parts = [(where_of(part) or _ALWAYS) if isinstance(part, MetadataFilters) else _where(part) for part in filters.filters]
     if filters.condition == FilterCondition.OR:
         return {"$or": parts}
     if filters.condition == FilterCondition.NOT:
@@ -38,22 +36,22 @@ def where_of(filters: MetadataFilters | None) -> dict[str, Any] | None:
     return {"$and": parts}
 
 
-def _one(filter: MetadataFilter) -> dict[str, Any]:
+def _where(filter: MetadataFilter) -> dict[str, object]:
     key, value, operator = filter.key, filter.value, filter.operator
     if operator == FilterOperator.IS_EMPTY:
         return {"$or": [{key: {"$exists": False}}, *({key: {"$eq": empty}} for empty in _EMPTY)]}
-    if value is None:  # nothing that is there equals None, and everything differs from it
+    if value is None:  # no stored value equals None, and every one differs from it
         return _ALWAYS if operator in (FilterOperator.NE, FilterOperator.NIN) else _NEVER
     if operator in _PLAIN:
         return {key: {_PLAIN[operator]: value}}
-    parts = [_contains(key, one) for one in (value if isinstance(value, list) else [value])]
+    parts = [_contains(key, item) for item in (value if isinstance(value, list) else [value])]
     if operator == FilterOperator.ALL:
         return {"$and": parts} if parts else {key: {"$exists": True, "$ne": None}}
     return {"$or": parts} if parts else _NEVER
 
 
-def _contains(key: str, value: Any) -> dict[str, Any]:
-    found: list[dict[str, Any]] = [{key: {"$contains": value}}]
+def _contains(key: str, value: object) -> dict[str, object]:
+    conditions: list[dict[str, object]] = [{key: {"$contains": value}}]
     if isinstance(value, str):
-        found.append({key: {"$match": value}})
-    return {"$or": found}
+        conditions.append({key: {"$match": value}})
+    return {"$or": conditions}

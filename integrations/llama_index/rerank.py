@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -16,7 +14,7 @@ dispatcher = get_dispatcher(__name__)
 
 
 class TPRerank(BaseNodePostprocessor):
-    """Order nodes by a second look at query and node together, and keep the first `top_n`.
+    """Rerank nodes by reading query and node together, and keep the first `top_n`.
 
     A node's new score is the fused one; `keep_retrieval_score` puts the old one into its metadata.
     """
@@ -27,7 +25,7 @@ class TPRerank(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex knows this."""
+        """Return the name by which LlamaIndex finds this class."""
         return "TPRerank"
 
     def _postprocess_nodes(
@@ -36,18 +34,18 @@ class TPRerank(BaseNodePostprocessor):
         if query_bundle is None:
             raise InputError("query_bundle: reranking needs the query")
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.class_name()))
-        scores = [-float(i) if found.score is None else float(found.score) for i, found in enumerate(nodes)]
-        if any(found.score is None for found in nodes):  # the order is all that is known of them together
+        scores = [-float(i) if scored.score is None else float(scored.score) for i, scored in enumerate(nodes)]
+        if any(scored.score is None for scored in nodes):  # then only the order can be compared
             scores = [-float(i) for i in range(len(nodes))]
-        texts = [found.node.get_content(metadata_mode=MetadataMode.EMBED) for found in nodes]
+        texts = [scored.node.get_content(metadata_mode=MetadataMode.EMBED) for scored in nodes]
         hits = [Hit(Document(text, {}, str(i)), scores[i], i + 1) for i, text in enumerate(texts)]
         ranked = self.reranker.rerank(query_bundle.query_str, hits, self.top_n)
         kept = [self._scored(nodes[int(hit.document.id or 0)], hit) for hit in ranked]
         dispatcher.event(ReRankEndEvent(nodes=kept))
         return kept
 
-    def _scored(self, found: NodeWithScore, hit: Hit) -> NodeWithScore:
-        node: Any = found.node
+    def _scored(self, scored: NodeWithScore, hit: Hit) -> NodeWithScore:
+        node = scored.node
         if self.keep_retrieval_score:
-            node = node.model_copy(update={"metadata": {**node.metadata, "retrieval_score": found.score}})
+            node = node.model_copy(update={"metadata": {**node.metadata, "retrieval_score": scored.score}})
         return NodeWithScore(node=node, score=hit.score)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -21,10 +21,13 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from tp_retrieval import Document, Hit, IncompatibleIndexError, Index, IndexNotFoundError, InputError
+from tp_retrieval.indexing.index import IndexOptions
+from tp_retrieval.indexing.search.engine import Where
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
+from tp_retrieval.integrations.options import VectorSearchOptions
 from tp_retrieval.integrations.worker import Worker
-from tp_retrieval.types import Float32Array, TextEmbedder
+from tp_retrieval.types import PrecomputedVectors, TextEmbedder
 
 _VECTORS = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
 _WORDS = (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH)
@@ -32,50 +35,43 @@ _BOTH = (VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.SEMANTIC_HYBRID)
 _OF_DOCUMENT = "ref_doc_id"
 
 
-class GivenVectors:
-    """What an index asks of an embedder where LlamaIndex brings every vector itself."""
-
-    def __init__(self, dimension: int, model: str) -> None:
-        self.dimension = dimension
-        self.fingerprint = f"llama-index:{model}:{dimension}"
-
-    def embed_queries(self, texts: Sequence[str]) -> Float32Array:
-        """Refuse: vectors are given."""
-        raise InputError("text: this index gets its vectors from LlamaIndex; search through it, or by vector")
-
-    embed_documents = embed_queries
-
-
 class TPVectorStore(BasePydanticVectorStore):
     """Keep nodes in an index on disk: by vectors, words or both, filtered, with MMR.
 
     `embed_model` is the one that the nodes are embedded with. With a `TPEmbedding` the index fits the recipe's maps to its
-    nodes and can be opened anywhere; with another, or none, vectors are taken as they come. `options` are those of
+    nodes and can be opened anywhere; with another, or none, vectors are stored unmapped. `options` are those of
     `Index.create`.
     """
 
     stores_text: bool = True
     path: str
-    embed_model: Any = Field(default=None, exclude=True)
-    options: dict[str, Any] = Field(default_factory=dict)
+    embed_model: BaseEmbedding | None = Field(default=None, exclude=True)
+    options: dict[str, object] = Field(default_factory=dict)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     _index: Index | None = PrivateAttr(default=None)
-    _worker: Any = PrivateAttr(default_factory=Worker)
+    _worker: Worker = PrivateAttr(default_factory=Worker)
 
-    def __init__(self, path: str | Path, embed_model: BaseEmbedding | None = None, **options: Any) -> None:
-        options = options.pop("options", options)  # as they come back from pickling
-        super().__init__(path=str(path), embed_model=embed_model, options=options)
+    def __init__(
+        self,
+        path: str | Path,
+        embed_model: BaseEmbedding | None = None,
+        *,
+        options: IndexOptions | None = None,  # the field, from pickling
+        **more: Unpack[IndexOptions],
+    ) -> None:
+        fields: dict[str, Any] = {"path": str(path), "embed_model": embed_model, "options": {**(options or {}), **more}}
+        super().__init__(**fields)
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex knows this."""
+        """Return the name by which LlamaIndex finds this class."""
         return "TPVectorStore"
 
     @property
     def client(self) -> Index | None:
-        """The index behind; None before it is made by the first node."""
+        """The index, None before the first node creates it."""
         return self._opened()
 
     def close(self) -> None:
@@ -84,28 +80,28 @@ class TPVectorStore(BasePydanticVectorStore):
             self._index.close()
             self._index = None
 
-    def persist(self, persist_path: str = "", fs: Any = None) -> None:
-        """Do nothing: what was added is on disk."""
+    def persist(self, persist_path: str = "", fs: object = None) -> None:
+        """Do nothing: every change is on disk."""
 
     # -- changes
 
-    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+    def add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
         """Add nodes that are embedded, replacing those whose id is there, and return their ids."""
         latest = {node.node_id: node for node in nodes}
         if not latest:
             return []
         vectors = np.array([node.get_embedding() for node in latest.values()], dtype=np.float32)
-        self._made(vectors.shape[1]).add([_document(node) for node in latest.values()], vectors=vectors)
+        self._created(vectors.shape[1]).add([_document(node) for node in latest.values()], vectors=vectors)
         return [node.node_id for node in nodes]
 
-    def delete(self, ref_doc_id: str, **kwargs: Any) -> None:
+    def delete(self, ref_doc_id: str, **kwargs: object) -> None:
         """Remove all nodes of a source document."""
         opened = self._opened()
         if opened is not None:
             opened.delete(where={_OF_DOCUMENT: ref_doc_id})
 
     def delete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: Any
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: object
     ) -> None:
         """Remove nodes by id, or those that fit filters, or both at once."""
         where = where_of(filters)
@@ -126,8 +122,8 @@ class TPVectorStore(BasePydanticVectorStore):
         opened = self._opened()
         return [] if opened is None else [_node(document) for document in opened.get(node_ids, where=where_of(filters))]
 
-    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the nodes that a query finds, best first, with cosines, BM25 or fused scores by its mode.
+    def query(self, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
+        """Return the nodes of a query, best first, with cosines, BM25 or fused scores by its mode.
 
         `alpha` is the dense share of a hybrid search, `mmr_threshold` the share of relevance in MMR. Raises `InputError`
         for the modes that fit a classifier to one query.
@@ -140,69 +136,73 @@ class TPVectorStore(BasePydanticVectorStore):
             ids=[str(hit.document.id) for hit in hits],
         )
 
-    def _hits(self, opened: Index, query: VectorStoreQuery, kwargs: dict[str, Any]) -> list[Hit]:
-        where = where_of(query.filters)
+    def _hits(self, opened: Index, query: VectorStoreQuery, kwargs: Mapping[str, Any]) -> list[Hit]:
+        where: Where | None = where_of(query.filters)
         if query.doc_ids:  # an empty list restricts nothing in LlamaIndex
             of_documents = {_OF_DOCUMENT: {"$in": query.doc_ids}}
             where = of_documents if where is None else {"$and": [where, of_documents]}
-        k, options = query.similarity_top_k, {"where": where, "ids": query.node_ids or None}
+        k, ids = query.similarity_top_k, query.node_ids or None
+        options: VectorSearchOptions = {"where": where, "ids": ids}
         if query.mode in _WORDS:
-            return opened.search(query.query_str or "", query.sparse_top_k or k, mode="lexical", **options)
+            return opened.search(query.query_str or "", query.sparse_top_k or k, mode="lexical", where=where, ids=ids)
         vector = np.array(query.query_embedding, dtype=np.float32)
         if query.mode == VectorStoreQueryMode.MMR:
             threshold = query.mmr_threshold if query.mmr_threshold is not None else kwargs.get("mmr_threshold", 0.5)
-            return opened.search_by_vector(vector, k, mmr=threshold, **options)
+            options["mmr"] = threshold
+            return opened.search_by_vector(vector, k, **options)
         if query.mode in _BOTH:
-            options |= {} if query.alpha is None else {"dense_weight": query.alpha}
-            return opened.search_by_vector(vector, query.hybrid_top_k or k, text=query.query_str or "", **options)
+            options |= {"text": query.query_str or "", "dense_weight": query.alpha}
+            return opened.search_by_vector(vector, query.hybrid_top_k or k, **options)
         if query.mode in _VECTORS:
             return opened.search_by_vector(vector, k, **options)
-        known = ", ".join(mode.value for mode in (*_VECTORS, *_WORDS, *_BOTH))
-        raise InputError(f"mode: {query.mode.value!r} must be one of {known}")
+        supported = ", ".join(mode.value for mode in (*_VECTORS, *_WORDS, *_BOTH))
+        raise InputError(f"mode: {query.mode.value!r} must be one of {supported}")
 
     # -- the index
 
     def _opened(self) -> Index | None:
-        """Return the index if it is there."""
+        """Return the index, None if there is none at the path yet."""
         if self._index is None:
-            ours = isinstance(self.embed_model, TPEmbedding)
+            model = self.embed_model
             with suppress(IndexNotFoundError):
-                self._index = Index.open(self.path, self.embed_model.embedder if ours else None)
-                if self.embed_model is not None and not ours:
+                self._index = Index.open(self.path, model.embedder if isinstance(model, TPEmbedding) else None)
+                if model is not None and not isinstance(model, TPEmbedding):
                     self._check(self._index)
         return self._index
 
     def _check(self, opened: Index) -> None:
-        """Refuse an index of another model; LlamaIndex brings the vectors, so its name is all that tells."""
+        """Refuse an index of another model: LlamaIndex passes the vectors, so only the model's name can be compared."""
         info = opened.info()
-        given = self._embedder(info.dimension).fingerprint
-        if given != info.fingerprint:
+        fingerprint = self._embedder(info.dimension).fingerprint
+        if fingerprint != info.fingerprint:
             self.close()
-            raise IncompatibleIndexError(f"{self.path} was made by {info.fingerprint}, asked to hold {given}")
+            raise IncompatibleIndexError(f"{self.path} was made by {info.fingerprint}, asked to hold {fingerprint}")
 
-    def _made(self, dimension: int) -> Index:
+    def _created(self, dimension: int) -> Index:
         opened = self._opened()
         if opened is None:
-            self._index = opened = Index.create(self.path, self._embedder(dimension), **self.options)
+            options = cast("IndexOptions", self.options)
+            self._index = opened = Index.open_or_create(self.path, self._embedder(dimension), **options)
         return opened
 
     def _embedder(self, dimension: int) -> TextEmbedder:
         if isinstance(self.embed_model, TPEmbedding):
             return self.embed_model.embedder
-        return GivenVectors(dimension, "" if self.embed_model is None else self.embed_model.model_name)
+        name = "" if self.embed_model is None else self.embed_model.model_name
+        return PrecomputedVectors(dimension, f"llama-index:{name}:{dimension}")
 
-    # -- the same on a thread of its own
+    # -- the same on a thread of the store
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
         """Add nodes that are embedded."""
         return await self._worker.run(self.add, nodes, **kwargs)
 
-    async def adelete(self, ref_doc_id: str, **kwargs: Any) -> None:
+    async def adelete(self, ref_doc_id: str, **kwargs: object) -> None:
         """Remove all nodes of a source document."""
         await self._worker.run(self.delete, ref_doc_id, **kwargs)
 
     async def adelete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: Any
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: object
     ) -> None:
         """Remove nodes by id or filters."""
         await self._worker.run(self.delete_nodes, node_ids, filters, **kwargs)
@@ -215,8 +215,8 @@ class TPVectorStore(BasePydanticVectorStore):
         """Return nodes by id or filters."""
         return await self._worker.run(self.get_nodes, node_ids, filters)
 
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the nodes that a query finds."""
+    async def aquery(self, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
+        """Return the nodes of a query."""
         return await self._worker.run(self.query, query, **kwargs)
 
 
