@@ -10,7 +10,7 @@ from threading import RLock
 from langchain_core.indexing import RecordManager
 
 from tp_retrieval import InputError
-from tp_retrieval.integrations.worker import Worker
+from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.sqlite.database import Database, chunks, marks
 from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import checked_texts
@@ -107,35 +107,12 @@ class TPRecordManager(RecordManager):
         with self._lock:
             return [key for (key,) in self._database.execute(sql, [self.namespace, *values])]
 
-    async def acreate_schema(self) -> None:
-        """Create the table unless it exists."""
-        await self._worker.run(self.create_schema)
-
     async def aget_time(self) -> float:
         """Return this machine's time in seconds since 1970."""
         return self.get_time()
 
-    async def aupdate(
-        self, keys: Sequence[str], *, group_ids: Sequence[str | None] | None = None, time_at_least: float | None = None
-    ) -> None:
-        """Store the present time for keys."""
-        await self._worker.run(self.update, keys, group_ids=group_ids, time_at_least=time_at_least)
-
-    async def aexists(self, keys: Sequence[str]) -> list[bool]:
-        """Return for each key whether it has a record."""
-        return await self._worker.run(self.exists, keys)
-
-    async def alist_keys(
-        self,
-        *,
-        before: float | None = None,
-        after: float | None = None,
-        group_ids: Sequence[str] | None = None,
-        limit: int | None = None,
-    ) -> list[str]:
-        """Return the keys that `list_keys` returns."""
-        return await self._worker.run(self.list_keys, before=before, after=after, group_ids=group_ids, limit=limit)
-
-    async def adelete_keys(self, keys: Sequence[str]) -> None:
-        """Delete the records of keys."""
-        await self._worker.run(self.delete_keys, keys)
+    acreate_schema = asynchronous(create_schema)
+    aupdate = asynchronous(update)
+    aexists = asynchronous(exists)
+    alist_keys = asynchronous(list_keys)
+    adelete_keys = asynchronous(delete_keys)

@@ -21,7 +21,7 @@ from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.engine import SearchOptions
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
 from tp_retrieval.integrations.options import VectorSearchOptions
-from tp_retrieval.integrations.worker import Worker
+from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 
 Filter = dict[str, object] | Callable[[LCDocument], bool] | None
@@ -132,6 +132,7 @@ class TPVectorStore(VectorStore):
 
     def add_texts(
         self,
+        /,
         texts: Iterable[str],
         metadatas: Iterable[dict[str, object]] | None = None,
         *,
@@ -153,7 +154,7 @@ class TPVectorStore(VectorStore):
             self.index.add(documents[begin : begin + step])
         return final
 
-    def delete(self, ids: list[str] | None = None, **kwargs: object) -> bool:
+    def delete(self, /, ids: list[str] | None = None, **kwargs: object) -> bool:
         """Remove documents, all of them if no ids are given; unknown ids are passed over."""
         if ids is None:
             self.index.clear()
@@ -167,7 +168,7 @@ class TPVectorStore(VectorStore):
         """Return documents in the order asked for; unknown ids are passed over."""
         return [_langchain_document(document) for document in self.index.get(ids)]
 
-    def similarity_search(self, query: str, k: int = 4, filter: Filter = None, **options: object) -> list[LCDocument]:
+    def similarity_search(self, /, query: str, k: int = 4, filter: Filter = None, **options: object) -> list[LCDocument]:
         """Return the k documents most similar to a query; there are k whenever k pass the filter."""
         return [_langchain_document(hit.document) for hit in self.hits(query, k, filter, **cast("SearchOptions", options))]
 
@@ -178,7 +179,7 @@ class TPVectorStore(VectorStore):
         return [(_langchain_document(hit.document), hit.score) for hit in self.hits(query, k, filter, **options)]
 
     def similarity_search_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: object
+        self, /, embedding: list[float], k: int = 4, filter: Filter = None, **options: object
     ) -> list[LCDocument]:
         """Return the k documents nearest to a query's vector."""
         return [
@@ -194,6 +195,7 @@ class TPVectorStore(VectorStore):
 
     def max_marginal_relevance_search(
         self,
+        /,
         query: str,
         k: int = 4,
         fetch_k: int = 20,
@@ -208,6 +210,7 @@ class TPVectorStore(VectorStore):
 
     def max_marginal_relevance_search_by_vector(
         self,
+        /,
         embedding: list[float],
         k: int = 4,
         fetch_k: int = 20,
@@ -239,7 +242,7 @@ class TPVectorStore(VectorStore):
         return _relevance
 
     def _similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, filter: Filter = None, **options: object
+        self, /, query: str, k: int = 4, filter: Filter = None, **options: object
     ) -> list[tuple[LCDocument, float]]:
         hits = self.hits(query, k, filter, **cast("SearchOptions", options))
         if any("dense" not in hit.parts for hit in hits):
@@ -248,78 +251,20 @@ class TPVectorStore(VectorStore):
 
     # -- the same on a thread of the store
 
-    async def aadd_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: Iterable[dict[str, object]] | None = None,
-        *,
-        ids: Iterable[str | None] | None = None,
-        batch_size: int | None = None,
-        **kwargs: object,
-    ) -> list[str]:
-        """Add texts."""
-        return await self._worker.run(self.add_texts, texts, metadatas, ids=ids, batch_size=batch_size, **kwargs)
+    aadd_texts = asynchronous(add_texts)
 
     async def aadd_documents(self, documents: list[LCDocument], **kwargs: object) -> list[str]:
         """Add documents."""
         return await self._worker.run(self.add_documents, documents, **kwargs)
 
-    async def adelete(self, ids: list[str] | None = None, **kwargs: object) -> bool:
-        """Remove documents."""
-        return await self._worker.run(self.delete, ids, **kwargs)
-
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[LCDocument]:
-        """Return documents by id."""
-        return await self._worker.run(self.get_by_ids, ids)
-
-    async def asimilarity_search(
-        self, query: str, k: int = 4, filter: Filter = None, **options: object
-    ) -> list[LCDocument]:
-        """Return the documents most similar to a query."""
-        return await self._worker.run(self.similarity_search, query, k, filter, **options)
-
-    async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, filter: Filter = None, **options: Unpack[SearchOptions]
-    ) -> list[tuple[LCDocument, float]]:
-        """Return the most similar documents and their scores."""
-        return await self._worker.run(self.similarity_search_with_score, query, k, filter, **options)
-
-    async def asimilarity_search_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Filter = None, **options: object
-    ) -> list[LCDocument]:
-        """Return the documents nearest to a query's vector."""
-        return await self._worker.run(self.similarity_search_by_vector, embedding, k, filter, **options)
-
-    async def _asimilarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, filter: Filter = None, **options: object
-    ) -> list[tuple[LCDocument, float]]:
-        return await self._worker.run(self._similarity_search_with_relevance_scores, query, k, filter, **options)
-
-    async def amax_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Filter = None,
-        **options: object,
-    ) -> list[LCDocument]:
-        """Return documents that are unlike each other."""
-        search = self.max_marginal_relevance_search
-        return await self._worker.run(search, query, k, fetch_k, lambda_mult, filter, **options)
-
-    async def amax_marginal_relevance_search_by_vector(
-        self,
-        embedding: list[float],
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Filter = None,
-        **options: object,
-    ) -> list[LCDocument]:
-        """Return documents near a query's vector that are unlike each other."""
-        search = self.max_marginal_relevance_search_by_vector
-        return await self._worker.run(search, embedding, k, fetch_k, lambda_mult, filter, **options)
+    adelete = asynchronous(delete)
+    aget_by_ids = asynchronous(get_by_ids)
+    asimilarity_search = asynchronous(similarity_search)
+    asimilarity_search_with_score = asynchronous(similarity_search_with_score)
+    asimilarity_search_by_vector = asynchronous(similarity_search_by_vector)
+    _asimilarity_search_with_relevance_scores = asynchronous(_similarity_search_with_relevance_scores)
+    amax_marginal_relevance_search = asynchronous(max_marginal_relevance_search)
+    amax_marginal_relevance_search_by_vector = asynchronous(max_marginal_relevance_search_by_vector)
 
     @classmethod
     async def afrom_texts(
