@@ -26,7 +26,7 @@ from tp_retrieval.indexing.search.engine import Where
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
 from tp_retrieval.integrations.options import VectorSearchOptions
-from tp_retrieval.integrations.worker import Worker
+from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import PrecomputedVectors, TextEmbedder
 
 _VECTORS = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
@@ -85,7 +85,7 @@ class TPVectorStore(BasePydanticVectorStore):
 
     # -- changes
 
-    def add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
+    def add(self, /, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
         """Add nodes that are embedded, replacing those whose id is there, and return their ids."""
         latest = {node.node_id: node for node in nodes}
         if not latest:
@@ -94,14 +94,14 @@ class TPVectorStore(BasePydanticVectorStore):
         self._created(vectors.shape[1]).add([_document(node) for node in latest.values()], vectors=vectors)
         return [node.node_id for node in nodes]
 
-    def delete(self, ref_doc_id: str, **kwargs: object) -> None:
+    def delete(self, /, ref_doc_id: str, **kwargs: object) -> None:
         """Remove all nodes of a source document."""
         opened = self._opened()
         if opened is not None:
             opened.delete(where={_OF_DOCUMENT: ref_doc_id})
 
     def delete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: object
+        self, /, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: object
     ) -> None:
         """Remove nodes by id, or those that fit filters, or both at once."""
         where = where_of(filters)
@@ -122,7 +122,7 @@ class TPVectorStore(BasePydanticVectorStore):
         opened = self._opened()
         return [] if opened is None else [_node(document) for document in opened.get(node_ids, where=where_of(filters))]
 
-    def query(self, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
+    def query(self, /, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
         """Return the nodes of a query, best first, with cosines, BM25 or fused scores by its mode.
 
         `alpha` is the dense share of a hybrid search, `mmr_threshold` the share of relevance in MMR. Raises `InputError`
@@ -193,31 +193,12 @@ class TPVectorStore(BasePydanticVectorStore):
 
     # -- the same on a thread of the store
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
-        """Add nodes that are embedded."""
-        return await self._worker.run(self.add, nodes, **kwargs)
-
-    async def adelete(self, ref_doc_id: str, **kwargs: object) -> None:
-        """Remove all nodes of a source document."""
-        await self._worker.run(self.delete, ref_doc_id, **kwargs)
-
-    async def adelete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: object
-    ) -> None:
-        """Remove nodes by id or filters."""
-        await self._worker.run(self.delete_nodes, node_ids, filters, **kwargs)
-
-    async def aclear(self) -> None:
-        """Remove every node."""
-        await self._worker.run(self.clear)
-
-    async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Return nodes by id or filters."""
-        return await self._worker.run(self.get_nodes, node_ids, filters)
-
-    async def aquery(self, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
-        """Return the nodes of a query."""
-        return await self._worker.run(self.query, query, **kwargs)
+    async_add = asynchronous(add)
+    adelete = asynchronous(delete)
+    adelete_nodes = asynchronous(delete_nodes)
+    aclear = asynchronous(clear)
+    aget_nodes = asynchronous(get_nodes)
+    aquery = asynchronous(query)
 
 
 def _document(node: BaseNode) -> Document:
