@@ -60,14 +60,16 @@ def copy_index(
     flat: bool = False,
     progress: Path | None = None,
     on_progress: Callable[[int], object] | None = None,
+    told: Callable[[int], object] | None = None,
 ) -> int:
     """Add an index's documents to a store that embeds with `embeddings`, and return how many were added.
 
     Ids are kept, so a document of the same id is replaced. `flat` writes nested metadata as JSON strings, for
     stores that hold plain values alone. `progress` is a file by which an interrupted copy continues, if both sides are
-    unchanged; it is removed at the end. `on_progress` is called with the number of documents of each batch. Raises
+    unchanged; it is removed at the end. `on_progress` is called with the number of documents of each batch; `told` is its name in 0.1.0. Raises
     `IncompatibleIndexError` if the index fits other maps meanwhile; a new copy replaces all documents.
     """
+    on_progress = on_progress or told
     maps = index.info().maps_digest
     after = None if progress is None else _last(progress, index, store, maps)
     copied = 0

@@ -11,7 +11,7 @@ from langchain_core.indexing import RecordManager
 
 from tp_retrieval import InputError
 from tp_retrieval.integrations.worker import Worker, asynchronous
-from tp_retrieval.sqlite.database import Database, chunks, marks
+from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import checked_texts
 
@@ -34,7 +34,7 @@ class TPRecordManager(RecordManager):
         self._lock = RLock()
         self._database = Database(Path(path))
         try:
-            self._database.keep_log()
+            self._database.enable_log()
             self.create_schema()
         except BaseException:
             self._database.close()
@@ -72,7 +72,9 @@ class TPRecordManager(RecordManager):
 
     def exists(self, keys: Sequence[str]) -> list[bool]:
         """Return for each key whether it has a record."""
-        stored = {key for part in chunks(keys) for key in self._select(f"key IN ({marks(part)})", part)}
+        sql = "SELECT key FROM records WHERE namespace = ? AND key IN (?)"
+        with self._lock:
+            stored = {key for (key,) in self._database.select_in(sql, keys, before=[self.namespace])}
         return [key in stored for key in keys]
 
     def list_keys(
@@ -84,28 +86,25 @@ class TPRecordManager(RecordManager):
         limit: int | None = None,
     ) -> list[str]:
         """Return the keys updated before and after some times that belong to some groups, in the order of updating."""
-        condition, values = "1", []
+        condition = "namespace = ?"
+        values: list[str | float] = [self.namespace]
         for clause, value in (("updated_at < ?", before), ("updated_at > ?", after)):
             if value is not None:
                 condition += f" AND {clause}"
                 values.append(value)
-        if group_ids is None:
-            return self._select(condition, values)[:limit]
-        keys: list[str] = []
-        for part in chunks(group_ids):
-            keys += self._select(f"{condition} AND group_id IN ({marks(part)})", [*values, *part])
-        return keys[:limit]
+        sql = f"SELECT rowid, key FROM records WHERE {condition}"
+        with self._lock:
+            if group_ids is None:
+                rows = self._database.execute(sql, values)
+            else:
+                rows = list(self._database.select_in(f"{sql} AND group_id IN (?)", group_ids, before=values))
+        return [key for _, key in sorted(rows)[:limit]]
 
     def delete_keys(self, keys: Sequence[str]) -> None:
-        """Delete the records of keys; keys without one are passed over."""
+        """Delete the records of keys; keys without one are ignored."""
         rows = [(self.namespace, key) for key in checked_texts(keys, "keys")]
         with self._lock, self._database.transaction():
             self._database.execute_many("DELETE FROM records WHERE namespace = ? AND key = ?", rows)
-
-    def _select(self, condition: str, values: Sequence[object]) -> list[str]:
-        sql = f"SELECT key FROM records WHERE namespace = ? AND {condition} ORDER BY rowid"
-        with self._lock:
-            return [key for (key,) in self._database.execute(sql, [self.namespace, *values])]
 
     async def aget_time(self) -> float:
         """Return this machine's time in seconds since 1970."""

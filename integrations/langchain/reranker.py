@@ -10,7 +10,7 @@ from langchain_core.documents import BaseDocumentCompressor
 from langchain_core.documents import Document as LCDocument
 from pydantic import ConfigDict, PrivateAttr
 
-from tp_retrieval import Document, Hit, Reranker
+from tp_retrieval import Reranker
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -33,9 +33,9 @@ class TPReranker(BaseDocumentCompressor, BaseCrossEncoder):
     ) -> list[LCDocument]:
         """Return copies of the documents, best first."""
         listed = list(documents)
-        hits = [Hit(Document(doc.page_content, {}, str(i)), -float(i), i + 1) for i, doc in enumerate(listed)]
-        ranked = self.reranker.rerank(query, hits, self.top_n)
-        return [_scored(listed[int(hit.document.id or 0)], hit.score) for hit in ranked]
+        texts, prior = [document.page_content for document in listed], [-float(i) for i in range(len(listed))]
+        ranked = self.reranker.order(query, texts, prior, self.top_n)
+        return [_scored(listed[position], score) for position, score in ranked]
 
     async def acompress_documents(
         self, documents: Sequence[LCDocument], query: str, callbacks: Callbacks | None = None

@@ -9,7 +9,7 @@ from langchain_core.documents import Document as LCDocument
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
 
-from tp_retrieval.indexing.search.engine import SearchOptions
+from tp_retrieval.indexing.search.query import SearchOptions
 from tp_retrieval.integrations.langchain.vector_store import Filter, TPVectorStore
 from tp_retrieval.types import HitReranker
 

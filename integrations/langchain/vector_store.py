@@ -18,9 +18,8 @@ from langchain_core.vectorstores import VectorStore
 from tp_retrieval import Document, Hit, Index, InputError
 from tp_retrieval.indexing.importers.langchain_faiss import read_store
 from tp_retrieval.indexing.index import IndexOptions
-from tp_retrieval.indexing.search.engine import SearchOptions
+from tp_retrieval.indexing.search.query import SearchOptions, VectorSearchOptions
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
-from tp_retrieval.integrations.options import VectorSearchOptions
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 

@@ -8,7 +8,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from tp_retrieval import Document, Hit, InputError, Reranker
+from tp_retrieval import InputError, Reranker
 
 dispatcher = get_dispatcher(__name__)
 
@@ -34,18 +34,16 @@ class TPRerank(BaseNodePostprocessor):
         if query_bundle is None:
             raise InputError("query_bundle: reranking needs the query")
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.class_name()))
-        scores = [-float(i) if scored.score is None else float(scored.score) for i, scored in enumerate(nodes)]
-        if any(scored.score is None for scored in nodes):  # then only the order can be compared
-            scores = [-float(i) for i in range(len(nodes))]
+        scores = [scored.score for scored in nodes if scored.score is not None]
+        prior = scores if len(scores) == len(nodes) else [-float(i) for i in range(len(nodes))]  # the order alone
         texts = [scored.node.get_content(metadata_mode=MetadataMode.EMBED) for scored in nodes]
-        hits = [Hit(Document(text, {}, str(i)), scores[i], i + 1) for i, text in enumerate(texts)]
-        ranked = self.reranker.rerank(query_bundle.query_str, hits, self.top_n)
-        kept = [self._scored(nodes[int(hit.document.id or 0)], hit) for hit in ranked]
+        ranked = self.reranker.order(query_bundle.query_str, texts, prior, self.top_n)
+        kept = [self._scored(nodes[position], score) for position, score in ranked]
         dispatcher.event(ReRankEndEvent(nodes=kept))
         return kept
 
-    def _scored(self, scored: NodeWithScore, hit: Hit) -> NodeWithScore:
+    def _scored(self, scored: NodeWithScore, score: float) -> NodeWithScore:
         node = scored.node
         if self.keep_retrieval_score:
             node = node.model_copy(update={"metadata": {**node.metadata, "retrieval_score": scored.score}})
-        return NodeWithScore(node=node, score=hit.score)
+        return NodeWithScore(node=node, score=score)

@@ -22,10 +22,9 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from tp_retrieval import Document, Hit, IncompatibleIndexError, Index, IndexNotFoundError, InputError
 from tp_retrieval.indexing.index import IndexOptions
-from tp_retrieval.indexing.search.engine import Where
+from tp_retrieval.indexing.search.query import VectorSearchOptions, Where
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
-from tp_retrieval.integrations.options import VectorSearchOptions
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import PrecomputedVectors, TextEmbedder
 

@@ -13,7 +13,9 @@ ADAPTERS = ("langchain", "llama_index", "sentence_transformers", "server", "ray"
 
 
 def parameters(value):
-    return [name for name in inspect.signature(value).parameters if name != "self"]
+    """Return the names of parameters; `*args` and `**options` may become named ones."""
+    various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in inspect.signature(value).parameters.values() if p.name != "self" and p.kind not in various]
 
 
 def methods(cls):

@@ -36,7 +36,7 @@ def embed_corpus(
 ) -> None:
     """Embed a corpus with many workers into Parquet, for `tp-retrieval index --from-parquet` to load."""
     try:
-        from tp_retrieval.integrations import ray
+        from tp_retrieval.integrations.ray import embed_corpus as embed_on_ray
     except ImportError as error:
         raise OptionalDependencyError(error.name or "ray", "ray") from error
     for path in paths:
@@ -47,7 +47,7 @@ def embed_corpus(
     if texts:
         tables.append(_chunked(texts, into.absolute(), model, chunk_tokens))
     with redirect_stdout(sys.stderr):  # Ray prints on stdout
-        done = ray.embed_corpus(
+        done = embed_on_ray(
             tables,
             into,
             model=model,

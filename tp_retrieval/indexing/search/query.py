@@ -38,6 +38,19 @@ class SearchOptions(TypedDict, total=False):
     rerank: HitReranker | None
 
 
+class VectorSearchOptions(TypedDict, total=False):
+    """What `Index.search_by_vector` takes by name."""
+
+    where: Where | None
+    ids: Sequence[str] | None
+    text: str | None
+    mmr: float | None
+    min_score: float | None
+    dense_weight: float | None
+    fusion: Fusion
+    candidates: int
+
+
 @dataclass(frozen=True)
 class Selection:
     """The documents that fit `where` and have one of `ids`; None restricts nothing. Raises `InputError`."""
