@@ -5,7 +5,6 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from tp_retrieval import RecipeError, Template
-from tp_retrieval.embedding.forward.batching import batches
 from tp_retrieval.embedding.forward.tokens import TemplateTokenizer, collate, plain_tokenizer, sentence_starts
 
 MAX = 64
@@ -124,16 +123,6 @@ def test_rows_equal_the_tokenizers_own_ids(tokenizer, source, text):
 def test_a_first_token_that_swallows_the_templates_space_is_text(tokenizer):
     row = make(tokenizer, "Passage: {text} means").rows(["hello world"])[0]
     assert tokenizer.decode(row.ids[row.text[0] : row.text[1]]) == " hello world"
-
-
-def test_batches_cover_every_row_once_within_the_budget(tokenizer):
-    rows = make(tokenizer, PLAIN, 512).rows(["dog " * n for n in (1, 90, 3, 40, 200, 7, 1, 1, 30)])
-    groups = batches(rows, 120)
-    assert sorted(i for group in groups for i in group) == list(range(9))
-    for group in groups:
-        longest = max(len(rows[i].ids) - rows[i].prefix for i in group)
-        assert len(group) == 1 or longest * len(group) <= 120
-    assert len(groups) < 9
 
 
 def test_collated_rows_are_padded_on_the_right_without_their_prefix(tokenizer):

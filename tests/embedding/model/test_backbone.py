@@ -5,12 +5,10 @@ import shutil
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tp_retrieval import Embedder, InputError, ModelNotFoundError, Recipe, RecipeError, UnsupportedModelError
-from tp_retrieval.embedding.model import backbone, device, gguf
-from tp_retrieval.embedding.model.source import ModelSource
+from tp_retrieval.embedding.model import backbone, gguf
 from tp_retrieval.embedding.recipe import View
 
 RECIPE = Recipe("{text}", "{text}", [View(1)])
@@ -59,22 +57,6 @@ def test_linear_attention_and_ids_in_every_block_are_refused():
         backbone.check_architecture(config)
 
 
-@pytest.mark.parametrize("model", ["no/such-model", "/no/such/folder", "no-such-file.gguf"])
-def test_a_model_that_can_not_be_had_is_one_line_that_says_what_to_do(model):
-    with pytest.raises(ModelNotFoundError) as error:
-        Embedder.from_pretrained(model, recipe=RECIPE, local_files_only=True)
-    assert model.rpartition("/")[2] in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_pickled_weights_are_not_read(tokenizer, tmp_path):
-    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
-    (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelNotFoundError, match="safetensors"):
-        Embedder.from_pretrained(folder, recipe=RECIPE)
-
-
 def test_a_recipe_too_deep_for_the_model_is_refused_before_weights_are_read(tokenizer, tmp_path):
     folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
     (folder / "model.safetensors").unlink()
@@ -89,12 +71,6 @@ def test_a_broken_gguf_file_is_refused_and_leaves_nothing_in_the_cache(tmp_path,
     with pytest.raises(ModelNotFoundError, match=r"broken\.gguf can't be read"):
         Embedder.from_pretrained(file, recipe=RECIPE)
     assert list((tmp_path / "cache" / "gguf").iterdir()) == []
-
-
-def test_a_missing_default_is_the_hub_id(monkeypatch):
-    monkeypatch.setattr(gguf, "EMBEDDED_PACKAGE", "no-such-package")
-    source = ModelSource.find(None)
-    assert (source.name, source.origin) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None)
 
 
 def test_a_fingerprint_holds_across_types_and_names_and_tells_models_apart(tmp_path, smol_folder):
@@ -116,35 +92,8 @@ def test_a_fingerprint_holds_across_types_and_names_and_tells_models_apart(tmp_p
     assert weights(tmp_path / "a", "float32") != before
 
 
-def test_missing_weights_are_an_error_not_random_numbers(tokenizer, tmp_path):
-    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["model.layers.0.mlp.up_proj.weight"]
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelNotFoundError, match=r"1 weights are missing or misshapen, .*up_proj"):
-        Embedder.from_pretrained(folder, recipe=RECIPE)
-
-
-def test_truncated_weights_are_named(tokenizer, tmp_path):
-    folder = save(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)), tokenizer, tmp_path)
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelNotFoundError, match="can't load the model"):
-        Embedder.from_pretrained(folder, recipe=RECIPE)
-
-
 def test_a_model_in_training_mode_is_refused(tokenizer):
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)).train()
     with pytest.raises(InputError, match="training mode"):
         backbone.Backbone.wrap(model, tokenizer)
     assert backbone.Backbone.wrap(model.eval(), tokenizer).n_blocks == 2
-
-
-def test_dtypes_by_name():
-    cpu = torch.device("cpu")
-    assert device.resolve_dtype("bfloat16", cpu) is torch.bfloat16
-    assert device.resolve_dtype(torch.float16, cpu) is torch.float16
-    assert device.resolve_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
-    for wrong in ("int8", "nonsense", "Tensor"):
-        with pytest.raises(ValueError, match="dtype"):
-            device.resolve_dtype(wrong, cpu)
