@@ -134,3 +134,11 @@ def test_any_other_error_is_raised_after_one_attempt(error):
     with pytest.raises(type(error), match=str(error)):
         results(batching, [row(5), row(6)], broken)
     assert (calls, batching.budget) == ([2], 2048)
+
+
+@pytest.mark.parametrize("count", [40, 4000])
+def test_batches_planned_before_a_failure_do_not_lower_the_budget_below_what_fits(count):
+    """Memory for 300 tokens is enough for a budget of at least half of that, however many rows there are."""
+    batching = Batching(torch.device("cpu"))
+    results(batching, [row(50) for _ in range(count)], Memory(300))
+    assert 150 <= batching.budget <= 300
