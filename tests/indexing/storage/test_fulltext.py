@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tp_retrieval import TruncationWarning
+from tp_retrieval.indexing.storage import fulltext
 from tp_retrieval.indexing.storage.fulltext import match_expression, terms_of
 
 WORDS = ["lamp", "river", "dog", "cat", "stone", "moon", "tree", "bird", "boat", "road"]
@@ -49,7 +50,9 @@ def test_search_and_scores_are_bm25(store, query, k):
     assert store.fulltext.scores(query, range(1, 41)) == pytest.approx(want, abs=1e-9)
 
 
-def test_among_restricts_the_rows_and_not_the_scores(store):
+@pytest.mark.parametrize("few", [5, 500], ids=["by all matches", "by number"])
+def test_among_restricts_the_rows_and_not_the_scores(store, monkeypatch, few):
+    monkeypatch.setattr(fulltext, "_FEW", few)
     among = np.arange(1, 41, 3)
     want = {seq: score for seq, score in bm25(TEXTS, "river stone").items() if seq % 3 == 1}
     assert store.fulltext.search("river stone", 4, among) == pytest.approx(best(want, 4), abs=1e-9)
