@@ -100,3 +100,7 @@ def test_more_than_200_terms_are_cut_with_both_numbers():
     with warnings.catch_warnings(action="error"):
         assert len(terms_of(query, "words", warn=False)) == 200
         assert len(terms_of(query.rsplit(" ", 1)[0], "words")) == 200
+
+
+def test_a_word_that_a_query_repeats_in_another_case_counts_once(store):
+    assert store.fulltext.search("Lamp lamp", 100) == store.fulltext.search("lamp", 100)

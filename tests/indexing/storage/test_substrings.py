@@ -57,3 +57,11 @@ def test_a_caller_may_change_the_answer(store):
     scan = Substrings(store.database)
     scan.scores(["駅"]).clear()
     assert scan.scores(["駅"]) == pytest.approx(bm25(TEXTS, ["駅"]), abs=1e-9)
+
+
+def test_a_longer_term_behind_a_nul_is_scored(filled):
+    store = filled(["before\0letters and letters", "nothing", "no more", "other"], tokenizer="trigram")
+    scores = Substrings(store.database).scores(["letters"])
+    idf = math.log(3.5 / 1.5)
+    mean = (26 + 7 + 7 + 5) / 4
+    assert scores == pytest.approx({1: idf * 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 26 / mean))}, abs=1e-9)

@@ -1,5 +1,8 @@
 """The index in memory against numpy."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -93,3 +96,14 @@ def test_what_is_no_snapshot_is_none_and_a_missing_folder_is_an_error(index, tmp
         index.write(tmp_path / "missing" / "vectors-1.faiss")
     with pytest.raises(InputError, match="no index whose vectors FAISS can read"):
         read_all(tmp_path / "broken.faiss")
+
+
+def test_read_all_reads_a_file_with_row_numbers_and_never_ends_the_process(index, vectors, tmp_path):
+    index.write(tmp_path / "vectors-1.faiss")
+    code = (
+        "import sys; from pathlib import Path; from tp_retrieval.indexing.vectors.faiss_index import read_all\n"
+        "sys.stdout.buffer.write(read_all(Path(sys.argv[1])).tobytes())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "vectors-1.faiss")]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, vectors.tobytes())
