@@ -66,8 +66,8 @@ def copy_index(
 
     Ids are kept, so a document of the same id is replaced. `flat` writes nested metadata as JSON strings, for
     stores that hold plain values alone. `progress` is a file by which an interrupted copy continues, if both sides are
-    unchanged; it is removed at the end. `on_progress` is called with the number of documents of each batch; `told` is its name in 0.1.0. Raises
-    `IncompatibleIndexError` if the index fits other maps meanwhile; a new copy replaces all documents.
+    unchanged; it is removed at the end. `on_progress` (formerly `told`) is called with the number of documents of each
+    batch. Raises `IncompatibleIndexError` if the index fits other maps meanwhile; a new copy replaces all documents.
     """
     on_progress = on_progress or told
     maps = index.info().maps_digest

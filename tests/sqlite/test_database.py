@@ -9,7 +9,7 @@ import pytest
 import xxhash
 
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, IndexLockedError, InputError
-from tp_retrieval.sqlite.database import LOWER, Database, chunks, marks, objects_made_by
+from tp_retrieval.sqlite.database import LOWER, Database, chunks, objects_made_by
 
 TABLE = "CREATE TABLE t(x)"
 
@@ -22,7 +22,7 @@ def file(tmp_path):
 @pytest.fixture
 def database(file):
     database = Database(file)
-    database.keep_log()
+    database.enable_log()
     with database.transaction():
         database.execute(TABLE)
         database.execute_many("INSERT INTO t VALUES (?)", [(3,), (1,), (2,)])
@@ -232,7 +232,7 @@ def test_a_read_only_database_reads_and_refuses_to_write(database, file):
 def test_a_log_that_is_needed_forbids_read_only(database, file):
     assert file.with_name("index.sqlite-wal").stat().st_size > 0
     reader = Database(file)
-    with contextlib.closing(reader), pytest.raises(IndexAccessError, match="lies in its log"):
+    with contextlib.closing(reader), pytest.raises(IndexAccessError, match="its latest changes are in its log"):
         reader.reopen_read_only()
 
 
@@ -244,8 +244,21 @@ def test_chunks_are_the_values_in_order_in_parts_that_a_statement_takes(count):
     assert len(parts) == -(-count // 500)
 
 
-def test_marks_bind_as_many_values(database):
-    assert database.execute(f"SELECT {marks([1, 2, 3])}", (7, 8, 9)) == [(7, 8, 9)]
+@pytest.mark.parametrize("count", [0, 1, 500, 1203])
+def test_select_in_finds_any_number_of_values_among_others(database, count):
+    database.execute("CREATE TABLE numbers(n INTEGER, even INTEGER)")
+    database.execute_many("INSERT INTO numbers VALUES (?, ?)", [(n, n % 2 == 0) for n in range(2000)])
+    wanted = [3 * n for n in range(count)]
+    sql = "SELECT n FROM numbers WHERE even = ? AND n IN (?)"
+    found = [n for (n,) in database.select_in(sql, wanted, before=(1,))]
+    assert sorted(found) == [n for n in wanted if n % 2 == 0 and n < 2000]
+
+
+def test_a_number_that_is_none_is_damage(database):
+    assert database.numbers("SELECT 7 UNION SELECT 5").tolist() == [5, 7]
+    for value in ("NULL", "'many'", "9e99"):
+        with pytest.raises(CorruptIndexError, match="a damaged number"):
+            database.numbers(f"SELECT {value}")
 
 
 def test_objects_are_those_that_the_statements_make(database, other):

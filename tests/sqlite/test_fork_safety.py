@@ -25,7 +25,7 @@ def lock():
 @pytest.fixture
 def database(file, lock):
     database = Database(file)
-    database.keep_log()
+    database.enable_log()
     with database.transaction():
         database.execute("CREATE TABLE t(x)")
     fork_safety.guard(lock, database)
@@ -116,7 +116,7 @@ def test_every_lock_is_free_after_a_fork_on_both_sides(database, lock):
         answers = []
 
         def attempt():
-            for one_lock in (lock, shared_file.guard, fork_safety._one_fork):
+            for one_lock in (lock, shared_file.lock, fork_safety._one_fork):
                 answers.append(one_lock.acquire(blocking=False))
                 one_lock.release()
 

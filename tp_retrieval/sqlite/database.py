@@ -22,6 +22,7 @@ from tp_retrieval.errors import (
     IndexAccessError,
     IndexLockedError,
     InputError,
+    TPRetrievalError,
 )
 from tp_retrieval.sqlite.file_checksum import FileChecksum
 from tp_retrieval.sqlite.shared_file import SharedFile
@@ -219,6 +220,8 @@ class Database:
         try:
             return np.fromiter((row[0] for row in self.each(sql, values)), dtype=np.int64)
         except (TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, TPRetrievalError):
+                raise
             raise CorruptIndexError(f"{self.file}: a damaged number ({error})") from error
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:

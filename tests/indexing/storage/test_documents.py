@@ -55,7 +55,7 @@ def test_vectors_of_keeps_the_order_asked_for_and_names_a_missing_row(documents)
 
 def test_deletions_are_a_log_and_numbers_never_come_back(documents):
     assert documents.last_deletion() == 0
-    documents.drop([4, 2])
+    documents.remove([4, 2])
     assert documents.last_deletion() == 2
     assert [(n, s.tolist()) for n, s in (documents.deleted(0), documents.deleted(1), documents.deleted(2))] == [
         (2, [4, 2]),

@@ -81,7 +81,7 @@ def test_problems_names_text_that_the_table_lacks_and_remake_repairs_it(store):
     (line,) = store.fulltext.problems()
     assert "full text does not fit the documents" in line
     with store.transaction():
-        store.fulltext.remake()
+        store.fulltext.rebuild()
     assert store.fulltext.search("boat", 100) == want
     assert list(store.fulltext.problems()) == []
 

@@ -1,23 +1,20 @@
-"""Meta records and maps: JSON and arrays on disk, each with a digest."""
+"""The meta table: one typed value, JSON records on disk, each with a digest."""
 
-import hashlib
+import json
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 
 from tp_retrieval import CorruptIndexError
-from tp_retrieval.indexing.storage.meta import StoredMap, digest_of
+from tp_retrieval.indexing.storage.fitted_maps import StoredMap
+from tp_retrieval.indexing.storage.meta import IndexMeta, SnapshotRecord, Tuning, VectorSettings
+from tp_retrieval.types import Provenance, VectorView
 
 
 @pytest.fixture
 def store(filled):
     return filled(["one", "two"])
-
-
-def test_the_digest_is_sha256_of_each_value_after_its_length():
-    want = hashlib.sha256((2).to_bytes(8, "little") + b"ab" + (2).to_bytes(8, "little") + b"17").digest()
-    assert digest_of("ab", 17) == digest_of(b"ab", "17") == want
-    assert digest_of("a", "b17") != want
 
 
 def test_a_map_is_stored_as_little_endian_floats_and_read_back(store):
@@ -53,3 +50,79 @@ def test_a_damaged_map_is_named(store, sql):
 def test_a_damaged_meta_record_is_named(store):
     store.database.execute("UPDATE meta SET value = '5' WHERE key = 'generation'")
     assert ["meta record 'generation' is damaged" in line for line in store.meta.problems()] == [True]
+
+
+PROVENANCE = Provenance("m", None, "r", "w", "float32", {"views": []}, (VectorView(3), VectorView(4, "center", 0.5)))
+META = IndexMeta(
+    dimension=7,
+    fingerprint="f",
+    views=(VectorView(3), VectorView(4, "center", 0.5)),
+    vectors=VectorSettings("hnsw", 0.9, Tuning("HNSW32", 10, "efSearch=8", 2, 0.9, 0.95)),
+    provenance=PROVENANCE,
+    tokenizer="words",
+    libraries={"numpy": "2"},
+    generation=4,
+    snapshot=SnapshotRecord("vectors-1.faiss", 1, "0a", 4, 9, 2),
+    maps_tried=("none", "center"),
+)
+
+
+def test_what_is_written_is_read_back_and_lies_there_as_json(store):
+    with store.transaction():
+        store.meta.write(META)
+    assert store.meta.read() == META
+    stored = {name: json.loads(value) for name, value, _ in store.database.execute("SELECT * FROM meta")}
+    assert stored["views"] == [asdict(view) for view in META.views]
+    assert stored["vectors"]["tuning"] == asdict(META.vectors.tuning)
+    assert stored["snapshot"]["last_seq"] == 9
+    with store.transaction():
+        store.meta.write(replace(META, snapshot=None, provenance=None, maps_tried=()))
+    names = {name for (name,) in store.database.execute("SELECT key FROM meta")}
+    assert names == {field.name for field in fields(IndexMeta)} - {"snapshot", "maps_tried"}
+    assert store.meta.read() == replace(META, snapshot=None, provenance=None, maps_tried=())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dimension", "7"),
+        ("dimension", 8),
+        ("generation", 1.5),
+        ("generation", True),
+        ("views", [{"width": 7, "postprocess": 3}]),
+        ("views", []),
+        ("views", [{"width": 9}, {"width": -2}]),
+        ("vectors", {"kind": "flat"}),
+        ("provenance", {"model": "m"}),
+        ("snapshot", {"file": "vectors-1.faiss"}),
+        ("maps_tried", "none"),
+    ],
+)
+def test_a_record_of_another_shape_is_named(store, name, value):
+    with store.transaction():
+        store.meta.write(META)
+        store.meta.set(name, value)
+    with pytest.raises(CorruptIndexError, match=rf"index\.sqlite: meta records? .*'{name}"):
+        store.meta.read()
+    assert [f"'{name}" in problem for problem in store.meta.problems()] == [True]
+
+
+def test_a_missing_record_is_named_unless_an_index_works_without_it(store):
+    with store.transaction():
+        store.meta.write(META)
+        for name in ("snapshot", "maps_tried", "libraries"):
+            store.meta.remove(name)
+    assert store.meta.read() == replace(META, snapshot=None, maps_tried=(), libraries={})
+    with store.transaction():
+        store.meta.remove("fingerprint")
+    with pytest.raises(CorruptIndexError, match="meta record 'fingerprint' is misshapen"):
+        store.meta.read()
+
+
+def test_repair_removes_the_snapshots_record_and_damaged_ones_that_can_be_spared(store):
+    with store.transaction():
+        store.meta.write(META)
+    store.database.execute("UPDATE meta SET digest = 'x' WHERE key IN ('libraries', 'snapshot')")
+    with store.transaction():
+        store.meta.remove_derived()
+    assert store.meta.read() == replace(META, snapshot=None, libraries={})

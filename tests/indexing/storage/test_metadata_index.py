@@ -62,12 +62,12 @@ def test_problems_are_named_and_remade(store):
     (line,) = store.metadata_index.problems()
     assert "first at record 5 ('a.b')" in line
     with store.transaction():
-        store.metadata_index.remake()
+        store.metadata_index.rebuild()
     assert list(store.metadata_index.problems()) == []
     assert store.metadata_index.matching(parsed({"a.b": 2})).tolist() == [1, 5]
     store.database.execute("INSERT INTO facts VALUES ('surplus', 2, 1, 1)")
     (line,) = store.metadata_index.problems()
-    assert "23 are there, 22 should be" in line
+    assert "23 are stored, 22 should be" in line
 
 
 def test_a_deleted_row_matches_nothing(store):

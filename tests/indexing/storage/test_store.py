@@ -74,14 +74,14 @@ def test_what_is_at_a_path_is_refused_by_name(store, tmp_path):
     with pytest.raises(IndexNotFoundError, match=r"no index at .*missing: index\.sqlite is missing"):
         Store(tmp_path / "missing")
     with pytest.raises(IndexExistsError, match="there is an index at"):
-        Store.create(store.file.parent, {})
+        Store.create(store.file.parent, store.meta.read())
     (tmp_path / "link").mkdir()
     (tmp_path / "link" / "index.sqlite").symlink_to(store.file)
     with pytest.raises(IndexAccessError, match="is a link out of its folder"):
         Store(tmp_path / "link")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(IndexAccessError, match="can't make"):
-        Store.create(tmp_path / "file" / "below", {})
+        Store.create(tmp_path / "file" / "below", store.meta.read())
 
 
 @pytest.mark.parametrize(

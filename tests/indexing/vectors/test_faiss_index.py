@@ -50,7 +50,7 @@ def test_removed_rows_are_passed_over_until_a_fifth_is_dead(index, vectors):
     assert not index.crowded
     index.remove(SEQS[40:41])
     assert index.crowded
-    index.emptied()
+    index.empty()
     assert (len(index), index.search(vectors[0], 5)) == (0, [])
 
 

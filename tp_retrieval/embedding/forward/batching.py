@@ -25,7 +25,8 @@ class Batching:
     def run(self, rows: Sequence[Row], forward: Callable[[list[Row]], Result]) -> Iterator[tuple[list[int], Result]]:
         """Yield the row numbers of each batch and the result of `forward`, longest rows first.
 
-        A batch that does not fit in memory is halved, for good; a single row that does not fit raises `OutOfMemoryError`.
+        Where a batch does not fit in memory, the budget becomes half of it, for good; a single row that does not fit raises
+        `OutOfMemoryError`.
         """
         waiting = batches(rows, self.budget)[::-1]
         while waiting:
@@ -40,9 +41,9 @@ class Batching:
                     raise OutOfMemoryError(
                         f"a text of {len(batch[0].ids)} tokens does not fit in memory alone; lower max_tokens"
                     ) from error
-                half = len(group) // 2
-                self.budget = min(self.budget // 2, half * length(batch[0]))
-                waiting += [group[half:], group[:half]]
+                self.budget = min(self.budget, len(group) // 2 * length(batch[0]))
+                left = [*group, *(i for planned in reversed(waiting) for i in planned)]
+                waiting = [[left[i] for i in part] for part in batches([rows[i] for i in left], self.budget)][::-1]
                 continue
             yield group, result
 
@@ -66,5 +67,5 @@ def length(row: Row) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    known = ("can't allocate memory", "out of memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in known)
+    messages = ("can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(message in str(error) for message in messages)

@@ -30,7 +30,7 @@ _MOST_TERMS = 200
 
 
 def terms_of(query: str, tokenizer: str, *, warn: bool = True) -> list[str]:
-    """Return a query's distinct terms, the first 200 of them; more are left out with a `TruncationWarning`.
+    """Return the first 200 terms of a query that differ in more than case; for more there is a `TruncationWarning`.
 
     Under "trigram" these are every three letters in a row, and words of one or two letters that are not of ASCII alone.
     """
@@ -40,7 +40,7 @@ def terms_of(query: str, tokenizer: str, *, warn: bool = True) -> list[str]:
         terms += [word for word in words if len(word) < 3 and not word.isascii()]
     else:
         terms = re.findall(r"\w+", unicodedata.normalize("NFC", query))
-    distinct = list(dict.fromkeys(terms))
+    distinct = list({term.lower(): term for term in terms}.values())
     if warn and len(distinct) > _MOST_TERMS:
         warnings.warn(
             f"query: {len(distinct)} different terms; the full text is searched for the first {_MOST_TERMS}",

@@ -93,10 +93,11 @@ class Substrings:
             self._read_new()
 
     def _read_new(self) -> None:
-        sql = "SELECT seq, length(text), instr(text, char(0)) FROM documents WHERE seq > ? ORDER BY seq"
-        for seq, length, nul in self._database.each(sql, (self._last_seq,)):
-            self._lengths[seq] = length
-            if nul:
+        with_nul = "CASE WHEN instr(text, char(0)) THEN text END"  # SQLite's length() stops at a NUL
+        sql = f"SELECT seq, length(text), {with_nul} FROM documents WHERE seq > ? ORDER BY seq"
+        for seq, length, text in self._database.each(sql, (self._last_seq,)):
+            self._lengths[seq] = length if text is None else len(text)
+            if text is not None:
                 self._with_nul.add(seq)
             self._last_seq = seq
 

@@ -290,7 +290,9 @@ def _read(file: Path) -> Any:
 def read_all(file: Path) -> Float32Array:
     """Return all vectors `(n, dimension)` of a FAISS file in their order; raise `InputError` if it is none."""
     try:
-        index = _read(file)
+        whole = index = _read(file)
+        if isinstance(whole, faiss.IndexIDMap):  # FAISS would end the process: its row numbers are no positions
+            index = faiss.downcast_index(whole.index)
         if isinstance(index, faiss.IndexIVF):
             index.make_direct_map()
         return np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32)
