@@ -24,6 +24,7 @@ from tp_retrieval.integrations.server.http.connection import Connection
 from tp_retrieval.integrations.server.limits import Limits
 
 _BACKLOG = 2048  # connections that wait to be accepted
+_TOGETHER = 8  # connections accepted in one turn of the event loop
 _RETRY = 0.1  # seconds until a connection is accepted again when no file descriptor was left
 _GRACE = 0.5  # seconds in which who had connected may ask
 
@@ -117,9 +118,10 @@ class _Server(uvicorn.Server):
             asyncio.get_running_loop().add_reader(sock, self._accept, sock)
 
     def _accept(self, sock: socket.socket) -> None:
-        """Take one connection, so that it can make room for itself before the next one comes."""
+        """Accept a few connections, so that they can make room for themselves before the next ones."""
         try:
-            self._connect(sock.accept()[0])
+            for _ in range(_TOGETHER):
+                self._connect(sock.accept()[0])
         except (BlockingIOError, ConnectionError):
             pass  # the client has gone
         except OSError:
