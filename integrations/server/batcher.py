@@ -1,23 +1,25 @@
-"""Many callers' work done together on one thread, by a budget of tokens, so that none waits for another's long list.
+"""Dynamic batching: every half second one token-budgeted batch is filled round-robin across requests.
 
-batcher = Batcher({"query": embedder.embed_queries})
-batcher.run("query", ["a text"], costs=[5])      # from any thread; returns when the text's vector is there
-batcher.close()                                  # after what was accepted is done
+batcher = Batcher()
+batcher.add("query", embedder.embed_queries)
+batcher.run("query", ["a text"], costs=[5])      # from any thread; returns the results
+batcher.close()                                  # after the accepted requests
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import Condition, Event, Thread
 from typing import Any
 
-from tp_retrieval import TPRetrievalError
+from tp_retrieval.integrations.server.errors import ClosedError, GoneError, OverloadedError
 
-Work = Callable[[list[Any]], Sequence[Any]]
+Work = Callable[[list[Any]], Iterable[Any]]
 
 _STEP_SECONDS = 0.5  # how long a step should last: long enough to fill the processor, short enough to wait for
 _FEWEST = 512  # tokens of a step, at least
@@ -26,25 +28,13 @@ _PATIENCE = 0.1  # share of a step's time for which the next one waits for as ma
 _SMOOTHING = 0.3  # share of the newest step in the measured speed
 
 
-class OverloadedError(TPRetrievalError, RuntimeError):
-    """More is waiting than the server takes on."""
-
-
-class ClosedError(TPRetrievalError, RuntimeError):
-    """The server is going down."""
-
-
-class GoneError(TPRetrievalError, ConnectionError):
-    """Whoever asked is not there any more."""
-
-
 CALLER: ContextVar[Event | None] = ContextVar("CALLER", default=None)
-"""Set once the caller of the current thread has gone; what it waits for is then left undone."""
+"""Set when the caller of the current thread has disconnected; its remaining items are dropped."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """One caller's items and what has become of them."""
+    """The items of one caller, and their results."""
 
     kind: str
     items: Sequence[Any]
@@ -61,21 +51,20 @@ class _Job:
 
 
 class Batcher:
-    """Run callers' items in steps. Each step takes items of one kind from all who wait, one by one in turn.
+    """Batches of callers' items, computed on one thread. Each takes items of one kind from all waiting callers in turn.
 
-    `work` maps a kind to what computes a list of its items, one result each. `waiting` bounds the tokens that wait.
-    `together` False lets each step serve one caller alone. `observe` is told each step's items and seconds.
+    `waiting` bounds the tokens that wait. With `together` False each step serves one caller. `observe` is called with each
+    step's number of items and seconds.
     """
 
     def __init__(
         self,
-        work: Mapping[str, Work],
         *,
         waiting: int = 1_000_000,
         together: bool = True,
         observe: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._work = dict(work)
+        self._work: dict[str, Work] = {}
         self._limit = waiting
         self._together = together
         self._observe = observe
@@ -93,13 +82,13 @@ class Batcher:
         return self._waiting
 
     def add(self, kind: str, work: Work) -> None:
-        """Learn how to compute a further kind of item."""
+        """Add a kind of item and the function that computes a list of them, one result each."""
         self._work[kind] = work
 
     def run(self, kind: str, items: Sequence[Any], costs: Sequence[int]) -> list[Any]:
-        """Return one result an item, in order; items can be hashed, and `costs` are their tokens.
+        """Return one result an item, in order; items are hashable, and `costs` are their tokens.
 
-        Raises `OverloadedError` if too much is waiting, and what the work raised.
+        Raises `OverloadedError` if too many tokens wait, and what the computation raises.
         """
         if not items:
             return []
@@ -118,7 +107,7 @@ class Batcher:
         return job.results
 
     def close(self) -> None:
-        """Finish what was accepted, and end."""
+        """Finish the accepted items, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -141,10 +130,10 @@ class Batcher:
             self._step(taken)
             before = len(taken), time.perf_counter() - begin
             self._settle(taken)
-            del taken  # results are their callers', and may be large
+            del taken  # results may be large
 
     def _settle(self, taken: Sequence[tuple[_Job, int]]) -> None:
-        """Let the callers go whose items are all computed, and put the others back."""
+        """Return results to callers whose items are all computed, and put the others back."""
         with self._changed:
             for job, count in taken:
                 self._waiting -= sum(job.costs[job.taken - count : job.taken])
@@ -152,7 +141,7 @@ class Batcher:
                     self._waiting -= sum(job.costs[job.taken :])
                     job.done.set()
                 else:
-                    self._jobs.append(job)  # behind those who came meanwhile
+                    self._jobs.append(job)  # behind later ones
 
     def _forget_gone(self) -> None:
         for job in [job for job in self._jobs if job.caller is not None and job.caller.is_set()]:
@@ -166,7 +155,7 @@ class Batcher:
         self._changed.wait_for(lambda: len(self._jobs) >= callers or self._closed, _PATIENCE * seconds)
 
     def _take(self) -> list[tuple[_Job, int]]:
-        """Take jobs of the first one's kind out of the queue; return them and how many items of each are this step's."""
+        """Remove jobs of the first one's kind from the queue; return them with the number of items of this step."""
         kind = self._jobs[0].kind
         jobs = [job for job in self._jobs if job.kind == kind] if self._together else [self._jobs[0]]
         budget = max(_FEWEST, self._rates.get(kind, _FIRST_RATE) * _STEP_SECONDS)
@@ -175,12 +164,12 @@ class Batcher:
         while open_ and spent < budget:
             for i in list(open_):
                 job = jobs[i]
-                place = job.taken + counts[i]
-                if place == len(job.items):
+                position = job.taken + counts[i]
+                if position == len(job.items):
                     open_.remove(i)
-                elif not spent or spent + job.costs[place] <= budget:
+                elif not spent or spent + job.costs[position] <= budget:
                     counts[i] += 1
-                    spent += job.costs[place]
+                    spent += job.costs[position]
                 else:
                     open_.remove(i)
         taken = [(jobs[i], count) for i, count in counts.items() if count]
@@ -198,15 +187,14 @@ class Batcher:
             results = work(items)
         except Exception as error:
             if len(taken) > 1:
-                for one in taken:
-                    self._step([one])
+                for pair in taken:
+                    self._step([pair])
             else:
                 taken[0][0].error = error
             return
-        place = 0
+        rest = iter(results)
         for job, count in taken:
-            job.results.extend(results[place : place + count])
-            place += count
+            job.results.extend(islice(rest, count))
         seconds = time.perf_counter() - begin
         costs = [cost for job, count in taken for cost in job.costs[job.taken - count : job.taken]]
         tokens = sum(dict(zip(items, costs, strict=True)).values())  # what several callers asked for was read once

@@ -1,8 +1,10 @@
-"""What a server takes from one client, and the answer to more."""
+"""The limits of a server, and checks of requests against them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from tp_retrieval.integrations.server.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Limits:
             raise RequestError(400, f"{name}: must be a list of texts", name)
         if len(given) > self.texts:
             raise RequestError(413, f"{name}: {len(given)} texts; one request may have {self.texts}", name)
-        texts = [one.get("text") if isinstance(one, dict) else one for one in given]
+        texts = [item.get("text") if isinstance(item, dict) else item for item in given]
         return [self.checked(text, name if len(texts) == 1 else f"{name}[{i}]") for i, text in enumerate(texts)]
 
     def checked(self, text: object, place: str) -> str:
@@ -61,17 +63,8 @@ class Limits:
         """Raise `RequestError` 413 if a `where` has too many parts."""
         parts, left = 0, [where]
         while left:
-            one = left.pop()
+            part = left.pop()
             parts += 1
-            left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+            left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
             if parts > self.conditions:
                 raise RequestError(413, f"where: over {self.conditions} values, lists and objects; no more may be", "where")
-
-
-class RequestError(Exception):
-    """A request that is refused: an HTTP status, a message for people and the name of the field at fault."""
-
-    def __init__(self, status: int, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.field = field

@@ -1,35 +1,19 @@
-"""What a server counts, for Prometheus."""
+"""The counters of a server, for Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-PATHS = frozenset(
-    {
-        "/",
-        "/docs",
-        "/health",
-        "/metrics",
-        "/openapi.json",
-        "/search.css",
-        "/search.js",
-        "/v1/embeddings",
-        "/v1/rerank",
-        "/v1/search",
-        "/v1/models",
-        "/v1/indexes",
-        "/v2/rerank",
-    }
-)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counters of one server, apart from those of any other in the process."""
+    """The counters of one server, apart from those of any other in the process; `paths` get a label each."""
 
-    def __init__(self) -> None:
+    def __init__(self, paths: Collection[str] = ()) -> None:
+        self._paths = frozenset(paths)
         self._registry = CollectorRegistry()
         prefix = "tp_retrieval"
         self._requests = Counter(f"{prefix}_requests", "Requests answered", ["path", "status"], registry=self._registry)
@@ -47,10 +31,10 @@ class Metrics:
         self._waiting = Gauge(f"{prefix}_waiting_tokens", "Tokens that wait for the model", registry=self._registry)
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """Count an answer; unknown paths are counted together, so that no client makes the page grow."""
-        known = path if path in PATHS else "other"
-        self._requests.labels(known, str(status)).inc()
-        self._seconds.labels(known).observe(seconds)
+        """Count an answer; unknown paths have one label, so that no client makes the page grow."""
+        label = path if path in self._paths else "other"
+        self._requests.labels(label, str(status)).inc()
+        self._seconds.labels(label).observe(seconds)
 
     def tokens(self, path: str, count: int) -> None:
         """Count tokens of texts."""

@@ -6,13 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
+from tp_retrieval.indexing.search.query import SearchOptions
+from tp_retrieval.types import Role
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Request(BaseModel):
-    """Fields a server does not know are passed over: clients of several services send them.
+    """A request; unknown fields are ignored, since clients of several services send them.
 
-    Long lists are not validated here, on the thread that serves all; `Limits.texts_of` looks at them in the request's own.
+    Long lists are not validated here, on the event loop; `Limits.texts_of` checks them on the request's thread.
     """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
@@ -32,6 +35,11 @@ class EmbeddingsRequest(Request):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     input_type: Literal["query", "document", "search_query", "search_document"] = "document"
+
+    @property
+    def role(self) -> Role:
+        """The template's role."""
+        return "query" if self.input_type.endswith("query") else "document"
 
 
 class RerankRequest(Request):
@@ -56,3 +64,14 @@ class SearchRequest(Request):
     mmr: Share | None = None
     min_score: float | None = None
     dense_weight: Share | None = None
+
+    @property
+    def options(self) -> SearchOptions:
+        """The options of `Index.search`."""
+        return {
+            "mode": self.mode,
+            "where": self.where,
+            "mmr": self.mmr,
+            "min_score": self.min_score,
+            "dense_weight": self.dense_weight,
+        }

@@ -1,4 +1,4 @@
-"""The model, the indexes and the reranker behind a server: whoever asks, the model reads in steps of many callers' texts.
+"""The model, indexes and reranker behind a server; the model computes batches of many callers' texts.
 
 service = Service(Embedder.from_pretrained(), {"faq": Path("faq-index")})
 vectors, tokens = service.embed(["a text"], "document")
@@ -8,12 +8,11 @@ hits = service.search("faq", "a question", 10)
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,22 +26,23 @@ from tp_retrieval import (
     Reranker,
     UnsupportedModelError,
 )
-from tp_retrieval.embedding.embedder import Role
 from tp_retrieval.embedding.normalized import UnitEmbedder
+from tp_retrieval.indexing.search.query import SearchOptions
 from tp_retrieval.integrations.server.batcher import Batcher
-from tp_retrieval.integrations.server.limits import Limits, RequestError
+from tp_retrieval.integrations.server.errors import RequestError
+from tp_retrieval.integrations.server.limits import Limits
 from tp_retrieval.integrations.server.metrics import Metrics
-from tp_retrieval.reranking.reranker import MAX_TOKENS
-from tp_retrieval.types import Float32Array, HasLegacyIdentity, HasProvenance, Provenance, TextEmbedder
+from tp_retrieval.reranking.reranker import MAX_TOKENS, Ranked
+from tp_retrieval.types import Float32Array, HasLegacyIdentity, HasProvenance, Provenance, Role, TextEmbedder
 
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server serves: its limits, whether requests are computed together, and how hits are reranked.
+    """The settings of a server: limits, whether requests share batches, and the method of reranking.
 
-    `method` None offers no reranking, and spares the LM head.
+    With `method` None there is no reranking, and the LM head is not loaded.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -51,18 +51,16 @@ class Settings:
 
 
 class Service:
-    """Embed, search and rerank for many callers, from any thread.
+    """Embedding, search and reranking for many callers, from any thread.
 
-    `indexes` are folders by the name they are served under. Raises what `Index.open` raises.
+    `indexes` are folders by their names in requests. Raises what `Index.open` raises.
     """
 
     def __init__(self, embedder: Embedder, indexes: Mapping[str, Path], settings: Settings, metrics: Metrics) -> None:
         self.embedder = embedder
         self.settings = settings
         self._metrics = metrics
-        self._batcher = Batcher(
-            {}, waiting=settings.limits.waiting_tokens, together=settings.batching, observe=metrics.step
-        )
+        self._batcher = Batcher(waiting=settings.limits.waiting_tokens, together=settings.batching, observe=metrics.step)
         metrics.watch(lambda: self._batcher.waiting)
         self._served = _Served(embedder, embedder.count_tokens, self._batcher)
         self._reranker: Reranker | None = None
@@ -86,47 +84,48 @@ class Service:
 
     @property
     def model(self) -> str:
-        """The name the model is served under."""
+        """The model's name in requests."""
         return Path(self.embedder.provenance.model).name
 
     def check_model(self, name: str | None) -> None:
         """Raise `RequestError` 404 if a client asks for another model."""
-        known = (self.model, self.embedder.provenance.model)
-        if name is not None and name not in known:
+        names = (self.model, self.embedder.provenance.model)
+        if name is not None and name not in names:
             raise RequestError(404, f"model: {name!r} is not served here; {self.model!r} is", "model")
 
     def embed(self, texts: Sequence[str], role: Role) -> tuple[Float32Array, int, int]:
-        """Return unit vectors `(n, dim) float32`, how many tokens the texts have, and how many of them were cut off."""
+        """Return unit vectors `(n, dim) float32`, the number of tokens, and the number of tokens cut off."""
         vectors, tokens = self._served.embed(texts, role)
         self._metrics.tokens("/v1/embeddings", tokens)
         cut = sum(self.embedder.cut_tokens(texts, role))
         return vectors if self.embedder.fitted else self.embedder.normalize(vectors), tokens, cut
 
-    def rerank(self, query: str, texts: Sequence[str]) -> tuple[Float32Array, int]:
-        """Return the method's score of each text, `(n,) float32`, and how many tokens were read."""
+    def rerank(self, query: str, texts: Sequence[str], top_n: int | None) -> tuple[list[Ranked], int]:
+        """Return texts by position, best first, with the method's scores, and the number of tokens."""
         if self._reranker is None:
             raise RequestError(404, "this server was started without a reranker")
-        scores = self._reranker.score(query, texts)
+        ranked = self._reranker.order(query, texts, top_n=top_n)
         tokens = len(texts) * self.embedder.count_tokens(query) + sum(map(self.embedder.count_tokens, texts))
         self._metrics.tokens("/v1/rerank", tokens)
-        return scores, tokens
+        return ranked, tokens
 
-    def search(self, name: str | None, query: str, k: int, *, rerank: bool = False, **options: Any) -> list[Hit]:
+    def search(self, name: str | None, query: str, k: int, options: SearchOptions, *, rerank: bool = False) -> list[Hit]:
         """Return an index's k best hits; `options` are those of `Index.search`."""
         if rerank and self._reranker is None:
             raise RequestError(404, "this server was started without a reranker", "rerank")
-        return self._index(name).search(query, k, rerank=self._reranker if rerank else None, **options)
+        options["rerank"] = self._reranker if rerank else None
+        return self._index(name).search(query, k, **options)
 
     def _index(self, name: str | None) -> Index:
         if name is None and len(self.indexes) == 1:
             return next(iter(self.indexes.values()))
         if name not in self.indexes:
-            known = ", ".join(self.indexes) or "none"
-            raise RequestError(404, f"index: {name!r} is not served here; there are {known}", "index")
+            served = ", ".join(self.indexes) or "none"
+            raise RequestError(404, f"index: {name!r} is not served here; there are {served}", "index")
         return self.indexes[name]
 
     def _open(self, folder: Path) -> Index:
-        """Open an index with an embedder that shares the model's weights if it can, and the steps in any case."""
+        """Open an index with an embedder that shares the model's weights if it can, and the batcher in any case."""
         with Index.open(folder) as index:
             recipe = index.info().recipe
             candidates: list[TextEmbedder] = [self.embedder]
@@ -144,11 +143,11 @@ class Service:
 
 
 class _Served:
-    """An embedder whose texts are read in the batcher's steps."""
+    """An embedder that computes in the batcher's steps."""
 
     provenance: Provenance
 
-    def __init__(self, embedder: TextEmbedder, count_tokens: Any, batcher: Batcher) -> None:
+    def __init__(self, embedder: TextEmbedder, count_tokens: Callable[[str], int], batcher: Batcher) -> None:
         self.dimension = embedder.dimension
         self.fingerprint = embedder.fingerprint
         if isinstance(embedder, HasProvenance):
@@ -162,7 +161,7 @@ class _Served:
         batcher.add(f"document {self.fingerprint}", embedder.embed_documents)
 
     def embed(self, texts: Sequence[str], role: str) -> tuple[Float32Array, int]:
-        """Return one vector a text and how many tokens the texts have; equal texts are read once."""
+        """Return one vector a text and the number of tokens; equal texts are embedded once."""
         counts = {text: self._count_tokens(text) for text in texts}
         costs = [min(count, self._longest) + _TEMPLATE for count in counts.values()]
         rows = dict(zip(counts, self._batcher.run(f"{role} {self.fingerprint}", list(counts), costs), strict=True))
@@ -179,7 +178,7 @@ class _Served:
 
 
 class _Scorer:
-    """A reranking method whose pairs are read in the batcher's steps."""
+    """A scorer that computes in the batcher's steps."""
 
     def __init__(self, batcher: Batcher, embedder: Embedder) -> None:
         self._batcher = batcher

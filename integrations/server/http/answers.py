@@ -16,7 +16,7 @@ from threading import Lock
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Send
 
-from tp_retrieval.integrations.server.limits import RequestError
+from tp_retrieval.integrations.server.errors import RequestError
 
 SLICE = 64 * 2**10  # bytes that are encoded, or given to a connection, at once
 _ENCODING = Lock()

@@ -11,8 +11,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from tp_retrieval.integrations.server.http.guard import error_body, error_headers
-from tp_retrieval.integrations.server.limits import Limits, RequestError
+from tp_retrieval.integrations.server.errors import RequestError
+from tp_retrieval.integrations.server.limits import Limits
 
 
 class Connection(H11Protocol):
@@ -122,8 +122,8 @@ class Connection(H11Protocol):
             return
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             error = RequestError(status, message)
-            body = error_body(error)
-            fields = error_headers(error) | {"content-length": str(len(body)), "connection": "close"}
+            body = error.body
+            fields = error.headers | {"content-length": str(len(body)), "connection": "close"}
             events = (
                 h11.Response(status_code=status, headers=list(fields.items())),
                 h11.Data(data=body),

@@ -1,31 +1,33 @@
-"""What a request passes before its route sees it: its host, API keys, bounds on what runs at once, a whole body in time."""
+"""The middleware in front of every route: host, API key, number of running requests, and a whole body in time.
+
+These are no dependencies of the routes because FastAPI reads a request's body before it resolves dependencies.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from threading import Event
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tp_retrieval.integrations.server.batcher import CALLER
+from tp_retrieval.integrations.server.errors import RequestError, refuse
 from tp_retrieval.integrations.server.http.answers import AnswerMemory, in_slices
 from tp_retrieval.integrations.server.http.hosts import Hosts
-from tp_retrieval.integrations.server.limits import Limits, RequestError
+from tp_retrieval.integrations.server.limits import Limits
 from tp_retrieval.integrations.server.metrics import Metrics
 
-_OPEN = frozenset({"/", "/search.css", "/search.js", "/docs", "/openapi.json", "/health", "/metrics"})
 _OPEN_FILES = "/static-offline-docs/"
-_DRAINED = 64 * 2**20  # bytes of a body too large that are read and forgotten, so that its sender reads the answer
+_DRAINED = 64 * 2**20  # bytes of a body too large that are read and dropped, so that its sender reads the answer
 
 
 class Guard:
-    """Refuse requests that pass the limits, lack a key or are for another host, before anything is done for them.
+    """A middleware that refuses requests beyond the limits, without a key or for another host, before any work.
 
-    The page, its documentation, health and metrics are open to all; any other path needs a key, as
+    `open_paths` are open to all; any other path needs a key, as
     `Authorization: Bearer KEY`, if there are any. A request runs until its client has read the answer or is gone. While the
     server is `draining`, every answer is its connection's last.
     """
@@ -38,6 +40,7 @@ class Guard:
         metrics: Metrics,
         draining: Event,
         hosts: Hosts | None = None,
+        open_paths: Collection[str] = (),
     ) -> None:
         self._app = app
         self._limits = limits
@@ -46,18 +49,19 @@ class Guard:
         self._draining = draining
         self._hosts = hosts or Hosts(keyed=bool(keys))
         self._memory = AnswerMemory(limits.answer_bytes)
+        self._open_paths = frozenset(open_paths)
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let the app do it."""
+        """Answer a request, or pass it on to the app."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         path = _route_path(scope)
-        begin, status = time.perf_counter(), 499  # what is noted if the client went away
+        begin, status = time.perf_counter(), 499  # counted if the client disconnects
 
-        async def noting(message: Message) -> None:
-            """Send, and remember the status."""
+        async def counted(message: Message) -> None:
+            """Send, and store the status."""
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -67,12 +71,12 @@ class Guard:
 
         try:
             self._hosts.check(scope)
-            if path in _OPEN or path.startswith(_OPEN_FILES):
-                await self._app(scope, receive, noting)  # none of these reads a body
+            if path in self._open_paths or path.startswith(_OPEN_FILES):
+                await self._app(scope, receive, counted)  # none of these reads a body
             else:
-                await self._answer(scope, receive, noting)
+                await self._answer(scope, receive, counted)
         except RequestError as error:
-            await refuse(error, noting)
+            await refuse(error, counted)
         finally:
             self._metrics.request(path, status, time.perf_counter() - begin)
 
@@ -91,7 +95,7 @@ class Guard:
             self._running -= 1
 
     async def _app_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the app answer once the whole body is here, and note when the client goes away."""
+        """Pass a request on with its whole body, and signal when the client disconnects."""
         body = await self._body(receive)
         parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         gone = Event()
@@ -112,7 +116,7 @@ class Guard:
         if not self._keys:
             return
         sent = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
-        # every key is compared, each in constant time, so that the answer's time tells nothing
+        # every key is compared, each in constant time, so that timing reveals nothing
         if not any([hmac.compare_digest(sent, key) for key in self._keys]):
             raise RequestError(401, "the header `Authorization: Bearer KEY` must hold one of the server's keys")
 
@@ -146,7 +150,7 @@ def _route_path(scope: Scope) -> str:
 
 
 async def _until_gone(receive: Receive, gone: Event) -> Message:
-    """Wait until the client closes its connection, and note it for the threads that work for it."""
+    """Wait until the client disconnects, and signal it to the threads that work for it."""
     message = await receive()
     while message["type"] != "http.disconnect":
         message = await receive()
@@ -156,31 +160,3 @@ async def _until_gone(receive: Receive, gone: Event) -> Message:
 
 class _GoneError(Exception):
     """The client closed its connection."""
-
-
-def error_body(error: RequestError) -> bytes:
-    """Return an error in OpenAI's shape, in ASCII, so that whatever a client sent can be quoted."""
-    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error"}
-    kind = kinds.get(error.status, "invalid_request_error")
-    return json.dumps({"error": {"message": str(error), "type": kind, "param": error.field, "code": error.status}}).encode()
-
-
-def error_headers(error: RequestError) -> dict[str, str]:
-    """Return the headers that belong to an error."""
-    headers = {"content-type": "application/json"}
-    if error.status in (429, 503):
-        headers["retry-after"] = "1"
-    if error.status in (408, 413):
-        headers["connection"] = "close"  # the rest of the body may still be on its way
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    return headers
-
-
-async def refuse(error: RequestError, send: Send) -> None:
-    """Send an error as a whole response."""
-    body = error_body(error)
-    headers = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

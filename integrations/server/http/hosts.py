@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from starlette.types import Scope
 
 from tp_retrieval import InputError
-from tp_retrieval.integrations.server.limits import RequestError
+from tp_retrieval.integrations.server.errors import RequestError
 
 ANY = "*"
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})

@@ -1,4 +1,4 @@
-"""The socket a server listens at, and its end: whoever has asked, or connected, by then is answered.
+"""The socket of a server, and its shutdown: clients that are connected by then are answered.
 
 listen(create_app(embedder), "127.0.0.1", 8000)
 listen(create_app(embedder), "unix:/run/retrieval")
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,7 +27,7 @@ from tp_retrieval.integrations.server.limits import Limits
 _BACKLOG = 2048  # connections that wait to be accepted
 _TOGETHER = 8  # connections accepted in one turn of the event loop
 _RETRY = 0.1  # seconds until a connection is accepted again when no file descriptor was left
-_GRACE = 0.5  # seconds in which who had connected may ask
+_GRACE = 0.5  # seconds in which open connections may send a request
 
 
 def listen(
@@ -37,11 +38,11 @@ def listen(
     *,
     graceful_timeout: int = 60,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests that were accepted by then are answered.
+    """Serve until SIGINT or SIGTERM; requests accepted by then are answered.
 
-    After `graceful_timeout` seconds those still open are given up, such as of clients that never read their answer.
-    `started` is told the address once it is open; port 0 is one that is free, and a host that begins with "unix:" names
-    a socket in the file system. Raises `InputError` if the address can't be opened.
+    After `graceful_timeout` seconds open requests are dropped, such as those of clients that never read. `started` is
+    called with the address once it is open; port 0 means any free port, a host that begins with "unix:" a socket in the
+    file system. Raises `InputError` if the address can't be opened.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again at its end, which would kill us
     try:
@@ -57,14 +58,14 @@ def listen(
                 timeout_graceful_shutdown=graceful_timeout,
                 h11_max_incomplete_event_size=app.state.limits.head_bytes,
             )
-            _Server(config, _possible(app.state.limits), unname).run(sockets=[sock])
+            _Server(config, _reachable(app.state.limits), app.state.draining, unname).run(sockets=[sock])
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def opened(host: str, port: int) -> Iterator[tuple[socket.socket, str, Callable[[], None]]]:
-    """Open an address; yield the socket, the address as a client writes it, and what takes its name away."""
+    """Open an address; yield the socket, the address for clients, and a function that removes the socket's name."""
     file = Path(host.removeprefix("unix:")) if host.startswith("unix:") else None
     try:
         sock = _unix_socket(file) if file is not None else _tcp_socket(host, port)
@@ -85,24 +86,25 @@ def opened(host: str, port: int) -> Iterator[tuple[socket.socket, str, Callable[
 
 
 class _Server(uvicorn.Server):
-    """A server that bounds its connections, and answers those who had connected when it was told to end."""
+    """A server with a limit of connections that answers those open at its shutdown."""
 
-    def __init__(self, config: uvicorn.Config, limits: Limits, unname: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, limits: Limits, draining: Event, unname: Callable[[], None]) -> None:
         super().__init__(config)
         self._limits = limits
+        self._draining = draining
         self._unname = unname
         self._connecting: set[asyncio.Task[object]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take connections from the sockets."""
-        await super().startup(sockets=[])  # its own way takes all that wait at once, whatever the file descriptors
+        """Accept connections from the sockets."""
+        await super().startup(sockets=[])  # uvicorn accepts all that wait at once, whatever the file descriptors
         for sock in sockets or ():
             sock.setblocking(False)
             self._listen_to(sock)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, leave those that are open time to ask, and end when all are answered."""
-        self.config.app.state.draining.set()
+        """Accept no more connections, leave open ones time for a request, and end when all are answered."""
+        self._draining.set()
         self._unname()  # from now on nobody can connect to a socket in the file system
         for sock in sockets or ():
             asyncio.get_running_loop().remove_reader(sock)
@@ -140,8 +142,8 @@ class _Server(uvicorn.Server):
         return Connection(self._limits, self.config, self.server_state, self.lifespan.state)
 
 
-def _possible(limits: Limits) -> Limits:
-    """Return limits with no more connections than half of the file descriptors; the other half is the indexes'."""
+def _reachable(limits: Limits) -> Limits:
+    """Return limits with no more connections than half of the file descriptors; indexes need the others."""
     if sys.platform == "win32":
         return limits
     import resource
@@ -170,7 +172,7 @@ def _unix_socket(file: Path) -> socket.socket:
 
 
 def _abandoned(file: Path) -> bool:
-    """Return whether nobody listens at a socket in the file system."""
+    """Return whether no process listens at a socket in the file system."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(1)
         try:
@@ -184,7 +186,7 @@ def _abandoned(file: Path) -> bool:
 
 def _identity(file: Path) -> tuple[int, int] | None:
     try:
-        known = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return known.st_dev, known.st_ino
+    return status.st_dev, status.st_ino

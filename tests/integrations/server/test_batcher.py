@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tp_retrieval.integrations.server.batcher import CALLER, Batcher, ClosedError, GoneError, OverloadedError
+from tp_retrieval.integrations.server.batcher import CALLER, Batcher
+from tp_retrieval.integrations.server.errors import ClosedError, GoneError, OverloadedError
 
 
 class Slow:
@@ -26,6 +27,13 @@ class Slow:
         return [2 * item for item in items]
 
 
+def batcher_of(work, **options):
+    batcher = Batcher(**options)
+    for kind, compute in work.items():
+        batcher.add(kind, compute)
+    return batcher
+
+
 @pytest.fixture
 def slow():
     return Slow()
@@ -37,7 +45,7 @@ def held(slow):
     batchers, pool = [], ThreadPoolExecutor(32)
 
     def start(calls, **options):
-        batcher = Batcher({"double": slow, "halve": lambda items: [item / 2 for item in items]}, **options)
+        batcher = batcher_of({"double": slow, "halve": lambda items: [item / 2 for item in items]}, **options)
         batchers.append(batcher)
         first = pool.submit(batcher.run, "double", [0], [1])
         assert slow.began.wait(10)
@@ -59,7 +67,7 @@ def held(slow):
 
 def test_the_speed_of_one_kind_says_nothing_about_another(slow):
     slow.go.set()
-    batcher = Batcher({"double": slow, "quick": lambda items: items})
+    batcher = batcher_of({"double": slow, "quick": lambda items: items})
     batcher.run("quick", list(range(100)), [100] * 100)
     batcher.run("quick", list(range(100)), [100] * 100)
     batcher.run("double", list(range(100)), [100] * 100)
@@ -70,7 +78,7 @@ def test_the_speed_of_one_kind_says_nothing_about_another(slow):
 def test_what_several_callers_ask_for_counts_once_in_the_speed(monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    alone, many = Batcher({"echo": lambda items: items}), Batcher({"echo": lambda items: items})
+    alone, many = batcher_of({"echo": lambda items: items}), batcher_of({"echo": lambda items: items})
     alone.run("echo", ["a"], [100])
     many.run("echo", ["a"] * 5, [100] * 5)
     for one in (alone, many):
@@ -124,7 +132,7 @@ def test_what_is_too_much_is_refused_and_the_rest_is_served(held, slow):
 
 
 def test_one_list_longer_than_the_bound_is_served_when_nothing_waits():
-    batcher = Batcher({"double": lambda items: [2 * item for item in items]}, waiting=10)
+    batcher = batcher_of({"double": lambda items: [2 * item for item in items]}, waiting=10)
     assert batcher.run("double", list(range(50)), [1] * 50) == [2 * i for i in range(50)]
     batcher.close()
 
@@ -139,7 +147,7 @@ def test_what_was_accepted_is_done_before_the_end(held, slow):
 
 
 def test_what_nobody_waits_for_any_more_is_not_done(slow):
-    batcher, gone = Batcher({"double": slow}), threading.Event()
+    batcher, gone = batcher_of({"double": slow}), threading.Event()
 
     def ask(items):
         CALLER.set(gone if items == [7, 8] else None)

@@ -193,7 +193,7 @@ def test_what_is_open_to_all_counts_for_no_bound_and_its_bodies_are_not_read():
         sent.append(message)
 
     sent = []
-    guard = Guard(app, Limits(requests=0), ["key"], Metrics(), threading.Event())
+    guard = Guard(app, Limits(requests=0), ["key"], Metrics(), threading.Event(), open_paths={"/health", "/"})
     for path in ("/health", "/", "/static-offline-docs/a.js"):
         asyncio.run(guard({"type": "http", "path": path, "headers": []}, receive, send))
     assert [message["status"] for message in sent[::2]] == [405] * 3

@@ -10,8 +10,8 @@ import pytest
 
 from tests.integrations.server.conftest import TEXTS
 from tp_retrieval.integrations.server import Limits, Settings
+from tp_retrieval.integrations.server.errors import RequestError
 from tp_retrieval.integrations.server.http.answers import SLICE, AnswerMemory, encode, hold, in_slices, listing
-from tp_retrieval.integrations.server.limits import RequestError
 
 
 def messages_of(response):
@@ -81,7 +81,7 @@ def test_an_error_before_the_first_byte_has_its_own_status(serving, monkeypatch)
     def broken(value):
         raise RequestError(507, "no row can be encoded")
 
-    monkeypatch.setattr("tp_retrieval.integrations.server.app.encode", broken)
+    monkeypatch.setattr("tp_retrieval.integrations.server.routes.encode", broken)
     response = client.post("/v1/embeddings", json={"input": TEXTS})
     assert (response.status_code, response.json()["error"]["message"]) == (507, "no row can be encoded")
 

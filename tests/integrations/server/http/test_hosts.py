@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 
 from tp_retrieval import InputError
 from tp_retrieval.integrations.server import Settings, create_app
+from tp_retrieval.integrations.server.errors import RequestError
 from tp_retrieval.integrations.server.http.hosts import Hosts
-from tp_retrieval.integrations.server.limits import RequestError
 
 ROOT = Path(__file__).parents[4]
 PATHS = ("/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/indexes", "/search.js")
