@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from tp_retrieval import Document, InputError
+from tp_retrieval.documents.jsonl import record_of
 
 
 @dataclass(frozen=True)
@@ -84,27 +86,30 @@ def _slices(file: Path, name: str, rows: int) -> Iterator[Slice]:
 def documents_of(part: Slice) -> Iterator[Document]:
     """Yield the documents of a slice; raise `InputError` naming a row that is no document."""
     file = Path(part.file)
-    for number, record in enumerate(_records(part, file), part.first):
+    for number, row in enumerate(_records(part, file), part.first):
         where = f"{file}, row {number}"
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: must be an object, not {type(record).__name__}")
-        fields = dict(record)
-        text, title = fields.pop("text", None), fields.pop("title", None) or ""
-        if not isinstance(text, str):
-            raise InputError(f'{where}: must have a string "text"')
-        id_ = next((fields.pop(name) for name in ("id", "_id") if fields.get(name) is not None), f"{part.name}#{number}")
-        metadata = fields.pop("metadata", None) or {}
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: must be an object, not {type(row).__name__}")
+        record = record_of(_with_parsed_metadata(row, where), where)
+        metadata = {name: value for name, value in record.metadata.items() if value is not None}
         try:
-            metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
-            if not isinstance(metadata, dict):
-                raise InputError(f"{where}: metadata must be an object, not {type(metadata).__name__}")
-            kept = {name: value for name, value in (fields | metadata).items() if value is not None}
-            json.dumps(kept, allow_nan=False)
+            json.dumps(metadata, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{where}: metadata that JSON can't hold ({error})") from error
-        yield Document(f"{title}\n{text}" if title else text, kept, str(id_))
+        yield Document(record.titled_text, metadata, record.id or f"{part.name}#{number}")
+
+
+def _with_parsed_metadata(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a row whose metadata may have been a string of JSON, as Parquet files have it."""
+    metadata = row.get("metadata") or {}
+    if isinstance(metadata, str):
+        try:
+            metadata = json.loads(metadata)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: metadata that JSON can't hold ({error})") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{where}: metadata must be an object, not {type(metadata).__name__}")
+    return {**row, "metadata": metadata}
 
 
 def _records(part: Slice, file: Path) -> Iterator[object]:

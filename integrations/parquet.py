@@ -8,7 +8,6 @@ digest of what made the vectors and of every row. Shards of earlier versions hav
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from tp_retrieval import Document, Embedder, InputError
+from tp_retrieval.sqlite.atomic import atomic_write
 from tp_retrieval.types import Float32Array
 
 PLAN = "plan.json"
@@ -70,11 +70,8 @@ def write_shard(file: Path, shard: Shard) -> None:
     described = json.dumps(vars(made)).encode()
     table = pa.table(columns)
     table = table.replace_schema_metadata({_ORIGIN: described, _DIGEST: _digest(described, table)})
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    pq.write_table(table, scratch, write_page_checksum=True)
-    with scratch.open("rb") as written:
-        os.fsync(written.fileno())
-    scratch.replace(file)
+    with atomic_write(file) as scratch:
+        pq.write_table(table, scratch, write_page_checksum=True)
 
 
 def shard_files(folder: Path) -> list[Path]:

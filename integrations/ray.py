@@ -25,6 +25,7 @@ from tp_retrieval import Embedder, InputError, Recipe, TPRetrievalError
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.integrations.corpus import Slice, check_rows, documents_of, slices
 from tp_retrieval.integrations.parquet import PLAN, Shard, ShardOrigin, origin_of, write_shard
+from tp_retrieval.sqlite.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,8 @@ def _keep_plan(output: Path, plan: dict[str, object]) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: holds other files; give a new folder, or that of an interrupted job")
     output.mkdir(parents=True, exist_ok=True)
-    scratch = output / f".{PLAN}"
-    scratch.write_text(json.dumps(plan), encoding="utf-8")
-    scratch.replace(file)
+    with atomic_write(file) as scratch:
+        scratch.write_text(json.dumps(plan), encoding="utf-8")
 
 
 def _stamps(files: Sequence[Path]) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_no_folder_has_more_files_than_one_can_look_through():
         for folder in (ROOT / root, *(path for path in (ROOT / root).rglob("*") if path.is_dir())):
             files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
             assert len(files) <= (20 if folder.name == "cli" else 10), folder  # cli: a file a command
+
+
+def test_mypy_reads_every_tracked_file_strictly():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"]
+    assert "exclude" not in settings
+    assert not any(override.get("ignore_errors") for override in settings["overrides"])
+    relaxed = {name for override in settings["overrides"] for name in override if name.startswith("allow_")}
+    assert {tuple(o["module"]) for o in settings["overrides"] if relaxed & o.keys()} == {("tests.*",)}
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    folders = {*settings["files"], "integrations"}
+    assert (ROOT / "tp_retrieval" / "integrations").resolve() == ROOT / "integrations"
+    assert [name for name in listed if name.partition("/")[0] not in folders] == []
+    assert len(listed) > 200
 
 
 def test_the_public_names():

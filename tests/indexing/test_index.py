@@ -272,6 +272,7 @@ def test_what_was_added_is_there_when_opened_again(tmp_path, toy, snapshot):
     with Index.open(tmp_path / "i", toy) as again:
         assert {d.id for d in again} == {"houses", "cat", "late"}
         assert set(ids(again.search("x", 10, mode="dense"))) == {"houses", "cat", "late"}
+    index.close()
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "flip", "swap"])

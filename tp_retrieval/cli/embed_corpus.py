@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -15,6 +14,7 @@ import typer
 from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, print_report
 from tp_retrieval.documents.sources import find, read
 from tp_retrieval.errors import InputError, OptionalDependencyError
+from tp_retrieval.sqlite.atomic import atomic_write
 
 _CHUNKS = "chunks.jsonl"
 
@@ -77,7 +77,6 @@ def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int
     ]
     text = "".join(f"{line}\n" for line in lines)
     if not file.exists() or file.read_text(encoding="utf-8") != text:  # the job is identified by the file's time
-        beside = file.with_name(f"{file.name}.{os.getpid()}")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(file)
+        with atomic_write(file) as scratch:
+            scratch.write_text(text, encoding="utf-8")
     return file
