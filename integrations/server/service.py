@@ -138,8 +138,8 @@ class Service:
                     return Index.open(folder, _Served(candidate, self.embedder.count_tokens, self._batcher))
                 except IncompatibleIndexError:
                     continue
-            own = index.embedder
-        return Index.open(folder, _Served(own, self.embedder.count_tokens, self._batcher))
+            loaded = index.embedder
+        return Index.open(folder, _Served(loaded, self.embedder.count_tokens, self._batcher))
 
 
 class _Served:

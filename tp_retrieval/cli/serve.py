@@ -85,11 +85,11 @@ def answered(host: str, allowed: list[str], *, keyed: bool) -> list[str]:
 
 def named(paths: list[Path]) -> dict[str, Path]:
     """Return folders by the name they are served under."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for path in paths:
-        name, there, folder = str(path).partition("=")
-        name, place = (name, Path(folder)) if there else (path.resolve().name, path)
-        if name in found:
-            raise InputError(f"{path}: the name {name!r} is taken by {found[name]}; give it another as NAME=FOLDER")
-        found[name] = place
-    return found
+        name, separator, folder = str(path).partition("=")
+        name, source = (name, Path(folder)) if separator else (path.resolve().name, path)
+        if name in folders:
+            raise InputError(f"{path}: the name {name!r} is taken by {folders[name]}; give it another as NAME=FOLDER")
+        folders[name] = source
+    return folders

@@ -286,8 +286,8 @@ class Embedder:
         return source, self._recipe.raw(), self._backbone.dtype
 
     def _cleaned(self, texts: Sequence[str]) -> list[str]:
-        given = checked_texts(texts)
-        return [clean(text) for text in given] if self._recipe.clean else given
+        checked = checked_texts(texts)
+        return [clean(text) for text in checked] if self._recipe.clean else checked
 
     def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any] | None) -> Float32Array:
         """Return raw vectors of rows of one template."""

@@ -187,16 +187,16 @@ class Recipe:
     @classmethod
     def is_measured(cls, name: str, model: str) -> bool:
         """Return whether a named recipe was measured for a model, and is not the general one."""
-        return any((place / f"{name}.json").is_file() for place in _measured_places(model))
+        return any((folder / f"{name}.json").is_file() for folder in _measured_places(model))
 
     @classmethod
     def _named(cls, name: str, model: str) -> Recipe:
-        for place in (*_measured_places(model), _RECIPES):
-            file = place / f"{name}.json"
+        for folder in (*_measured_places(model), _RECIPES):
+            file = folder / f"{name}.json"
             if file.is_file():
                 return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
-        known = ", ".join(sorted(entry.name[:-5] for entry in _RECIPES.iterdir() if entry.name.endswith(".json")))
-        raise RecipeError(f"recipe: no recipe is called {name!r}; known are {known}, or give a path to a .json file")
+        names = ", ".join(sorted(entry.name[:-5] for entry in _RECIPES.iterdir() if entry.name.endswith(".json")))
+        raise RecipeError(f"recipe: no recipe is called {name!r}; known are {names}, or give a path to a .json file")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as its JSON object; `from_dict` returns an equal recipe."""

@@ -60,8 +60,8 @@ class Prompt:
         said = tokenizer.apply_chat_template(
             [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
         )
-        given = tokenizer.decode(start_ids(tokenizer))
-        return Prompt(str(said).removeprefix(str(given)) + answer)
+        start = tokenizer.decode(start_ids(tokenizer))
+        return Prompt(str(said).removeprefix(str(start)) + answer)
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ def _between_special_tokens(prompt: Prompt, marks: Sequence[str]) -> list[tuple[
     stretches: list[tuple[str, ...]] = []
     current: list[str] = []
     for part in prompt.parts:
-        found = [] if part in _FIELDS else list(special.finditer(part))
-        if found:
-            first, last = found[0].start(), found[-1].end()
+        matches = [] if part in _FIELDS else list(special.finditer(part))
+        if matches:
+            first, last = matches[0].start(), matches[-1].end()
             stretches += [(*current, part[:first]), (part[first:last],)]
             part = part[last:]
             current = []
@@ -158,14 +158,14 @@ def _filled(parts: Sequence[str], query: str, document: str) -> str:
 
 def _fields(parts: Sequence[str], pair: tuple[str, str], offsets: Sequence[tuple[int, int]]) -> list[tuple[str, int, int]]:
     """Return each field of a stretch and the range of its tokens, in order."""
-    found = []
+    fields = []
     at, before = 0, ""
     for part in parts:
         if part in _FIELDS:
             text = pair[_FIELDS.index(part)]
             blank = len(before) - len(before.rstrip())
-            found.append((part, *tokens_between(offsets, at, at + len(text), blank)))
+            fields.append((part, *tokens_between(offsets, at, at + len(text), blank)))
             at, before = at + len(text), ""
         else:
             at, before = at + len(part), part
-    return found
+    return fields

@@ -63,8 +63,8 @@ class PromptScorer:
             for numbers in self._groups(unique):
                 scores[numbers] = self._score([rows[i] for i in numbers], bar)
         by_pair = dict(zip(unique, scores, strict=True))
-        found = np.array([by_pair[pair] for pair in pairs], dtype=np.float32)
-        return found - np.array([by_pair[pair] for pair in free], dtype=np.float32) if free else found
+        values = np.array([by_pair[pair] for pair in pairs], dtype=np.float32)
+        return values - np.array([by_pair[pair] for pair in free], dtype=np.float32) if free else values
 
     def _groups(self, pairs: Sequence[Pair]) -> list[list[int]]:
         """Group pairs by the text that comes first in the prompt where many share it; it is run once a group."""
@@ -83,8 +83,8 @@ class PromptScorer:
         rows = [replace(row, prefix=prefix) for row in rows]
         scores = np.zeros(len(rows), dtype=np.float32)
         wanted = [i for i, positions in enumerate(read) if positions]
-        for group, found in self._batching.run([rows[i] for i in wanted], self._forward):
-            scores[[wanted[i] for i in group]] = found
+        for group, values in self._batching.run([rows[i] for i in wanted], self._forward):
+            scores[[wanted[i] for i in group]] = values
             bar.update(len(group))
         return scores
 
@@ -100,8 +100,8 @@ class PromptScorer:
             picked = torch.cat([states[i, read[i]] for i in numbers])  # (positions of these rows, H)
             logits = torch.split(self._model.logits(picked), [len(read[i]) for i in numbers])
             scores += [self._method.score(part, rows[i], self._answers) for i, part in zip(numbers, logits, strict=True)]
-        found: Float32Array = torch.stack(scores).float().cpu().numpy()
-        return found
+        values: Float32Array = torch.stack(scores).float().cpu().numpy()
+        return values
 
     def _read_prefix(self, ids: tuple[int, ...]) -> Prefix:
         """Return the prefix's keys and values; the last one is kept, which is the prompt's own for a query at a time."""

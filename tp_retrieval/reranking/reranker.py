@@ -115,10 +115,10 @@ class Reranker:
         Method "embedding" follows the recipe `sts`, if none is given and the embedder is not a fitted one. To share the
         weights with an embedder, give that to `Reranker` instead.
         """
-        given: dict[str, Any] = dict(options)
-        asked = {name: given.pop(name) for name in PromptOptions.__annotations__ if name in given}
-        embedder = Embedder.from_pretrained(model, whole=method != "embedding", **given)
-        if method == "embedding" and given.get("recipe") is None and not embedder.fitted:
+        arguments: dict[str, Any] = dict(options)
+        asked = {name: arguments.pop(name) for name in PromptOptions.__annotations__ if name in arguments}
+        embedder = Embedder.from_pretrained(model, whole=method != "embedding", **arguments)
+        if method == "embedding" and arguments.get("recipe") is None and not embedder.fitted:
             embedder = embedder.with_recipe(EMBEDDING_RECIPE)
         return cls(embedder, method=method, weight=weight, depth=depth, **asked)
 
@@ -207,14 +207,14 @@ class Reranker:
         lists = cast("list[Sequence[Hit]]", [hits] if isinstance(query, str) else list(hits))
         if len(queries) != len(lists):
             raise InputError(f"hits: {len(lists)} lists for {len(queries)} queries")
-        for i, found in enumerate(lists):
-            _check_hits(found, "hits" if isinstance(query, str) else f"hits[{i}]")
-        pairs = [(text, hit.document.text) for text, found in zip(queries, lists, strict=True) for hit in found]
+        for i, group in enumerate(lists):
+            _check_hits(group, "hits" if isinstance(query, str) else f"hits[{i}]")
+        pairs = [(text, hit.document.text) for text, group in zip(queries, lists, strict=True) for hit in group]
         scores = self._scores(pairs, show_progress)
         ordered, begin = [], 0
-        for found in lists:
-            ordered.append(self._ordered(found, scores[begin : begin + len(found)])[:top_n])
-            begin += len(found)
+        for group in lists:
+            ordered.append(self._ordered(group, scores[begin : begin + len(group)])[:top_n])
+            begin += len(group)
         return ordered[0] if isinstance(query, str) else ordered
 
     def _scores(self, pairs: Sequence[tuple[str, str]], show_progress: bool) -> NDArray[np.float64]:
@@ -299,5 +299,5 @@ def _check_hits(hits: Sequence[object], name: str) -> None:
 
 def _finite(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the scores with the lowest finite one in place of what is not finite."""
-    known = np.isfinite(scores)
-    return np.where(known, scores, scores[known].min() if known.any() else 0.0)
+    finite = np.isfinite(scores)
+    return np.where(finite, scores, scores[finite].min() if finite.any() else 0.0)

@@ -43,9 +43,9 @@ class Hosts:
         server = scope.get("server")
         file = server is not None and server[1] is None
         for host in hosts:
-            found = _HOST.fullmatch(host)
-            if not (self._any or file or (found is not None and found[1] in self._names)):
-                raise RequestError(400, _wrong_host(found[1] if found is not None else host))
+            match = _HOST.fullmatch(host)
+            if not (self._any or file or (match is not None and match[1] in self._names)):
+                raise RequestError(400, _wrong_host(match[1] if match is not None else host))
         for origin in _headers(scope, b"origin"):
             if not self._keyed and not any(_is_own(origin, host) for host in hosts):
                 raise RequestError(

@@ -71,10 +71,10 @@ def opened(host: str, port: int) -> Iterator[tuple[socket.socket, str, Callable[
         sock = _unix_socket(file) if file is not None else _tcp_socket(host, port)
     except OSError as error:
         raise InputError(f"{host}: can't listen there, port {port} ({error.strerror or error})") from error
-    own = None if file is None else _identity(file)
+    identity = None if file is None else _identity(file)
 
     def unname() -> None:
-        if file is not None and _identity(file) == own:  # else it is a successor's
+        if file is not None and _identity(file) == identity:  # else it is a successor's
             file.unlink(missing_ok=True)
 
     with sock:

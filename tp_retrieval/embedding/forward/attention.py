@@ -56,11 +56,11 @@ def slot_attention(embedder: Embedder, texts: Sequence[str]) -> list[SlotAttenti
     rows = [replace(row, prefix=0) for row in tokenizer.rows(cleaned) if row.text[1] - row.text[0] > 1]
     if not rows:
         raise InputError("texts: none has two tokens, an early and a late half")
-    found = []
+    attention = []
     for rewired in (None, prepend):
         shares = np.mean([_shares(backbone, row, rewired) for row in rows], axis=0)  # (blocks, 2)
-        found += [SlotAttention(i, rewired is not None, *map(float, halves)) for i, halves in enumerate(shares)]
-    return found
+        attention += [SlotAttention(i, rewired is not None, *map(float, halves)) for i, halves in enumerate(shares)]
+    return attention
 
 
 def _shares(backbone: Backbone, row: Row, prepend: Prepend | None) -> list[tuple[float, float]]:
@@ -71,7 +71,7 @@ def _shares(backbone: Backbone, row: Row, prepend: Prepend | None) -> list[tuple
     with backbone.lock, _weights(backbone) as weights:
         hidden_states(backbone, batch, Prefix(0), {None}, prepend)
     of_slot = [weight[0, :, :, row.slot].float().mean(dim=0) for weight in weights]  # (heads, T, T) -> (T,)
-    return [(float(one[start:middle].mean()), float(one[middle:stop].mean())) for one in of_slot]
+    return [(float(share[start:middle].mean()), float(share[middle:stop].mean())) for share in of_slot]
 
 
 @contextmanager

@@ -78,8 +78,8 @@ class AffineMap:
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return the fitted arrays by name."""
-        found = {"mean": self.mean, "matrix": self.matrix}
-        return {name: array for name, array in found.items() if array is not None}
+        arrays = {"mean": self.mean, "matrix": self.matrix}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     def digest(self) -> str:
         """Return a digest of the fitted arrays."""
@@ -142,9 +142,9 @@ def unit(vectors: NDArray[np.floating[Any]]) -> Float32Array:
     return scaled
 
 
-def same_vectors(one: Float32Array, other: Float32Array) -> bool:
+def same_vectors(first: Float32Array, second: Float32Array) -> bool:
     """Return whether rows are equal but for the rounding of bfloat16."""
-    cosines = (unit(one).astype(np.float64) * unit(other)).sum(axis=1)
+    cosines = (unit(first).astype(np.float64) * unit(second)).sum(axis=1)
     return bool((cosines > _SAME).all())
 
 

@@ -40,10 +40,10 @@ class SavedEmbedder:
         if self.weights == weights:
             return
         if self.weights != legacy:
-            given = weights if self.weights.startswith(FORMAT_2) else legacy
+            loaded = weights if self.weights.startswith(FORMAT_2) else legacy
             raise InputError(
                 f"{self.folder}: its maps were fitted with weights {self.weights}, {self.model or 'the default model'} "
-                f"has {given}; fit again"
+                f"has {loaded}; fit again"
             )
         origin = {"weights": weights, "model": self.model, "revision": self.revision}
         with suppress(OSError):  # a read-only folder keeps the former header

@@ -206,13 +206,13 @@ def _find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList
     """Return the one list of blocks and the innermost model around it."""
     kind, count = model.config.model_type, model.config.get_text_config().num_hidden_layers
     modules = dict(model.named_modules())
-    found = [name for name, module in modules.items() if isinstance(module, nn.ModuleList) and len(module) == count]
-    if len(found) != 1:
-        raise UnsupportedModelError(f"{kind} has {len(found)} lists of {count} blocks; one stack of them is needed")
-    parents = [found[0].rsplit(".", cut)[0] for cut in range(1, found[0].count(".") + 1)] + [""]
+    lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList) and len(module) == count]
+    if len(lists) != 1:
+        raise UnsupportedModelError(f"{kind} has {len(lists)} lists of {count} blocks; one stack of them is needed")
+    parents = [lists[0].rsplit(".", cut)[0] for cut in range(1, lists[0].count(".") + 1)] + [""]
     owners = (modules[name] for name in parents)
     decoder = next(owner for owner in owners if isinstance(owner, PreTrainedModel))
     missing = {"inputs_embeds", "past_key_values", "use_cache"} - set(inspect.signature(decoder.forward).parameters)
     if missing:
         raise UnsupportedModelError(f"{kind} takes no {' and no '.join(sorted(missing))}; it is no decoder")
-    return decoder, cast("nn.ModuleList", modules[found[0]])
+    return decoder, cast("nn.ModuleList", modules[lists[0]])

@@ -34,8 +34,8 @@ def embedded_model() -> Path | None:
         files = importlib.metadata.files(EMBEDDED_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
-    return found[0] if found and found[0].is_file() else None
+    paths = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    return paths[0] if paths and paths[0].is_file() else None
 
 
 def unpacked(file: Path) -> Path:

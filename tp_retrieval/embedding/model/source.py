@@ -44,13 +44,13 @@ class ModelSource:
     @classmethod
     def find(cls, model: str | Path | None, **options: Any) -> ModelSource:
         """Return the source of a hub id, a folder or a GGUF file; None is the embedded default, else its hub id."""
-        given = None if model is None else str(Path(model).resolve()) if Path(model).exists() else str(model)
+        origin = None if model is None else str(Path(model).resolve()) if Path(model).exists() else str(model)
         if model is None:
             model = gguf.embedded_model() or gguf.FALLBACK_HUB_ID
         path = Path(model)
         if path.suffix == ".gguf":
-            return cls(path.stem, str(gguf.unpacked(path)), given, **options)
-        return cls(str(model), str(model), given, **options)
+            return cls(path.stem, str(gguf.unpacked(path)), origin, **options)
+        return cls(str(model), str(model), origin, **options)
 
     @property
     def places_itself(self) -> bool:

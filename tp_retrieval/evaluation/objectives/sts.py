@@ -50,8 +50,8 @@ class StsObjective(SingleSet):
 
     def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
         """Return the cosine of every pair `(n,)`; `queries` is ignored."""
-        one, other = documents[self._first], documents[self._second]
-        products: Float32Array = np.einsum("nd,nd->n", one, other)
+        first, second = documents[self._first], documents[self._second]
+        products: Float32Array = np.einsum("nd,nd->n", first, second)
         return products
 
     def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
