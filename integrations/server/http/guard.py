@@ -22,6 +22,8 @@ from tp_retrieval.integrations.server.metrics import Metrics
 
 _OPEN_FILES = "/static-offline-docs/"
 _DRAINED = 64 * 2**20  # bytes of a body too large that are read and dropped, so that its sender reads the answer
+_LARGE = 32 * 2**10  # bytes of a body whose texts compete with the event loop for the interpreter's lock
+_PAUSE = 0.01  # seconds from one large body to the next
 
 
 class Guard:
@@ -51,6 +53,8 @@ class Guard:
         self._memory = AnswerMemory(limits.answer_bytes)
         self._open_paths = frozenset(open_paths)
         self._running = 0
+        self._turn = asyncio.Lock()
+        self._next_turn = 0.0  # when the next large body may go to the app, on the loop's clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on to the app."""
@@ -106,11 +110,20 @@ class Guard:
 
         token = CALLER.set(gone)
         try:
+            if len(body) > _LARGE:
+                await self._wait_for_turn()
             await self._app(scope, replay, in_slices(send))
         finally:
             CALLER.reset(token)
             watch.cancel()
             gone.set()  # also where the server gave the request up at its end
+
+    async def _wait_for_turn(self) -> None:
+        """Pass large bodies on one at a time, with a pause in which the event loop serves every other client."""
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            await asyncio.sleep(self._next_turn - loop.time())
+            self._next_turn = loop.time() + _PAUSE
 
     def _check_key(self, scope: Scope) -> None:
         if not self._keys:

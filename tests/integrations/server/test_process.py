@@ -251,3 +251,27 @@ def test_a_client_that_goes_away_is_noted_for_the_threads_that_work_for_it():
 
     assert asyncio.run(run()) is None
     assert found == [False, True]
+
+
+def test_large_bodies_enter_one_at_a_time_and_a_small_one_does_not_wait_for_them():
+    entered, sizes = [], [40_001, 40_002, 40_003, 10]
+
+    async def app(scope, receive, send):
+        entered.append(len((await receive())["body"]))
+
+    def receiver(size):
+        messages = [{"type": "http.request", "body": b"a" * size, "more_body": False}]
+
+        async def receive():
+            return messages.pop() if messages else await asyncio.Event().wait()
+
+        return receive
+
+    async def run():
+        guard = Guard(app, Limits(), [], Metrics(), threading.Event())
+        scope = {"type": "http", "path": "/v1/embeddings", "headers": []}
+        await asyncio.gather(*(guard(scope, receiver(size), None) for size in sizes))
+
+    asyncio.run(run())
+    assert [size for size in entered if size > 10] == sizes[:3]
+    assert entered.index(10) < entered.index(40_002)
