@@ -139,6 +139,16 @@ def test_fit_takes_the_rows_that_are_left(create):
     assert fitted(store) == [("none", 63)]
 
 
+def test_a_map_is_not_replaced_by_a_lesser_one_when_rows_are_deleted(create):
+    store, raw = create(VectorView(256, "whiten:256")), drawn(256, 256)
+    add(store, raw)
+    assert fitted(store) == [("whiten:128", 256)]
+    with store.transaction():
+        store.delete([f"d{i}" for i in range(120)])
+        fit_if_due(store)
+    assert fitted(store) == [("whiten:128", 256)]
+
+
 def test_a_digest_is_that_of_the_numbers_and_their_order(create):
     store = create(VectorView(2, "center"), VectorView(2, "center"))
     digests = []
