@@ -30,6 +30,8 @@ class TPRecordManager(RecordManager):
 
     def __init__(self, namespace: str, path: str | Path) -> None:
         super().__init__(namespace)
+        if str(path) == ":memory:":
+            raise InputError("path: give a file; records in memory are kept by LangChain's InMemoryRecordManager")
         self._worker = Worker()
         self._lock = RLock()
         self._database = Database(Path(path))

@@ -7,7 +7,7 @@ from typing import Literal, Unpack, cast
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document as LCDocument
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SkipValidation
 
 from tp_retrieval.indexing.search.query import SearchOptions
 from tp_retrieval.integrations.langchain.vector_store import Filter, TPVectorStore
@@ -30,7 +30,7 @@ class TPRetriever(BaseRetriever):
     store: TPVectorStore
     k: int = 4
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    filter: Filter = None
+    filter: SkipValidation[Filter] = None
     rerank: HitReranker | None = None
     options: dict[str, object] = Field(default_factory=dict)
 

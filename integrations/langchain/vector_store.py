@@ -203,7 +203,7 @@ class TPVectorStore(VectorStore):
         **options: object,
     ) -> list[LCDocument]:
         """Return k of the `fetch_k` best documents that are unlike each other; `lambda_mult` 1 is relevance alone."""
-        asked = cast("SearchOptions", {**options, "mmr": lambda_mult, "candidates": fetch_k})
+        asked = cast("SearchOptions", {**_without_mmr(options), "mmr": lambda_mult, "candidates": fetch_k})
         hits = self.hits(query, k, filter, **asked)
         return [_langchain_document(hit.document) for hit in hits]
 
@@ -218,7 +218,7 @@ class TPVectorStore(VectorStore):
         **options: object,
     ) -> list[LCDocument]:
         """Return k of the `fetch_k` documents nearest to a query's vector that are unlike each other."""
-        asked = cast("VectorSearchOptions", {**options, "mmr": lambda_mult, "candidates": fetch_k})
+        asked = cast("VectorSearchOptions", {**_without_mmr(options), "mmr": lambda_mult, "candidates": fetch_k})
         hits = self._near(embedding, k, filter, **asked)
         return [_langchain_document(hit.document) for hit in hits]
 
@@ -287,6 +287,14 @@ def text_embedder(embedding: Embeddings) -> TextEmbedder:
 
 def _langchain_document(document: Document) -> LCDocument:
     return LCDocument(page_content=document.text, metadata=dict(document.metadata), id=document.id)
+
+
+def _without_mmr(options: dict[str, object]) -> dict[str, object]:
+    """Return options; raise `InputError` for those that `lambda_mult` and `fetch_k` stand for."""
+    for name, argument in (("mmr", "lambda_mult"), ("candidates", "fetch_k")):
+        if name in options:
+            raise InputError(f"{name}: give {argument} instead")
+    return options
 
 
 def _relevance(cosine: float) -> float:

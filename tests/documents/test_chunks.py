@@ -89,3 +89,11 @@ def test_a_files_digest_is_that_of_earlier_versions(tmp_path):
     source = Source(tmp_path / "a.md", "markdown", "# A\n\né\n")
     assert source.digest(256) == "439dccab6a588199"
     assert {document.metadata["digest"] for document in chunk(source, 256, words)} == {"439dccab6a588199"}
+
+
+@pytest.mark.parametrize("text", ["&lt;script&gt; is a tag", "&lt;!-- begins a comment", "&lt;?php begins PHP"])
+def test_a_tag_in_the_text_of_a_page_hides_no_heading(tmp_path, text):
+    file = tmp_path / "a.html"
+    file.write_text(f"<p>{text}</p><h2>One</h2><p>a b</p><h2>Two</h2><p>c d</p>")
+    headings = [document.metadata["headings"] for document in chunk(read(file), 8, words)]
+    assert headings == [[], ["One"], ["Two"]]

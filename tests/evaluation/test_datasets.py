@@ -53,7 +53,7 @@ def test_a_bad_sts_table_is_named(tmp_path, text, words):
         read_sts(tmp_path / "bad.tsv")
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_a_byte_order_mark_and_long_fields_are_no_matter(tmp_path, end):
     long = "word " * 50_000
     rows = ["subset\tscore\tsentence1\tsentence2", f"a\t1\t{long}\tb", "b\t2\tc\td"]
@@ -126,6 +126,12 @@ def test_bad_judgements_are_named(tmp_path, judgements, words):
     folder = write_folder(tmp_path / "set", DOCUMENTS, {"q": "What?"}, judgements)
     with pytest.raises(InputError, match=words):
         read_retrieval(folder)
+
+
+def test_a_number_that_is_none_in_a_field_that_nothing_reads_is_no_matter(tmp_path):
+    folder = write_folder(tmp_path / "set", DOCUMENTS, {"q": "What?"}, [("q", "d1", 1)])
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "hello", "metadata": {"price": NaN}}\n')
+    assert read_retrieval(folder).documents == {"d1": "hello"}
 
 
 @pytest.mark.parametrize(

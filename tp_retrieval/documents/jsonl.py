@@ -27,16 +27,16 @@ class Record:
         return f"{self.title}\n{self.text}" if self.title else self.text
 
 
-def read_objects(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_objects(text: str, file: Path, *, allow_nan: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number and the object of every line that is not blank; of a repeated key the last value counts.
 
-    Raises `InputError` naming file and line for anything but a JSON object; NaN and Infinity are no JSON.
+    Raises `InputError` naming file and line for anything but a JSON object, and for NaN and Infinity unless allowed.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line, parse_constant=_refuse_constant)
+            value = json.loads(line, parse_constant=float if allow_nan else _refuse_constant)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file}, line {number}: not JSON ({error})") from error
         if not isinstance(value, dict):

@@ -17,7 +17,8 @@ from tp_retrieval.errors import InputError
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?=\S).*?^(---|\.\.\.)[ \t]*(\n|\Z)", re.DOTALL | re.MULTILINE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
 _ADORNMENT = re.compile(r"""^([=\-~^"'`#*+.:_<>])\1{2,}\s*$""")
-_PARSER = MarkdownIt("commonmark").disable("inline")  # blocks are enough to find headings
+_MARKDOWN = MarkdownIt("commonmark").disable("inline")  # blocks are enough to find headings
+_PAGE = MarkdownIt("commonmark").disable(["inline", "html_block"])  # a tag in a page's text is text
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,19 @@ def cut(text: str, headings: list[Heading]) -> Iterator[Section]:
 
 
 def markdown_headings(text: str) -> Iterator[Heading]:
-    """Yield the ATX and Setext headings of CommonMark that are in no list or quote; YAML front matter holds none."""
+    """Return the ATX and Setext headings of CommonMark that are in no list or quote; YAML front matter holds none."""
     front = _FRONT_MATTER.match(text)
-    begin = front.end() if front else 0
+    return _parsed_headings(_MARKDOWN, text, front.end() if front else 0)
+
+
+def page_headings(text: str) -> Iterator[Heading]:
+    """Yield the headings of a page that was converted to Markdown."""
+    return _parsed_headings(_PAGE, text, 0)
+
+
+def _parsed_headings(parser: MarkdownIt, text: str, begin: int) -> Iterator[Heading]:
     offsets = [match.start() for match in _LINE.finditer(text, begin)]
-    tokens = _PARSER.parse(text[begin:])
+    tokens = parser.parse(text[begin:])
     for opening, inline in itertools.pairwise(tokens):
         if opening.type == "heading_open" and opening.level == 0 and opening.map and inline.content:
             first, last = opening.map
@@ -123,6 +132,6 @@ def html_to_markdown(html: str) -> str:
 
 _HEADINGS: dict[str, Callable[[str], Iterator[Heading]]] = {
     "markdown": markdown_headings,
-    "html": markdown_headings,
+    "html": page_headings,
     "rst": rst_headings,
 }

@@ -167,19 +167,19 @@ def _text(file: Path) -> str:
         data = gzip.decompress(packed.read_bytes()) if not file.exists() and packed.exists() else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}: can't be read ({getattr(error, 'strerror', None) or error})") from error
-    return decoded(data, file)
+    return decoded(data, file).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _table(file: Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(_text(file).split("\n"), 1):
         if line.strip():
-            yield number, line.rstrip("\r").split("\t")
+            yield number, line.split("\t")
 
 
 def _identified(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield each object's file and line, and the object; raise `InputError` if an `_id` repeats one before."""
     ids = set()
-    for number, record in read_objects(_text(file), file):
+    for number, record in read_objects(_text(file), file, allow_nan=True):  # in fields that nothing reads
         where = f"{file}, line {number}"
         id_ = _field(record, "_id", where)
         if id_ in ids:

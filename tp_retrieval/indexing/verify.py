@@ -78,8 +78,7 @@ def _repair(folder: Path, store: Store) -> None:
     with store.transaction():
         store.documents.remove(store.documents.damaged())
         store.rebuild_derived()
-        store.meta.remove_derived()
-        is_readable = not list(store.meta.problems())
+        is_readable = _repair_meta(store)
         if is_readable:
             _repair_maps(store)
     store.database.execute("VACUUM")
@@ -89,6 +88,15 @@ def _repair(folder: Path, store: Store) -> None:
     with store.snapshot():
         vectors.load(from_rows=True)
     vectors.save(at_least=1)
+
+
+def _repair_meta(store: Store) -> bool:
+    """Remove derived and damaged records that an index works without; return whether the others are readable."""
+    try:
+        store.meta.remove_derived()
+    except CorruptIndexError:
+        return False
+    return True
 
 
 def _repair_maps(store: Store) -> None:

@@ -78,7 +78,7 @@ def test_what_is_written_is_read_back_and_lies_there_as_json(store):
     with store.transaction():
         store.meta.write(replace(META, snapshot=None, provenance=None, maps_tried=()))
     names = {name for (name,) in store.database.execute("SELECT key FROM meta")}
-    assert names == {field.name for field in fields(IndexMeta)} - {"snapshot", "maps_tried"}
+    assert names == {"format", *(field.name for field in fields(IndexMeta))} - {"snapshot", "maps_tried"}
     assert store.meta.read() == replace(META, snapshot=None, provenance=None, maps_tried=())
 
 
@@ -94,8 +94,6 @@ def test_what_is_written_is_read_back_and_lies_there_as_json(store):
         ("views", [{"width": 9}, {"width": -2}]),
         ("vectors", {"kind": "flat"}),
         ("provenance", {"model": "m"}),
-        ("snapshot", {"file": "vectors-1.faiss"}),
-        ("maps_tried", "none"),
     ],
 )
 def test_a_record_of_another_shape_is_named(store, name, value):
@@ -105,6 +103,21 @@ def test_a_record_of_another_shape_is_named(store, name, value):
     with pytest.raises(CorruptIndexError, match=rf"index\.sqlite: meta records? .*'{name}"):
         store.meta.read()
     assert [f"'{name}" in problem for problem in store.meta.problems()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "default"),
+    [("snapshot", {"file": "vectors-1.faiss"}, None), ("maps_tried", "none", ()), ("libraries", [1], {})],
+)
+def test_a_damaged_record_that_an_index_works_without_counts_as_missing_and_is_named(store, name, value, default):
+    with store.transaction():
+        store.meta.write(META)
+        store.meta.set(name, value)
+    assert store.meta.read() == replace(META, **{name: default})
+    assert [f"'{name}" in problem for problem in store.meta.problems()] == [True]
+    store.database.execute("UPDATE meta SET digest = 'x' WHERE key = ?", (name,))
+    assert store.meta.read() == replace(META, **{name: default})
+    assert [f"'{name}' is damaged" in problem for problem in store.meta.problems()] == [True]
 
 
 def test_a_missing_record_is_named_unless_an_index_works_without_it(store):

@@ -265,6 +265,9 @@ def test_mmr_is_that_of_langchain(store, weight):
     want = [near[i] for i in maximal_marginal_relevance(query, vectors, lambda_mult=weight, k=3)]
     assert store.max_marginal_relevance_search("red apple", 3, fetch_k=5, lambda_mult=weight) == want
     assert store.max_marginal_relevance_search_by_vector(query.tolist(), 3, fetch_k=5, lambda_mult=weight) == want
+    for options, argument in (({"mmr": 0.5}, "lambda_mult"), ({"candidates": 9}, "fetch_k")):
+        with pytest.raises(InputError, match=f"give {argument} instead"):
+            store.max_marginal_relevance_search("red apple", 3, **options)
     assert (
         store.as_retriever(search_type="mmr", search_kwargs={"k": 3, "fetch_k": 5, "lambda_mult": weight}).invoke(
             "red apple"

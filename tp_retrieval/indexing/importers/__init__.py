@@ -1,1 +1,1 @@
-"""Indexes that other libraries wrote."""
+"""Files and folders of a user, and indexes of other libraries, brought into an index."""

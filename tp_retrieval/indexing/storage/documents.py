@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
     def document(self, file: Path) -> Document:
         """Return the document; raise `CorruptIndexError` if its metadata are no JSON object."""
-        metadata = parsed_json(file, f"record {self.seq}", self.metadata_json)
+        metadata = parsed_json(file, self.name, self.metadata_json)
         if not isinstance(metadata, dict):
             raise CorruptIndexError(f"{file}: {self.name} has metadata that are no object")
         return Document(self.text, metadata, self.id)

@@ -8,8 +8,8 @@ table.write(replace(meta, generation=meta.generation + 1))     # inside a transa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ FORMAT = 2
 """The disk format that this version writes."""
 
 _DISPOSABLE = ("snapshot", "maps_tried", "libraries")
-"""Records without which an index still opens."""
+"""Records without which an index still opens: damaged ones count as missing, and `problems` names them."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,12 @@ class IndexMeta:
     fingerprint: str
     views: tuple[VectorView, ...]
     vectors: VectorSettings
-    provenance: Provenance | None
-    tokenizer: str
+    provenance: Provenance | None = None
+    tokenizer: str = "words"
     libraries: Mapping[str, str] = field(default_factory=dict)
     generation: int = 0
     snapshot: SnapshotRecord | None = None
     maps_tried: tuple[str, ...] = ()
-    format: int = FORMAT
 
     def records(self) -> dict[str, Any]:
         """Return the JSON value of each record."""
@@ -102,9 +101,14 @@ class MetaTable:
 
     def read(self) -> IndexMeta:
         """Return the whole table; raise `CorruptIndexError` naming a record that is missing, damaged or misshapen."""
-        rows = self._database.execute("SELECT key, value, digest FROM meta")
-        texts = {name: self._checked(name, text, digest) for name, text, digest in rows if name in _NAMES}
-        meta = self._parsed("{" + ",".join(f'"{name}":{text}' for name, text in texts.items()) + "}")
+        texts = {}
+        for name, text, digest in self._database.execute("SELECT key, value, digest FROM meta"):
+            try:
+                texts[name] = self._checked(name, text, digest)
+            except CorruptIndexError:
+                if name in _NAMES - {*_DISPOSABLE}:
+                    raise
+        meta = self._parsed(texts, _DISPOSABLE)
         widths = [view.width for view in meta.views]
         if sum(widths) != meta.dimension or min(widths, default=0) < 1:
             raise CorruptIndexError(f"{self._database.file}: meta records 'views' and 'dimension' contradict each other")
@@ -138,9 +142,10 @@ class MetaTable:
 
     def remove_derived(self) -> None:
         """Remove the snapshot's record, and damaged ones that an index works without."""
-        damaged = [name for name in _DISPOSABLE if any(self._problems_of(name))]
-        for name in ("snapshot", *damaged):
+        meta = self.read()
+        for name in _DISPOSABLE:
             self.remove(name)
+        self.write(replace(meta, snapshot=None))
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the records."""
@@ -148,7 +153,9 @@ class MetaTable:
         damaged = [problem for name in names for problem in self._problems_of(name)]
         yield from damaged
         if not damaged:
+            texts = dict(self._database.execute("SELECT key, value FROM meta"))
             try:
+                self._parsed(texts)
                 self.read()
             except CorruptIndexError as error:
                 yield str(error)
@@ -163,13 +170,19 @@ class MetaTable:
         check_record(self._database.file, f"meta record {name!r}", digest, name, text)
         return text
 
-    def _parsed(self, text: str) -> IndexMeta:
+    def _parsed(self, texts: Mapping[str, str], disposable: Collection[str] = ()) -> IndexMeta:
+        """Return the value of records; misshapen ones that are `disposable` count as missing."""
+        records = ",".join(f'"{name}":{text}' for name, text in texts.items() if name in _NAMES)
         try:
-            return _ADAPTER.validate_json(text, strict=True)
+            return _ADAPTER.validate_json(f"{{{records}}}", strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            path = ".".join(map(str, first["loc"])) or "records"
-            raise CorruptIndexError(f"{self._database.file}: meta record {path!r} is misshapen ({first['msg']})") from error
+            problems = error.errors()
+            names = {str(problem["loc"][0]) for problem in problems if problem["loc"]}
+            if names and names <= {*disposable}:
+                return self._parsed({name: text for name, text in texts.items() if name not in names})
+            path = ".".join(map(str, problems[0]["loc"])) or "records"
+            message = f"meta record {path!r} is misshapen ({problems[0]['msg']})"
+            raise CorruptIndexError(f"{self._database.file}: {message}") from error
 
 
 def parsed_json(file: Path, record: str, text: str) -> Any:

@@ -82,6 +82,7 @@ class Store:
                 self._refuse_another(folder)  # created meanwhile
                 for statement in statements(meta.tokenizer):
                     self.database.execute(statement)
+                self.meta.set("format", FORMAT)
                 self.meta.write(meta)
         except BaseException:
             self.close()

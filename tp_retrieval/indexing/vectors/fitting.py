@@ -132,8 +132,10 @@ def _with_tried(store: Store, meta: IndexMeta) -> list[tuple[StoredMap, str]]:
 def _fits(stored: StoredMap, view: VectorView) -> bool:
     """Return whether a stored map's arrays have the shapes of an affine map of a view."""
     mean, matrix = stored.arrays.get("mean"), stored.arrays.get("matrix")
-    return (mean is None or mean.shape == (view.width,)) and (
-        matrix is None or (matrix.ndim == 2 and len(matrix) == view.width)
+    return (
+        stored.arrays.keys() <= {"mean", "matrix"}
+        and (mean is None or mean.shape == (view.width,))
+        and (matrix is None or (matrix.ndim == 2 and len(matrix) == view.width))
     )
 
 
