@@ -254,9 +254,10 @@ class Database:
         try:
             yield
         except sqlite3.ProgrammingError as error:
-            if not self._closed:
-                self.check_place()  # after a fork another file was there, and none was opened
-            raise InputError(f"{self.file}: the index is closed ({error})") from error
+            if self._closed:
+                raise InputError(f"{self.file}: the index is closed ({error})") from error
+            self.check_place()  # after a fork another file was there, and none was opened
+            raise InputError(f"{self.file}: {error}") from error
         except sqlite3.OperationalError as error:
             if "locked" in str(error) or "busy" in str(error):
                 raise IndexLockedError(f"{self.file}: another process is writing ({error}); try again") from error
