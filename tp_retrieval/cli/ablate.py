@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import tp_retrieval
 from tp_retrieval.cli.evaluate import Files, Folders, as_record, distinct, figure, require_evaluation
 from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, print_json, print_rows
-from tp_retrieval.errors import InputError
+from tp_retrieval.evaluation.datasets import read_retrieval, read_sts
 
 if TYPE_CHECKING:
-    from tp_retrieval import Embedder
     from tp_retrieval.evaluation.ablate import AblationRow
     from tp_retrieval.evaluation.objectives.objective import Objective
     from tp_retrieval.evaluation.tuning.prompt_candidates import Task
@@ -41,14 +41,12 @@ def sts(
 ) -> None:
     """Compare prompts by Spearman's correlation on sentence pairs."""
     require_evaluation()
-    from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.objectives.sts import StsObjective
 
     datasets = distinct([read_sts(file) for file in files])
     if items is not None:
         datasets = [StsObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
-    embedder = Embedder.from_pretrained(model, recipe="sts")
+    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe="sts")
     _run(embedder, [StsObjective(dataset) for dataset in datasets], "sts", scope, map_, as_json)
 
 
@@ -64,25 +62,25 @@ def retrieval(
 ) -> None:
     """Compare prompts by nDCG@10 of their vectors alone."""
     require_evaluation()
-    from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.datasets import read_retrieval
     from tp_retrieval.evaluation.evaluate import cut
     from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 
     datasets = distinct([read_retrieval(folder) for folder in folders])
     if items is not None:
         datasets = [RetrievalObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
-    embedder = Embedder.from_pretrained(model, recipe="retrieval")
+    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe="retrieval")
     objectives = [RetrievalObjective(cut(dataset, embedder, document_tokens), dense_weights=(1.0,)) for dataset in datasets]
     _run(embedder, objectives, "retrieval", scope, map_, as_json)
 
 
-def _run(embedder: Embedder, objectives: Sequence[Objective], task: Task, scope: str, map_: str, as_json: bool) -> None:
+def _run(
+    embedder: tp_retrieval.Embedder, objectives: Sequence[Objective], task: Task, scope: str, map_: str, as_json: bool
+) -> None:
     from tp_retrieval.evaluation.ablate import ablate
 
     start, _, stop = scope.partition("..")
     if not (start.isdigit() and stop.isdigit()):
-        raise InputError(f"--scope: {scope!r} must be start..stop, such as 1..2")
+        raise tp_retrieval.InputError(f"--scope: {scope!r} must be start..stop, such as 1..2")
     model = Path(embedder.provenance.model).name
     datasets = {}
     for objective in objectives:

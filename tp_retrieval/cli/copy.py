@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
+import tp_retrieval
 from tp_retrieval.cli.output import Json, parsed_object, print_report
-from tp_retrieval.errors import InputError, OptionalDependencyError
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -35,14 +35,13 @@ def copy(
     try:
         from tp_retrieval.integrations.langchain import TPIndexEmbeddings, copy_index
     except ImportError as error:
-        raise OptionalDependencyError(error.name or "langchain-core", "langchain") from error
-    from tp_retrieval import Index
+        raise tp_retrieval.OptionalDependencyError(error.name or "langchain-core", "langchain") from error
 
     store_class = _class(to)
     arguments = parsed_object(options, "--options")
     target = hashlib.sha256(f"{to} {json.dumps(arguments, sort_keys=True)}".encode()).hexdigest()[:8]
     progress = index.absolute().with_name(f"{index.name}.copy-{target}")
-    with Index.open(index) as opened:
+    with tp_retrieval.Index.open(index) as opened:
         embeddings = TPIndexEmbeddings(opened)
         store = _store(store_class, to, arguments, embeddings)
         with tqdm(total=len(opened), unit="document", disable=not sys.stderr.isatty()) as bar:
@@ -58,7 +57,7 @@ def _class(path: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"--to: there is no class {path!r} here ({error})") from error
+        raise tp_retrieval.InputError(f"--to: there is no class {path!r} here ({error})") from error
 
 
 def _store(store_class: Any, path: str, options: dict[str, Any], embeddings: Embeddings) -> VectorStore:
@@ -66,10 +65,10 @@ def _store(store_class: Any, path: str, options: dict[str, Any], embeddings: Emb
     try:
         name = next((name for name in inspect.signature(store_class).parameters if name in _EMBEDDINGS), None)
         if name is None:
-            raise InputError(f"--to: {path} takes none of {', '.join(_EMBEDDINGS)}; it is no vector store")
+            raise tp_retrieval.InputError(f"--to: {path} takes none of {', '.join(_EMBEDDINGS)}; it is no vector store")
         store: VectorStore = store_class(**{name: embeddings}, **options)
     except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
+        if isinstance(error, tp_retrieval.InputError):
             raise
-        raise InputError(f"--to: {path} does not take these options ({error})") from error
+        raise tp_retrieval.InputError(f"--to: {path} does not take these options ({error})") from error
     return store

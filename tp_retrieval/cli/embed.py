@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 
+import tp_retrieval
 from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, check_output, hint_unmeasured, print_report
 from tp_retrieval.documents.sources import read_texts
-from tp_retrieval.errors import InputError
 
 
 def embed(
@@ -27,9 +27,8 @@ def embed(
     """Embed a file's texts and write their vectors."""
     texts = read_texts(file)
     check_output(output, ".npy")
-    from tp_retrieval import Embedder
 
-    embedder = Embedder.from_pretrained(model, recipe=recipe, dtype=dtype)
+    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe, dtype=dtype)
     if recipe is None:
         hint_unmeasured("retrieval", embedder.backbone.name)
     method = embedder.embed_queries if role == "query" else embedder.embed_documents
@@ -37,7 +36,7 @@ def embed(
     try:
         np.save(output, vectors)
     except OSError as error:
-        raise InputError(f"--output: can't write {output} ({error})") from error
+        raise tp_retrieval.InputError(f"--output: can't write {output} ({error})") from error
     provenance = embedder.provenance
     done = {
         "output": str(output),

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
+import tp_retrieval
 from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, print_report
 from tp_retrieval.documents.sources import find, read
-from tp_retrieval.errors import InputError, OptionalDependencyError
 from tp_retrieval.sqlite.atomic import atomic_write
 
 _CHUNKS = "chunks.jsonl"
@@ -38,10 +38,10 @@ def embed_corpus(
     try:
         from tp_retrieval.integrations.ray import embed_corpus as embed_on_ray
     except ImportError as error:
-        raise OptionalDependencyError(error.name or "ray", "ray") from error
+        raise tp_retrieval.OptionalDependencyError(error.name or "ray", "ray") from error
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+            raise tp_retrieval.InputError(f"{path}: no such file or folder")
     tables = [path for path in paths if path.is_file() and path.suffix in (".jsonl", ".parquet")]
     texts = [path for path in paths if path not in tables]
     if texts:
@@ -65,11 +65,10 @@ def embed_corpus(
 
 def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int) -> Path:
     """Write the chunks of folders and files beside the shards' folder, unless it has them already; return the file."""
-    from tp_retrieval import Embedder
     from tp_retrieval.documents.chunks import chunk
 
     file = into.with_name(f"{into.name}.{_CHUNKS}")
-    embedder = Embedder.from_pretrained(model)
+    embedder = tp_retrieval.Embedder.from_pretrained(model)
     lines = [
         json.dumps({"id": document.id, "text": document.text, "metadata": dict(document.metadata)})
         for path in find(paths)

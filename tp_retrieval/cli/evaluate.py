@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+import tp_retrieval
 from tp_retrieval.cli.output import (
     DOCUMENT_TOKENS,
     DocumentTokens,
@@ -21,10 +22,9 @@ from tp_retrieval.cli.output import (
     print_json,
     print_rows,
 )
-from tp_retrieval.errors import InputError, OptionalDependencyError
+from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs, read_labelled, read_retrieval, read_sts
 
 if TYPE_CHECKING:
-    from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
     from tp_retrieval.evaluation.evaluate import RetrievalScores
     from tp_retrieval.evaluation.metrics import Estimate
     from tp_retrieval.indexing.search.query import SearchOptions
@@ -47,7 +47,6 @@ def sts(
 ) -> None:
     """Correlate the cosines of sentence pairs with gold scores (Spearman, over all pairs and for each subset)."""
     require_evaluation()
-    from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.evaluate import evaluate_sts
 
     datasets = distinct([read_sts(file) for file in files])
@@ -85,19 +84,17 @@ def retrieval(
 ) -> None:
     """Search by words (BM25), by vectors and by both, and score the hits."""
     require_evaluation()
-    from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.datasets import read_retrieval
     from tp_retrieval.evaluation.evaluate import cut, evaluate_retrieval
 
     datasets = distinct([read_retrieval(folder) for folder in folders])
     options: SearchOptions = {} if dense_weight is None else {"dense_weight": dense_weight}
     results: dict[str, dict[str, Any]] = {}
     for name, embedder in _embedders(model, recipe, "retrieval", against):
-        if isinstance(embedder, Embedder):
+        if isinstance(embedder, tp_retrieval.Embedder):
             datasets = [cut(dataset, embedder, document_tokens) for dataset in datasets]
         for dataset in datasets:
             ways = _ways(evaluate_retrieval(embedder, dataset, show_progress=sys.stderr.isatty(), **options))
-            if isinstance(embedder, Embedder):
+            if isinstance(embedder, tp_retrieval.Embedder):
                 results[dataset.name] = {"embedder": name, "queries": len(dataset.queries), **ways, "against": {}}
             else:
                 results[dataset.name]["against"][name] = {way: ways[way] for way in ("dense", "hybrid")}
@@ -123,7 +120,6 @@ def classification(
 ) -> None:
     """Fit a logistic regression on vectors and test it; cluster the test texts (V-measure)."""
     require_evaluation()
-    from tp_retrieval.evaluation.datasets import read_labelled
     from tp_retrieval.evaluation.evaluate import evaluate_classification
 
     sets = read_labelled(train), read_labelled(test)
@@ -144,7 +140,7 @@ def require_evaluation(*others: str) -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise OptionalDependencyError(error.name or name, "eval") from error
+            raise tp_retrieval.OptionalDependencyError(error.name or name, "eval") from error
 
 
 def distinct(datasets: list[Named]) -> list[Named]:
@@ -152,7 +148,7 @@ def distinct(datasets: list[Named]) -> list[Named]:
     names = [dataset.name for dataset in datasets]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"two sets of data have the name {name!r}; rename one, or measure them apart")
+            raise tp_retrieval.InputError(f"two sets of data have the name {name!r}; rename one, or measure them apart")
     return datasets
 
 
@@ -169,10 +165,9 @@ def figure(record: dict[str, float]) -> str:
 def _embedders(
     model: str | None, recipe: str | None, default: str, against: Sequence[str] | None
 ) -> Iterator[tuple[str, TextEmbedder]]:
-    from tp_retrieval import Embedder
     from tp_retrieval.evaluation.baseline import TrainedEmbedder
 
-    embedder = Embedder.from_pretrained(model, recipe=recipe or default)
+    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe or default)
     if recipe is None:
         hint_unmeasured(default, embedder.backbone.name)
     yield f"{Path(embedder.backbone.name).name}, {Path(recipe or default).stem}", embedder

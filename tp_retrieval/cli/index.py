@@ -7,19 +7,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from tqdm.auto import tqdm
 
+import tp_retrieval
 from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_report
 from tp_retrieval.documents.jsonl import read_records
 from tp_retrieval.documents.sources import Source, find, read
-from tp_retrieval.errors import IncompatibleIndexError, IndexNotFoundError, InputError, OptionalDependencyError
 from tp_retrieval.indexing.storage.store import FILE
-
-if TYPE_CHECKING:
-    from tp_retrieval import Index, Recipe
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def index(
 ) -> None:
     """Index files and folders. A second run skips unchanged files and removes the documents of deleted ones."""
     if (from_parquet is None) == (not paths):
-        raise InputError("give files and folders to embed, or --from-parquet, and not both")
+        raise tp_retrieval.InputError("give files and folders to embed, or --from-parquet, and not both")
     options = {name: value for name, value in {"kind": kind, "tokenizer": tokenizer}.items() if value is not None}
     if from_parquet is not None:
         report = _load(into, from_parquet, options)
@@ -74,7 +71,11 @@ def _read(paths: Sequence[Path]) -> list[Source]:
 
 
 def _update(
-    opened: Index, count_tokens: Callable[[str], int], sources: Sequence[Source], folders: Sequence[Path], chunk_tokens: int
+    opened: tp_retrieval.Index,
+    count_tokens: Callable[[str], int],
+    sources: Sequence[Source],
+    folders: Sequence[Path],
+    chunk_tokens: int,
 ) -> _Report:
     from tp_retrieval.indexing.importers.files import FileImporter
 
@@ -93,18 +94,19 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
     try:
         from tp_retrieval.integrations import parquet
     except ImportError as error:
-        raise OptionalDependencyError(error.name or "pyarrow", "ray") from error
-    from tp_retrieval import Embedder, Index, Recipe
+        raise tp_retrieval.OptionalDependencyError(error.name or "pyarrow", "ray") from error
     from tp_retrieval.indexing.importers.files import refit_if_grown
 
     files = parquet.shard_files(folder)
     first = parquet.origin_of(files[0])
     try:
-        opened = Index.open(into)
-    except IndexNotFoundError:
-        recipe = Recipe.from_dict(first.recipe)
-        embedder = Embedder.from_pretrained(first.source, recipe=recipe, revision=first.revision, dtype=first.dtype)
-        opened = Index.create(into, embedder, **options)
+        opened = tp_retrieval.Index.open(into)
+    except tp_retrieval.IndexNotFoundError:
+        recipe = tp_retrieval.Recipe.from_dict(first.recipe)
+        embedder = tp_retrieval.Embedder.from_pretrained(
+            first.source, recipe=recipe, revision=first.revision, dtype=first.dtype
+        )
+        opened = tp_retrieval.Index.create(into, embedder, **options)
     added = 0
     with opened:
         for shard in tqdm(parquet.read_shards(folder), total=len(files), unit="shard", disable=not sys.stderr.isatty()):
@@ -116,47 +118,47 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
 
 def _open(
     into: Path, model: str | None, recipe: str | None, options: Mapping[str, Any]
-) -> tuple[Index, Callable[[str], int]]:
+) -> tuple[tp_retrieval.Index, Callable[[str], int]]:
     """Open or create the index; return it with the token counter of its model."""
-    from tp_retrieval import Embedder, Index, Recipe
-
     try:
-        opened = Index.open(into)
-    except IndexNotFoundError:
+        opened = tp_retrieval.Index.open(into)
+    except tp_retrieval.IndexNotFoundError:
         if into.exists() and (not into.is_dir() or any(not file.name.startswith(FILE) for file in into.iterdir())):
-            raise InputError(f"--into: {into} holds other files; give an index, an empty folder or a new one") from None
-        embedder = Embedder.from_pretrained(model, recipe=recipe)
+            raise tp_retrieval.InputError(
+                f"--into: {into} holds other files; give an index, an empty folder or a new one"
+            ) from None
+        embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe)
         if recipe is None:
             hint_unmeasured("retrieval", embedder.backbone.name)
-        return Index.create(into, embedder, **options), embedder.count_tokens
+        return tp_retrieval.Index.create(into, embedder, **options), embedder.count_tokens
     _check_options(opened, into, options)
     if model is None and recipe is None:
-        if not isinstance(opened.embedder, Embedder):
-            raise InputError(f"--into: {into} was made by an embedder that counts no tokens")
+        if not isinstance(opened.embedder, tp_retrieval.Embedder):
+            raise tp_retrieval.InputError(f"--into: {into} was made by an embedder that counts no tokens")
         return opened, opened.embedder.count_tokens
     with opened:
         info = opened.info()
-    stored = None if info.recipe is None else Recipe.from_dict(info.recipe)
-    embedder = Embedder.from_pretrained(model or info.source, recipe=recipe or stored)
+    stored = None if info.recipe is None else tp_retrieval.Recipe.from_dict(info.recipe)
+    embedder = tp_retrieval.Embedder.from_pretrained(model or info.source, recipe=recipe or stored)
     if stored is not None:
         _check_maps(into, stored, embedder.recipe)
-    return Index.open(into, embedder), embedder.count_tokens
+    return tp_retrieval.Index.open(into, embedder), embedder.count_tokens
 
 
-def _check_options(opened: Index, into: Path, options: Mapping[str, Any]) -> None:
+def _check_options(opened: tp_retrieval.Index, into: Path, options: Mapping[str, Any]) -> None:
     """Close the index and raise `InputError` if an option differs from what the index was created with."""
     for name, value in options.items():
         stored = getattr(opened.info(), name)
         if stored != value:
             remedy = "change it with `tp-retrieval rebuild`" if name == "kind" else "it is chosen when the index is made"
             opened.close()
-            raise InputError(f"--{name}: {into} has {stored!r}, asked for {value!r}; {remedy}")
+            raise tp_retrieval.InputError(f"--{name}: {into} has {stored!r}, asked for {value!r}; {remedy}")
 
 
-def _check_maps(into: Path, stored: Recipe, other: Recipe) -> None:
+def _check_maps(into: Path, stored: tp_retrieval.Recipe, other: tp_retrieval.Recipe) -> None:
     """Raise `IncompatibleIndexError` for a recipe of the same raw vectors with other maps, weights or dense share."""
     if stored != other and stored.raw() == other.raw():
         before, after = stored.to_dict(), other.to_dict()
         name = next(name for name in ("views", "dense_weight") if before.get(name) != after.get(name))
         difference = f"{name}: stored {json.dumps(before.get(name))}, given {json.dumps(after.get(name))}"
-        raise IncompatibleIndexError(f"{into} was made by another recipe ({difference})")
+        raise tp_retrieval.IncompatibleIndexError(f"{into} was made by another recipe ({difference})")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tp_retrieval.errors import InputError
+import tp_retrieval
 
 _EXCERPT = 500  # characters of a text that are shown
 _WIDE = 240  # characters of a table's line without a terminal
@@ -41,9 +41,9 @@ def parsed_object(text: str, option: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{option}: no JSON ({error}); write it like '{{\"year\": 2020}}'") from error
+        raise tp_retrieval.InputError(f"{option}: no JSON ({error}); write it like '{{\"year\": 2020}}'") from error
     if not isinstance(value, dict):
-        raise InputError(f"{option}: expected a JSON object, got {text[:50]}")
+        raise tp_retrieval.InputError(f"{option}: expected a JSON object, got {text[:50]}")
     return value
 
 
@@ -63,20 +63,18 @@ def print_report(fields: Mapping[str, Any], as_json: bool) -> None:
 def check_output(output: Path, suffix: str) -> None:
     """Raise `InputError` before any work is done if a file can't be written or has another suffix."""
     if output.suffix != suffix:
-        raise InputError(f"--output: {output} must end in {suffix}")
+        raise tp_retrieval.InputError(f"--output: {output} must end in {suffix}")
     folder = output.absolute().parent
     if not folder.is_dir():
-        raise InputError(f"--output: there is no folder {output.parent}")
+        raise tp_retrieval.InputError(f"--output: there is no folder {output.parent}")
     for path, writable in ((output, not output.is_dir()), (folder, os.access(folder, os.W_OK))):
         if not writable:
-            raise InputError(f"--output: {path} can't be written")
+            raise tp_retrieval.InputError(f"--output: {path} can't be written")
 
 
 def hint_unmeasured(name: str, model: str) -> None:
     """Warn on stderr that a default recipe was not measured for a model, and name the command that finds one."""
-    from tp_retrieval import Recipe
-
-    if not Recipe.is_measured(name, model):
+    if not tp_retrieval.Recipe.is_measured(name, model):
         task = "sts FILE" if name == "sts" else "retrieval FOLDER"
         sys.stderr.write(
             f"tp-retrieval: the recipe `{name}` was not measured for {Path(model).name}; "

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+import tp_retrieval
 from tp_retrieval.cli.output import Json, Method, Model, excerpt, print_json
 from tp_retrieval.documents.sources import read_texts
-from tp_retrieval.errors import InputError
 
 
 def rerank(
@@ -28,11 +28,9 @@ def rerank(
     """Order a file's texts by how well they answer a query, best first."""
     texts = read_texts(file)
 
-    from tp_retrieval import Reranker
-
     if recipe is not None and method != "embedding":
-        raise InputError("--recipe: only the method embedding follows one")
-    reranker = Reranker.from_pretrained(model, method=method, recipe=recipe)
+        raise tp_retrieval.InputError("--recipe: only the method embedding follows one")
+    reranker = tp_retrieval.Reranker.from_pretrained(model, method=method, recipe=recipe)
     ranked = reranker.order(query, texts, top_n=top, show_progress=sys.stderr.isatty())
     if as_json:
         records = [

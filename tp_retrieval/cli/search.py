@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+import tp_retrieval
 from tp_retrieval.cli.output import Json, Method, excerpt, parsed_object, print_json, shortened
-from tp_retrieval.errors import InputError
-
-if TYPE_CHECKING:
-    from tp_retrieval import Hit, Index, Reranker
 
 
 def search(
@@ -35,10 +32,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the documents that answer a query, best first."""
-    from tp_retrieval import Index
-
     condition = None if where is None else parsed_object(where, "--where")
-    with Index.open(index) as opened:
+    with tp_retrieval.Index.open(index) as opened:
         reranker = None if rerank is None else _reranker(opened, rerank)
         hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker)
     if as_json:
@@ -50,23 +45,24 @@ def search(
         _show(console, hit)
 
 
-def _reranker(opened: Index, method: Method) -> Reranker:
-    from tp_retrieval import Embedder, Reranker
+def _reranker(opened: tp_retrieval.Index, method: Method) -> tp_retrieval.Reranker:
     from tp_retrieval.reranking.reranker import EMBEDDING_RECIPE
 
     embedder = opened.embedder
-    if not isinstance(embedder, Embedder):
-        raise InputError("--rerank: this index was made by an embedder without a language model")
-    return Reranker(embedder.with_recipe(EMBEDDING_RECIPE) if method == "embedding" else embedder, method=method)
+    if not isinstance(embedder, tp_retrieval.Embedder):
+        raise tp_retrieval.InputError("--rerank: this index was made by an embedder without a language model")
+    return tp_retrieval.Reranker(
+        embedder.with_recipe(EMBEDDING_RECIPE) if method == "embedding" else embedder, method=method
+    )
 
 
-def _record(hit: Hit) -> dict[str, object]:
+def _record(hit: tp_retrieval.Hit) -> dict[str, object]:
     document = hit.document
     fields = {"id": document.id, "text": document.text, "metadata": document.metadata}
     return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **fields}
 
 
-def _show(console: Console, hit: Hit) -> None:
+def _show(console: Console, hit: tp_retrieval.Hit) -> None:
     metadata = hit.document.metadata
     headings = metadata.get("headings", [])
     trail = [shortened(str(metadata.get("path", hit.document.id)))]

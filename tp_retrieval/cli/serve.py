@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+import tp_retrieval
 from tp_retrieval.cli.output import Model, RecipeOption
-from tp_retrieval.errors import InputError, OptionalDependencyError
 
 KEYS = "TP_RETRIEVAL_API_KEYS"
 EVERYWHERE = ("", "0.0.0.0", "::")  # addresses of every interface
@@ -44,13 +44,12 @@ def serve(
     try:
         from tp_retrieval.integrations.server import Limits, Settings, create_app, listen
     except ImportError as error:
-        raise OptionalDependencyError(error.name or "fastapi", "server") from error
-    from tp_retrieval import Embedder
+        raise tp_retrieval.OptionalDependencyError(error.name or "fastapi", "server") from error
 
     folders = named(indexes or [])
     method = None if rerank == "none" else rerank
     keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
-    embedder = Embedder.from_pretrained(model, recipe=recipe, whole=method is not None)
+    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe, whole=method is not None)
     settings = Settings(Limits(requests=max_requests, texts=max_texts), batching, method)
     app = create_app(
         embedder,
@@ -90,6 +89,8 @@ def named(paths: list[Path]) -> dict[str, Path]:
         name, separator, folder = str(path).partition("=")
         name, source = (name, Path(folder)) if separator else (path.resolve().name, path)
         if name in folders:
-            raise InputError(f"{path}: the name {name!r} is taken by {folders[name]}; give it another as NAME=FOLDER")
+            raise tp_retrieval.InputError(
+                f"{path}: the name {name!r} is taken by {folders[name]}; give it another as NAME=FOLDER"
+            )
         folders[name] = source
     return folders

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import tp_retrieval
 from tp_retrieval.cli.evaluate import Files, as_record, require_evaluation
 from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, RecipeOption, check_output, print_report
 from tp_retrieval.documents.sources import find, read
-from tp_retrieval.errors import InputError
+from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval, read_sts, read_unlabelled, self_supervised
 
 if TYPE_CHECKING:
-    from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.datasets import RetrievalSet
     from tp_retrieval.evaluation.objectives.objective import Objective
     from tp_retrieval.evaluation.tuning.prompt_candidates import Task
     from tp_retrieval.evaluation.tuning.tuner import Comparison, Tuned
@@ -39,13 +38,11 @@ def sts(
     """Tune for sentence similarity; several tables have equal weight."""
     require_evaluation("matplotlib")
     check_output(output, ".json")
-    from tp_retrieval import Embedder
-    from tp_retrieval.evaluation.datasets import read_sts
     from tp_retrieval.evaluation.objectives.multi_dataset import combined
     from tp_retrieval.evaluation.objectives.sts import StsObjective
 
     objective = combined([StsObjective(read_sts(file)) for file in files])
-    embedder = Embedder.from_pretrained(model, recipe=recipe or "sts")
+    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe or "sts")
     _run(embedder, objective, "sts", output, budget, as_json)
 
 
@@ -67,21 +64,18 @@ def retrieval(
     """
     require_evaluation("matplotlib")
     check_output(output, ".json")
-    from tp_retrieval import Embedder
     from tp_retrieval.evaluation.evaluate import cut
     from tp_retrieval.evaluation.objectives.multi_dataset import combined
     from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 
-    embedder = Embedder.from_pretrained(model, recipe=recipe or "retrieval")
+    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe or "retrieval")
     datasets = [dataset_of(folder, document_tokens, embedder) for folder in folders]
     objective = combined([RetrievalObjective(cut(dataset, embedder, document_tokens)) for dataset in datasets])
     _run(embedder, objective, "retrieval", output, budget, as_json)
 
 
-def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
+def dataset_of(folder: Path, tokens: int, embedder: tp_retrieval.Embedder) -> RetrievalSet:
     """Read labelled data, or make queries of a corpus or a folder of texts."""
-    from tp_retrieval.evaluation.datasets import read_retrieval, read_unlabelled, self_supervised
-
     if any((folder / f"queries.jsonl{end}").exists() for end in ("", ".gz")):
         return read_retrieval(folder)
     if any((folder / f"corpus.jsonl{end}").exists() for end in ("", ".gz")):
@@ -97,13 +91,15 @@ def dataset_of(folder: Path, tokens: int, embedder: Embedder) -> RetrievalSet:
     return self_supervised(str(folder), rows)
 
 
-def _run(embedder: Embedder, objective: Objective, task: Task, output: Path, budget: float, as_json: bool) -> None:
+def _run(
+    embedder: tp_retrieval.Embedder, objective: Objective, task: Task, output: Path, budget: float, as_json: bool
+) -> None:
     from tp_retrieval.evaluation.report import write
     from tp_retrieval.evaluation.tuning.tuner import Tuner
 
     log = output.with_suffix(".arms")
     if log.is_file():
-        raise InputError(f"--output: {log} must be a folder, to keep what every arm reached")
+        raise tp_retrieval.InputError(f"--output: {log} must be a folder, to keep what every arm reached")
     tuned = Tuner(
         embedder,
         objective,
