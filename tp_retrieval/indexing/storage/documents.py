@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tp_retrieval.errors import CorruptIndexError
-from tp_retrieval.indexing.storage.meta import parsed_json
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.sqlite.database import Database
-from tp_retrieval.sqlite.digest import check_record, record_digest
+from tp_retrieval.sqlite.digest import record_digest
 from tp_retrieval.types import Document, Float32Array
 
 
@@ -52,11 +52,15 @@ class Row(NamedTuple):
 
     def check(self, file: Path) -> None:
         """Raise `CorruptIndexError` if the row does not have its digest."""
-        check_record(file, self.name, self.digest, *self[:5])
+        if not self.intact:
+            raise CorruptIndexError(f"{file}: {self.name} is damaged; its digest does not fit")
 
     def document(self, file: Path) -> Document:
         """Return the document; raise `CorruptIndexError` if its metadata are no JSON object."""
-        metadata = parsed_json(file, self.name, self.metadata_json)
+        try:
+            metadata = json.loads(self.metadata_json)
+        except (ValueError, RecursionError, TypeError) as error:
+            raise CorruptIndexError(f"{file}: {self.name} holds no JSON ({error})") from error
         if not isinstance(metadata, dict):
             raise CorruptIndexError(f"{file}: {self.name} has metadata that are no object")
         return Document(self.text, metadata, self.id)
