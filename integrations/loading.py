@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Protocol
 
 from tp_retrieval import CachedEmbedder, Embedder, InputError
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.embedding.normalized import UnitEmbedder
+
+
+class EmbedderFields(Protocol):
+    """The fields of an adapter that are arguments of `Embedder.from_pretrained`."""
+
+    recipe: str | dict[str, object] | None
+    dtype: str
+    revision: str | None
+    local_files_only: bool
+    trust_remote_code: bool
+    model_kwargs: dict[str, object]
+
+
+def settings_of(adapter: EmbedderFields, model: str | None, device: str | None) -> EmbedderSettings:
+    """Return the settings that an adapter's fields describe."""
+    return EmbedderSettings(
+        model=model,
+        recipe=adapter.recipe,
+        device=device,
+        dtype=adapter.dtype,
+        revision=adapter.revision,
+        local_files_only=adapter.local_files_only,
+        trust_remote_code=adapter.trust_remote_code,
+        model_kwargs=adapter.model_kwargs,
+    )
 
 
 class LazyEmbedder:

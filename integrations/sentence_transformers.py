@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tp_retrieval import CachedEmbedder, Embedder, InputError
 from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder
+from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
 from tp_retrieval.types import checked_texts
 
 __all__ = ["TPModule"]
@@ -109,17 +109,7 @@ class TPModule(InputModule):
         """The embedder of unit vectors, loaded on first use and after the module was moved."""
         if self._loaded_on != self._device_marker.device:
             self._lazy, self._loaded_on = LazyEmbedder(), self._device_marker.device
-        settings = EmbedderSettings(
-            model=self.model,
-            recipe=self.recipe,
-            device=self.device,
-            dtype=self.dtype,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-            model_kwargs=self.model_kwargs,
-        )
-        return self._lazy.get(settings, self.cache)
+        return self._lazy.get(settings_of(self, self.model, self.device), self.cache)
 
     @property
     def _engine(self) -> Embedder:

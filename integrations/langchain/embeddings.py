@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
 from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder
+from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -45,17 +45,7 @@ class TPEmbeddings(BaseModel, Embeddings):
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
         """The embedder of unit vectors, loaded on first use."""
-        settings = EmbedderSettings(
-            model=self.model_name,
-            recipe=self.recipe,
-            device=self.device,
-            dtype=self.dtype,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-            model_kwargs=self.model_kwargs,
-        )
-        return self._lazy.get(settings, self.cache)
+        return self._lazy.get(settings_of(self, self.model_name, self.device), self.cache)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one unit vector a document."""

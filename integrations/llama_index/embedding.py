@@ -9,7 +9,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
 from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder
+from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -54,17 +54,7 @@ class TPEmbedding(BaseEmbedding):
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
         """The embedder of unit vectors, loaded on first use."""
-        settings = EmbedderSettings(
-            model=self.model_name or None,
-            recipe=self.recipe,
-            device=self.device,
-            dtype=self.dtype,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-            model_kwargs=self.model_kwargs,
-        )
-        return self._lazy.get(settings, self.cache)
+        return self._lazy.get(settings_of(self, self.model_name or None, self.device), self.cache)
 
     def __getstate__(self) -> dict[str, object]:
         """Return the settings alone: another process loads the model itself."""
