@@ -58,7 +58,7 @@ def listen(
                 timeout_graceful_shutdown=graceful_timeout,
                 h11_max_incomplete_event_size=app.state.limits.head_bytes,
             )
-            _Server(config, _reachable(app.state.limits), app.state.draining, unname).run(sockets=[sock])
+            _Server(config, _within_descriptors(app.state.limits), app.state.draining, unname).run(sockets=[sock])
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -142,7 +142,7 @@ class _Server(uvicorn.Server):
         return Connection(self._limits, self.config, self.server_state, self.lifespan.state)
 
 
-def _reachable(limits: Limits) -> Limits:
+def _within_descriptors(limits: Limits) -> Limits:
     """Return limits with no more connections than half of the file descriptors; indexes need the others."""
     if sys.platform == "win32":
         return limits
