@@ -600,3 +600,25 @@ def test_precomputed_vectors_are_searched_by_vector_and_embed_no_text(tmp_path):
         for fails in (lambda: index.add(["a text"]), lambda: index.search("a text")):
             with pytest.raises(InputError, match="'elsewhere' are precomputed"):
                 fails()
+
+
+class Drifting(ToyEmbedder):
+    """An embedder whose vectors depend on the batch a little, as those of a model in bfloat16."""
+
+    calls = 0
+
+    def embed_documents(self, texts):
+        self.calls += 1
+        return super().embed_documents(texts) + np.float32(self.calls / 1000)
+
+
+def test_equal_texts_of_one_add_get_equal_vectors_with_a_progress_bar_too(tmp_path):
+    embedder = Drifting()
+    with Index.create(tmp_path / "i", embedder) as index:
+        texts = ["green stone", *(f"text {i}" for i in range(700)), "green stone"]
+        index.add([Document(text, {}, str(i)) for i, text in enumerate(texts)], show_progress=True)
+        assert embedder.calls == 3
+        seqs = index._store.documents.seqs()
+        first, last = index._store.documents.vectors_of(seqs[[0, -1]])
+        assert first.tobytes() == last.tobytes()
+        assert [document.text for document in index] == texts

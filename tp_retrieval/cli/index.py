@@ -102,10 +102,9 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
     try:
         opened = tp_retrieval.Index.open(into)
     except tp_retrieval.IndexNotFoundError:
-        recipe = tp_retrieval.Recipe.from_dict(first.recipe)
-        embedder = tp_retrieval.Embedder.from_pretrained(
-            first.source, recipe=recipe, revision=first.revision, dtype=first.dtype
-        )
+        from tp_retrieval.embedding.model.settings import EmbedderSettings
+
+        embedder = EmbedderSettings(first.source, first.recipe, dtype=first.dtype, revision=first.revision).load()
         opened = tp_retrieval.Index.create(into, embedder, **options)
     added = 0
     with opened:

@@ -31,13 +31,10 @@ logger = logging.getLogger(__name__)
 
 def load_embedder(stored: Provenance) -> TextEmbedder:
     """Load the model of an index's provenance, with its recipe."""
-    from tp_retrieval.embedding.embedder import Embedder
+    from tp_retrieval.embedding.model.settings import EmbedderSettings
     from tp_retrieval.embedding.normalized import UnitEmbedder
-    from tp_retrieval.embedding.recipe import Recipe
 
-    embedder = Embedder.from_pretrained(
-        stored.source, recipe=Recipe.from_dict(stored.recipe), revision=stored.revision, dtype=stored.dtype
-    )
+    embedder = EmbedderSettings(stored.source, stored.recipe, dtype=stored.dtype, revision=stored.revision).load()
     return UnitEmbedder.of(embedder) if stored.unit else embedder
 
 
@@ -47,25 +44,25 @@ def check_embedder(embedder: TextEmbedder, path: Path, meta: IndexMeta) -> None:
     if fingerprint == meta.fingerprint and embedder.dimension == meta.dimension:
         return
     stored: dict[str, Any] = {"dimension": meta.dimension}
-    given: dict[str, Any] = {"dimension": embedder.dimension}
+    present: dict[str, Any] = {"dimension": embedder.dimension}
     if meta.provenance is not None and provenance is not None:
         stored |= _comparable(meta.provenance)
-        given |= _comparable(provenance)
-    differ = [key for key in sorted(stored.keys() | given.keys()) if stored.get(key) != given.get(key)]
+        present |= _comparable(provenance)
+    differ = [key for key in sorted(stored.keys() | present.keys()) if stored.get(key) != present.get(key)]
     if not differ:
-        differ, stored, given = ["fingerprint"], {"fingerprint": meta.fingerprint}, {"fingerprint": fingerprint}
-    named = "; ".join(f"{k}: stored {json.dumps(stored.get(k))}, given {json.dumps(given.get(k))}" for k in differ)
+        differ, stored, present = ["fingerprint"], {"fingerprint": meta.fingerprint}, {"fingerprint": fingerprint}
+    named = "; ".join(f"{k}: stored {json.dumps(stored.get(k))}, given {json.dumps(present.get(k))}" for k in differ)
     raise IncompatibleIndexError(f"{path} was made by another embedder ({named}); open it with the one that made it")
 
 
-def renew(store: Store, embedder: TextEmbedder) -> None:
+def upgrade_fingerprint(store: Store, embedder: TextEmbedder) -> None:
     """Replace an index's fingerprint of format 1 by its embedder's, after `check_embedder`.
 
     Models whose vectors differ can share one of format 1, so one document is embedded again first. The index keeps its
     fingerprint where that vector differs, another process writes, or the folder is read-only.
     """
     old = store.meta.read().fingerprint
-    if old == embedder.fingerprint or not _gives_the_same(store, embedder):
+    if old == embedder.fingerprint or not _computes_stored_vector(store, embedder):
         return
     try:
         with store.database.impatient(), store.transaction():
@@ -80,7 +77,7 @@ def renew(store: Store, embedder: TextEmbedder) -> None:
         logger.info("%s keeps its fingerprint of format 1 for now (%s)", store.file, error)
 
 
-def _gives_the_same(store: Store, embedder: TextEmbedder) -> bool:
+def _computes_stored_vector(store: Store, embedder: TextEmbedder) -> bool:
     """Return whether the embedder computes the first document's stored vector; True for an empty index."""
     with store.snapshot():
         seqs = store.documents.seqs()[:1]
@@ -89,11 +86,11 @@ def _gives_the_same(store: Store, embedder: TextEmbedder) -> bool:
     return not texts or same_vectors(embedder.embed_documents(texts), stored)
 
 
-def made_by_one(stored: str, given: str, load: Callable[[], TextEmbedder]) -> bool:
+def same_embedder(stored: str, other: str, load: Callable[[], TextEmbedder]) -> bool:
     """Return whether two fingerprints are one embedder's; it is loaded only to compare one of format 1 with one of 2."""
-    if stored == given:
+    if stored == other:
         return True
-    old, new = (stored, given) if _is_format_1(stored) else (given, stored)
+    old, new = (stored, other) if _is_format_1(stored) else (other, stored)
     if not (_is_format_1(old) and str(new).startswith(FORMAT_2)):
         return False
     embedder = load()

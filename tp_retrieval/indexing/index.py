@@ -26,7 +26,7 @@ from tp_retrieval.errors import (
     InputError,
     TPRetrievalError,
 )
-from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, made_by_one, renew
+from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, same_embedder, upgrade_fingerprint
 from tp_retrieval.indexing.info import IndexInfo, describe
 from tp_retrieval.indexing.search.engine import SearchEngine
 from tp_retrieval.indexing.search.query import (
@@ -89,9 +89,8 @@ class Index:
         meta = store.meta.read()
         self._dimension = meta.dimension
         self._vectors = SyncedVectors(folder, store)
-        self._engine = SearchEngine(store, self._vectors)
-        recipe = {} if meta.provenance is None else meta.provenance.recipe
-        self._dense_weight: float = recipe.get("dense_weight", DENSE_WEIGHT)
+        weight = DENSE_WEIGHT if meta.dense_weight is None else meta.dense_weight
+        self._engine = SearchEngine(store, self._vectors, weight)
         guard(self._lock, store.database)
 
     @classmethod
@@ -152,14 +151,11 @@ class Index:
                 except (TypeError, ValueError) as error:
                     if isinstance(error, TPRetrievalError) or intact.result():
                         raise
-                    usable = True  # damaged bytes were read, which the checksum shows below
+                    raise _damaged(store) from error
             if not intact.result():
-                raise CorruptIndexError(
-                    f"{store.file} is damaged: its bytes are not those it was closed with; "
-                    f"`tp-retrieval verify {folder}` says where, and with --repair rebuilds what is derived"
-                )
+                raise _damaged(store)
             if embedder is not None:
-                renew(store, embedder)  # after its bytes were checked: a change removes the checksum
+                upgrade_fingerprint(store, embedder)  # after its bytes were checked: a change removes the checksum
             if not usable:
                 self._fit_anew()
         except BaseException:
@@ -237,7 +233,7 @@ class Index:
         `fingerprint` is that of the embedder that computed them. Raises `IncompatibleIndexError` if it is not the index's.
         """
         stored = self._store.meta.read().fingerprint
-        if not made_by_one(stored, fingerprint, lambda: self.embedder):
+        if not same_embedder(stored, fingerprint, lambda: self.embedder):
             raise IncompatibleIndexError(
                 f"{self._folder} holds vectors of another embedder (fingerprint: stored {stored}, given {fingerprint})"
             )
@@ -415,25 +411,19 @@ class Index:
         lower. Equal scores keep the order of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k,
         before k are taken.
         """
-        share = self._dense_weight if dense_weight is None else dense_weight
         search = Search(
             selection=Selection(where, ids),
             k=k,
             mode=mode,
             mmr=mmr,
             min_score=min_score,
-            dense_weight=share,
+            dense_weight=dense_weight,
             fusion=fusion,
             candidates=candidates,
             rerank=rerank,
         )
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
-        vectors = None if search.mode == "lexical" or search.k == 0 else self._embed_queries(texts)
-        with self._lock, self._store.snapshot():
-            self._vectors.refresh()
-            among = self._engine.selected(search.selection)
-            units = [None] * len(texts) if vectors is None else self._vectors.mapped_queries(vectors)
-            results = [self._engine.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
+        results = self._hits(search, texts, None if search.needs_no_vector else self._embed_queries(texts))
         if rerank is not None:
             results = rerank.rerank(texts, results, k)
         return results[0] if isinstance(query, str) else results
@@ -457,24 +447,28 @@ class Index:
         With the query's `text` the search is hybrid. The other arguments are those of `search`.
         """
         mode: Mode = "dense" if text is None else "hybrid"
-        share = self._dense_weight if dense_weight is None else dense_weight
         search = Search(
             selection=Selection(where, ids),
             k=k,
             mode=mode,
             mmr=mmr,
             min_score=min_score,
-            dense_weight=share,
+            dense_weight=dense_weight,
             fusion=fusion,
             candidates=candidates,
         )
         raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
         if text is not None:
             check_text(text, "text")
+        return self._hits(search, [text or ""], raw)[0]
+
+    def _hits(self, search: Search, texts: Sequence[str], raw: Float32Array | None) -> list[list[Hit]]:
+        """Return the hits of each query: its text and, unless the search is lexical, its raw vector `(dimension,)`."""
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
             among = self._engine.selected(search.selection)
-            return self._engine.hits(search, text or "", self._vectors.mapped_queries(raw)[0], among)
+            units = [None] * len(texts) if raw is None else self._vectors.mapped_queries(raw)
+            return [self._engine.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
 
     def info(self) -> IndexInfo:
         """Return what the index holds, what made it, and how its vectors are searched."""
@@ -528,14 +522,16 @@ class Index:
         embedder = self.embedder
         if not show_progress:
             return checked_vectors(embedder.embed_documents(texts), len(texts), self._dimension)
-        vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
-        with tqdm(total=len(texts), unit="text") as bar:
-            for begin in range(0, len(texts), _PROGRESS_BATCH):
-                batch = texts[begin : begin + _PROGRESS_BATCH]
+        unique = list(dict.fromkeys(texts))  # equal texts in different batches would get slightly different vectors
+        vectors = np.empty((len(unique), self._dimension), dtype=np.float32)
+        with tqdm(total=len(unique), unit="text") as bar:
+            for begin in range(0, len(unique), _PROGRESS_BATCH):
+                batch = unique[begin : begin + _PROGRESS_BATCH]
                 part = checked_vectors(embedder.embed_documents(batch), len(batch), self._dimension)
                 vectors[begin : begin + len(batch)] = part
                 bar.update(len(batch))
-        return vectors
+        positions = {text: i for i, text in enumerate(unique)}
+        return vectors[[positions[text] for text in texts]]
 
     @property
     def embedder(self) -> TextEmbedder:
@@ -547,12 +543,19 @@ class Index:
                     raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
                 embedder = load_embedder(stored)
                 self._check(embedder)
-                renew(self._store, embedder)
+                upgrade_fingerprint(self._store, embedder)
                 self._embedder = embedder
             return self._embedder
 
     def _check(self, embedder: TextEmbedder) -> None:
         check_embedder(embedder, self._folder, self._store.meta.read())
+
+
+def _damaged(store: Store) -> CorruptIndexError:
+    return CorruptIndexError(
+        f"{store.file} is damaged: its bytes are not those it was closed with; "
+        f"`tp-retrieval verify {store.file.parent}` says where, and with --repair rebuilds what is derived"
+    )
 
 
 def _absolute(path: str | Path) -> Path:

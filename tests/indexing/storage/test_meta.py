@@ -94,6 +94,7 @@ def test_what_is_written_is_read_back_and_lies_there_as_json(store):
         ("views", [{"width": 9}, {"width": -2}]),
         ("vectors", {"kind": "flat"}),
         ("provenance", {"model": "m"}),
+        ("provenance", asdict(PROVENANCE) | {"recipe": {"dense_weight": "most"}}),
     ],
 )
 def test_a_record_of_another_shape_is_named(store, name, value):

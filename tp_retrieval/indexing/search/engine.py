@@ -22,11 +22,12 @@ class _Candidate(NamedTuple):
 
 
 class SearchEngine:
-    """Searches over a store and its vectors, at one state of both."""
+    """Searches over a store and its vectors, at one state of both; `dense_weight` is the default of hybrid searches."""
 
-    def __init__(self, store: Store, vectors: SyncedVectors) -> None:
+    def __init__(self, store: Store, vectors: SyncedVectors, dense_weight: float) -> None:
         self._store = store
         self._vectors = vectors
+        self._dense_weight = dense_weight
 
     def selected(self, selection: Selection) -> Seqs | None:
         """Return the rows of a selection, None for all of them."""
@@ -61,7 +62,8 @@ class SearchEngine:
         seqs = np.array(sorted({*near, *words}), dtype=np.int64)
         dense = self._vectors.scores(unit, seqs)
         lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)
-        order, scores = fuse(dense, lexical, search.dense_weight, count, fusion=search.fusion)
+        weight = self._dense_weight if search.dense_weight is None else search.dense_weight
+        order, scores = fuse(dense, lexical, weight, count, fusion=search.fusion)
         return [
             _Candidate(int(seqs[i]), float(score), {"dense": float(dense[i]), "lexical": float(lexical[i])})
             for i, score in zip(order[:wanted], scores, strict=False)

@@ -78,7 +78,8 @@ class Search:
     mode: Mode = "hybrid"
     mmr: float | None = None
     min_score: float | None = None
-    dense_weight: float = DENSE_WEIGHT
+    dense_weight: float | None = None
+    """None is the index's own."""
     fusion: Fusion = "convex"
     candidates: int = CANDIDATES
     rerank: HitReranker | None = None
@@ -91,8 +92,9 @@ class Search:
             raise InputError(f"mode: {self.mode!r} must be hybrid, dense or lexical")
         if self.fusion not in ("convex", "reciprocal-rank"):
             raise InputError(f"fusion: {self.fusion!r} must be convex or reciprocal-rank")
-        for name, value in (("dense_weight", self.dense_weight), ("mmr", 0 if self.mmr is None else self.mmr)):
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        for name, value in (("dense_weight", self.dense_weight), ("mmr", self.mmr)):
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0 <= value <= 1):
                 raise InputError(f"{name}: {value!r} must be from 0 to 1")
         if self.min_score is not None and (not isinstance(self.min_score, (int, float)) or np.isnan(self.min_score)):
             raise InputError(f"min_score: {self.min_score!r} must be a number")
@@ -100,6 +102,11 @@ class Search:
             raise InputError(f"rerank: {self.rerank!r} must be a reranker, such as Reranker(index.embedder)")
         if self.rerank is not None and self.mmr is not None:
             raise InputError("mmr: choose either diverse hits or reranked ones; reranking would undo the order of MMR")
+
+    @property
+    def needs_no_vector(self) -> bool:
+        """Whether the hits do not depend on a query's vector."""
+        return self.mode == "lexical" or self.k == 0
 
     @property
     def count(self) -> int:

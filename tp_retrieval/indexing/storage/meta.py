@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -83,6 +84,11 @@ class IndexMeta:
     snapshot: SnapshotRecord | None = None
     maps_tried: tuple[str, ...] = ()
 
+    @property
+    def dense_weight(self) -> float | None:
+        """The recipe's share of the dense score in hybrid searches, None without one."""
+        return None if self.provenance is None else self.provenance.recipe.get("dense_weight")
+
     def records(self) -> dict[str, Any]:
         """Return the JSON value of each record."""
         values = asdict(self)
@@ -112,6 +118,8 @@ class MetaTable:
         widths = [view.width for view in meta.views]
         if sum(widths) != meta.dimension or min(widths, default=0) < 1:
             raise CorruptIndexError(f"{self._database.file}: meta records 'views' and 'dimension' contradict each other")
+        if not isinstance(meta.dense_weight, (int, float, NoneType)):
+            raise CorruptIndexError(f"{self._database.file}: meta record 'provenance': dense_weight must be a number")
         return meta
 
     def write(self, meta: IndexMeta) -> None:

@@ -166,14 +166,14 @@ class SyncedVectors:
             self._start_over()
             return
         if added is not None and added.seqs[0] == self._last_seq + 1 and not np.isin(added.seqs, gone).any():
-            self._take_in(added.seqs, added.vectors)
-        self._take_in_stored()
+            self._append(added.seqs, added.vectors)
+        self._append_stored()
 
-    def _take_in_stored(self) -> None:
+    def _append_stored(self) -> None:
         for seqs, vectors in self._mapped_rows(self._last_seq):
-            self._take_in(seqs, vectors)
+            self._append(seqs, vectors)
 
-    def _take_in(self, seqs: Seqs, vectors: Float32Array) -> None:
+    def _append(self, seqs: Seqs, vectors: Float32Array) -> None:
         self._faiss.add(seqs, vectors)
         self._last_seq = int(seqs[-1])
         self._unsaved += len(seqs)
@@ -190,7 +190,7 @@ class SyncedVectors:
         self._faiss.empty()
         self._last_seq = 0
         self._deletion = self._compacted = self._store.documents.last_deletion()
-        self._take_in_stored()
+        self._append_stored()
 
     # -- searching
 
