@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tp_retrieval import CorruptIndexError, Document
+from tp_retrieval.indexing.storage.documents import Row
+from tp_retrieval.sqlite.digest import record_digest
 
 TEXTS = ["one", "two words", "three words here", ""]
 VECTORS = np.array([[1, 3], [2, 9], [3, 16], [4, 0]], dtype=np.float32)
@@ -78,3 +80,15 @@ def test_a_damaged_column_is_named_by_its_record(documents, column):
         list(documents)
     with pytest.raises(CorruptIndexError, match="record 3"):
         list(documents.vectors())
+
+
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("value", [None, 7, 0.5, "x", b"x"])
+def test_a_row_with_a_value_lost_or_of_another_type_is_damaged(tmp_path, place, value):
+    values = (3, "a", "text", "{}", b"\0\0\x80?")
+    row = Row(*values, record_digest(*values))
+    assert row.intact
+    lost = Row(*row[:place], value, *row[place + 1 :])
+    assert not lost.intact
+    with pytest.raises(CorruptIndexError, match="is damaged"):
+        lost.check(tmp_path)

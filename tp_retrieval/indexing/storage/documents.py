@@ -42,8 +42,8 @@ class Row(NamedTuple):
 
     @property
     def intact(self) -> bool:
-        """Whether the row has its digest."""
-        return record_digest(*self[:5]) == bytes(self.digest)
+        """Whether the row has its digest; a lost page can make any value None or of another type."""
+        return record_digest(*self[:5]) == self.digest
 
     @property
     def name(self) -> str:
