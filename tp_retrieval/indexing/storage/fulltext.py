@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tp_retrieval.errors import CorruptIndexError, IndexAccessError, TruncationWarning
+from tp_retrieval.indexing.search.substrings import LETTERS, Substrings
 from tp_retrieval.indexing.storage.metadata_index import Seqs
-from tp_retrieval.indexing.storage.substrings import LETTERS, Substrings
 from tp_retrieval.sqlite.database import Database
 
 logger = logging.getLogger(__name__)

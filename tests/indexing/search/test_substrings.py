@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tp_retrieval.indexing.storage.substrings import Substrings
+from tp_retrieval.indexing.search.substrings import Substrings
 
 TEXTS = ["東京の東京駅", "京都と東京", "大阪の駅", "a text of letters", "Ab abÄ äb", "駅" * 9]
 
