@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, overload, runtime_checkable
 
@@ -13,6 +13,8 @@ from tp_retrieval.errors import InputError
 
 Float32Array = NDArray[np.float32]
 Role = Literal["query", "document"]
+Stretches = Mapping[int, Float32Array]
+"""Raw vectors `(stretches, width)` of the stretches of one document's text, by the number of the view."""
 
 FORMAT_2 = "2:"
 """The prefix of fingerprints of the present format; those of format 1 are 32 hexadecimal digits alone."""
@@ -43,11 +45,16 @@ class Hit:
 
 @dataclass(frozen=True)
 class VectorView:
-    """One part of an embedder's raw vector: its width, the map an index fits to it, and its weight."""
+    """One part of an embedder's raw vector: its width, the map an index fits to it, and its weight.
+
+    `asymmetric` says that stretches of documents are read as queries for the map `within:K`, which then has a mean of its
+    own for queries.
+    """
 
     width: int
     postprocess: str = "none"
     weight: float = 1.0
+    asymmetric: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,16 @@ class PrecomputedVectors:
         )
 
     embed_documents = embed_queries
+
+
+@runtime_checkable
+class EmbedsStretches(Protocol):
+    """An embedder that gives stretches of documents, on which an index fits the map `within:K`."""
+
+    def embed_with_stretches(
+        self, texts: Sequence[str], wanted: Sequence[Collection[int]], *, show_progress: bool = False
+    ) -> tuple[Float32Array, list[Stretches]]:
+        """Return the vectors of documents, and of each the stretches of the views that are wanted of it."""
 
 
 @runtime_checkable

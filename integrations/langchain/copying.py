@@ -38,7 +38,8 @@ class TPIndexEmbeddings(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return the unit vector of a query."""
-        vector: list[float] = self._index.map_vectors(self._index.embedder.embed_queries([text]))[0].tolist()
+        raw = self._index.embedder.embed_queries([text])
+        vector: list[float] = self._index.map_vectors(raw, role="query")[0].tolist()
         return vector
 
     @contextmanager

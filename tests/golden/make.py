@@ -1,19 +1,15 @@
 """Make the golden index of the present format: python -m tests.golden.make FOLDER. Run once for each new format.
 
-(format-1 was made by the code of its time; its expected.json by the first code of format 2.)
+(format-1 was made by the code of its time; its expected.json by the first code of format 2. Both hold a ToyEmbedder's
+vectors, format-3 holds a StretchEmbedder's.)
 """
 
 import json
 import sys
 from pathlib import Path
 
-from tests.toy import ToyEmbedder
+from tests.toy import StretchEmbedder
 from tp_retrieval import Document, Index
-from tp_retrieval.types import Provenance, VectorView
-
-
-class Centred(ToyEmbedder):
-    provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, (VectorView(16, "center"),))
 
 
 def documents():
@@ -38,11 +34,11 @@ def expected(index):
 def main():
     folder = Path(sys.argv[1])
     if not folder.exists():
-        with Index.create(folder, Centred()) as index:
+        with Index.create(folder, StretchEmbedder()) as index:
             index.add(list(documents()))
             index.delete(["id7", "id8"])
             index.add([Document("changed words", {"n": -1}, "id9")])
-    with Index.open(folder, Centred()) as index:
+    with Index.open(folder, StretchEmbedder()) as index:
         found = expected(index)
     (folder / "expected.json").write_text(json.dumps(found, indent=1) + "\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
@@ -18,10 +18,11 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.forward.batching import Batching
 from tp_retrieval.embedding.forward.forward import Prefix, check_causal, hidden_states, read_prefix
-from tp_retrieval.embedding.forward.readout import read
+from tp_retrieval.embedding.forward.readout import read, read_stretches
 from tp_retrieval.embedding.forward.tokens import Row, TemplateTokenizer, collate
 from tp_retrieval.embedding.maps import maps_file
-from tp_retrieval.embedding.maps.affine import AffineMap, combine, fit_views
+from tp_retrieval.embedding.maps.affine import AffineMap, combine, fit_views, split
+from tp_retrieval.embedding.maps.within import embed_sample, ranges
 from tp_retrieval.embedding.model import fingerprints
 from tp_retrieval.embedding.model.backbone import Backbone, n_blocks_of
 from tp_retrieval.embedding.model.source import ModelSource
@@ -29,9 +30,19 @@ from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.embedding.template import clean
 from tp_retrieval.embedding.workers import embedded
 from tp_retrieval.errors import InputError, TruncationWarning
-from tp_retrieval.types import FORMAT_2, Float32Array, Identity, Provenance, Role, VectorView, checked_texts
+from tp_retrieval.types import (
+    FORMAT_2,
+    Float32Array,
+    Identity,
+    Provenance,
+    Role,
+    Stretches,
+    VectorView,
+    checked_texts,
+)
 
 DEFAULT_RECIPE = "retrieval"
+_NONE = np.zeros((0, 0), dtype=np.float32)
 _WINDOW = 4096  # texts tokenised and sorted by length together; memory does not grow with the input
 
 
@@ -132,7 +143,10 @@ class Embedder:
     def raw_views(self) -> tuple[VectorView, ...]:
         """The parts of a raw vector, one a view of the recipe."""
         width = self._backbone.width
-        return tuple(VectorView(width, view.postprocess, view.weight) for view in self._recipe.views)
+        return tuple(
+            VectorView(width, view.postprocess, view.weight, asymmetric=view.readout != "mean")
+            for view in self._recipe.views
+        )
 
     @property
     def dimension(self) -> int:
@@ -210,9 +224,35 @@ class Embedder:
 
         Raises `InputError` if there are too few documents for a map.
         """
-        raw = Embedder(self._backbone, self._recipe).embed_documents(texts)
-        maps = fit_views(raw, self.raw_views)
-        return Embedder(self._backbone, self._recipe, maps)
+        raw_embedder = Embedder(self._backbone, self._recipe)
+        raw, stretches = embed_sample(raw_embedder, texts, self.raw_views)
+        return Embedder(self._backbone, self._recipe, fit_views(raw, self.raw_views, stretches))
+
+    def embed_with_stretches(
+        self, texts: Sequence[str], wanted: Sequence[Collection[int]], *, show_progress: bool = False
+    ) -> tuple[Float32Array, list[Stretches]]:
+        """Return the vectors of documents as `embed_documents` does, and of each the stretches of the views wanted of it.
+
+        Stretches are equal parts of a text, of about 24 tokens. Those of a view of the mean are read in the same pass, the
+        others as texts of their own through the query template.
+        """
+        cleaned = self._cleaned(texts)
+        views_of: dict[str, set[int]] = {}
+        for text, views in zip(cleaned, wanted, strict=True):
+            views_of.setdefault(text, set()).update(views)
+        shared = {i for i, view in enumerate(self._recipe.views) if view.readout == "mean"}
+        means: dict[str, Float32Array] = {text: _NONE for text, views in views_of.items() if views & shared}
+        vectors = self._embed(texts, "document", show_progress, 1, means)
+        apart = self._read_apart({text: views - shared for text, views in views_of.items() if views - shared})
+        positions = {view: place for place, view in enumerate(sorted(shared))}
+        width = self._backbone.width
+        return vectors, [
+            {
+                view: means[text][:, positions[view] * width :][:, :width] if view in shared else apart[text][view]
+                for view in views_of[text]
+            }
+            for text in cleaned
+        ]
 
     def with_recipe(self, recipe: str | Path | Recipe) -> Embedder:
         """Return an embedder of the same weights with another recipe; missing blocks are loaded."""
@@ -233,19 +273,60 @@ class Embedder:
         maps_file.write(Path(folder), self._recipe, self._maps, header)
 
     def raw_with_cuts(
-        self, texts: Sequence[str], role: Role, bar: tqdm[Any] | None = None
+        self,
+        texts: Sequence[str],
+        role: Role,
+        bar: tqdm[Any] | None = None,
+        stretches: dict[str, Float32Array] | None = None,
     ) -> tuple[Float32Array, list[int]]:
-        """Return raw vectors `(n, dim) float32` of cleaned texts, and the number of tokens cut off each."""
-        templates = self._recipe.templates(role)
-        raw = np.zeros((len(texts), self._raw_dimension), dtype=np.float32)
-        cut = [0] * len(texts)
-        for template in templates:
-            rows = self._tokenizers[template].rows(texts)
-            cut = [max(before, row.cut) for before, row in zip(cut, rows, strict=True)]
-            raw += self._embed_rows(rows, bar) / len(templates)
-        return raw, cut
+        """Return raw vectors `(n, dim) float32` of cleaned texts, and the number of tokens cut off each.
 
-    def _embed(self, texts: Sequence[str], role: Role, show_progress: bool, processes: int) -> Float32Array:
+        `stretches` is filled in for its keys: the stretches `(s, width of all views of the mean)` of those texts.
+        """
+        rows_of = [self._tokenizers[template].rows(texts) for template in self._recipe.templates(role)]
+        if stretches:
+            for i in (i for i, text in enumerate(texts) if text in stretches):
+                parts = ranges(min(rows[i].text[1] - rows[i].text[0] for rows in rows_of))  # as many in every template
+                for rows in rows_of:
+                    rows[i] = rows[i].with_stretches(parts)
+        raw = np.zeros((len(texts), self._raw_dimension), dtype=np.float32)
+        sums: dict[int, Float32Array] = {}
+        for rows in rows_of:
+            for group, vectors, means in self._embed_rows(rows, bar):
+                raw[group] += vectors / len(rows_of)
+                for i, of_text in zip(group, means, strict=True):
+                    of_text = of_text / np.float32(len(rows_of))
+                    sums[i] = sums[i] + of_text if i in sums else of_text
+        for i, text in enumerate(texts):
+            if stretches and text in stretches:
+                stretches[text] = sums[i]
+        return raw, [max(row.cut for row in same) for same in zip(*rows_of, strict=True)]
+
+    def _read_apart(self, wanted: Mapping[str, Collection[int]]) -> dict[str, Stretches]:
+        """Return the stretches of cleaned texts, read as texts of their own through the query template."""
+        parts = {text: self._parts_of(text) for text in wanted}
+        unique = list(dict.fromkeys(part for of_text in parts.values() for part in of_text))
+        raw, _ = self.raw_with_cuts(self._cleaned(unique), "query")
+        row = {part: i for i, part in enumerate(unique)}
+        stretches: dict[str, Stretches] = {}
+        for text, views in wanted.items():
+            by_view = split(raw[[row[part] for part in parts[text]]], self.raw_views)
+            stretches[text] = {view: by_view[view] for view in views}
+        return stretches
+
+    def _parts_of(self, text: str) -> list[str]:
+        """Return the stretches of a text as texts."""
+        offsets = self._plain.encode(text).offsets[: self._max_tokens]
+        return [text[offsets[begin][0] : offsets[end - 1][1]] for begin, end in ranges(len(offsets), apart=True) if end]
+
+    def _embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        show_progress: bool,
+        processes: int,
+        stretches: dict[str, Float32Array] | None = None,
+    ) -> Float32Array:
         if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
             raise InputError(f"processes: {processes!r} must be a whole number from 1")
         cleaned = self._cleaned(texts)
@@ -254,7 +335,7 @@ class Embedder:
         cut: dict[str, int] = {}
         total = len(unique) * len(self._recipe.templates(role))
         with tqdm(total=total, unit="text", disable=not show_progress) as bar:
-            for begin, (vectors, lost) in self._parts(unique, role, processes, bar):
+            for begin, (vectors, lost) in self._parts(unique, role, processes, bar, stretches):
                 raw[begin : begin + len(vectors)] = vectors
                 cut |= {text: n for text, n in zip(unique[begin : begin + len(vectors)], lost, strict=True) if n}
         self._check_finite(raw, unique)
@@ -262,10 +343,15 @@ class Embedder:
             self._warn_of_truncation(cleaned, cut)
         position = {text: i for i, text in enumerate(unique)}
         raw = raw[[position[text] for text in cleaned]]
-        return raw if self._maps is None else combine(raw, self.raw_views, self._maps)
+        return raw if self._maps is None else combine(raw, self.raw_views, self._maps, role)
 
     def _parts(
-        self, texts: Sequence[str], role: Role, processes: int, bar: tqdm[Any]
+        self,
+        texts: Sequence[str],
+        role: Role,
+        processes: int,
+        bar: tqdm[Any],
+        stretches: dict[str, Float32Array] | None,
     ) -> Iterator[tuple[int, tuple[Float32Array, list[int]]]]:
         """Yield the position, the raw vectors and the cuts of parts of a list, in order."""
         if processes > 1 and len(texts) > 1:
@@ -276,7 +362,7 @@ class Embedder:
                     yield begin, part
             return
         for begin in range(0, len(texts), _WINDOW):
-            yield begin, self.raw_with_cuts(texts[begin : begin + _WINDOW], role, bar)
+            yield begin, self.raw_with_cuts(texts[begin : begin + _WINDOW], role, bar, stretches)
 
     def _source(self) -> tuple[ModelSource, Recipe, torch.dtype]:
         """Return the arguments that load the same raw embedder in another process; raise `InputError` if it can't."""
@@ -289,17 +375,19 @@ class Embedder:
         checked = checked_texts(texts)
         return [clean(text) for text in checked] if self._recipe.clean else checked
 
-    def _embed_rows(self, rows: Sequence[Row], bar: tqdm[Any] | None) -> Float32Array:
-        """Return raw vectors of rows of one template."""
-        raw = np.empty((len(rows), self._raw_dimension), dtype=np.float32)
-        for group, vectors in self._batching.run(rows, self._forward):
-            raw[group] = vectors
+    def _embed_rows(
+        self, rows: Sequence[Row], bar: tqdm[Any] | None
+    ) -> Iterator[tuple[list[int], Float32Array, list[Float32Array]]]:
+        """Yield the numbers, the raw vectors and the stretches of batches of one template's rows."""
+        for group, (vectors, means) in self._batching.run(rows, self._forward):
+            ends = np.cumsum([len(rows[i].stretches) for i in group])
+            yield group, vectors, np.split(means, ends[:-1])
             if bar is not None:
                 bar.update(len(group))
-        return raw
 
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[Row]) -> Float32Array:
+    def _forward(self, rows: Sequence[Row]) -> tuple[Float32Array, Float32Array]:
+        """Return the rows' raw vectors, and their stretches, of all views of the mean side by side."""
         batch = collate(rows).to(self._backbone.device)
         with self._backbone.lock:
             if batch.prefix not in self._prefixes:
@@ -307,11 +395,11 @@ class Embedder:
             states = hidden_states(
                 self._backbone, batch, self._prefixes[batch.prefix], set(self._exits), self._recipe.prepend
             )
-        views = [
-            read(states[count], batch, view.readout) for count, view in zip(self._exits, self._recipe.views, strict=True)
-        ]
-        vectors: Float32Array = torch.cat(views, dim=1).cpu().numpy()
-        return vectors
+        views = list(zip(self._exits, self._recipe.views, strict=True))
+        vectors = torch.cat([read(states[count], batch, view.readout) for count, view in views], dim=1)
+        means = [read_stretches(states[count], batch) for count, view in views if view.readout == "mean"]
+        stretches = torch.cat(means, dim=1).cpu().numpy() if means else np.zeros((0, 0), dtype=np.float32)
+        return vectors.cpu().numpy(), stretches
 
     def _check_finite(self, raw: Float32Array, texts: Sequence[str]) -> None:
         bad = np.flatnonzero(~np.isfinite(raw).all(axis=1))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
+
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.types import Float32Array, Provenance
+from tp_retrieval.embedding.maps.affine import unit
+from tp_retrieval.types import Float32Array, Provenance, Stretches
 
 
 class UnitEmbedder(Embedder):
@@ -40,3 +43,12 @@ class UnitEmbedder(Embedder):
     def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
         """Return one unit vector a text, `(n, dimension) float32`, through the recipe's document templates."""
         return self.normalize(super().embed_documents(texts, show_progress=show_progress, processes=processes))
+
+    def embed_with_stretches(
+        self, texts: Sequence[str], wanted: Sequence[Collection[int]], *, show_progress: bool = False
+    ) -> tuple[Float32Array, list[Stretches]]:
+        """Return unit vectors of documents, and stretches of which every view has the length that it has in those."""
+        vectors, stretches = super().embed_with_stretches(texts, wanted, show_progress=show_progress)
+        total = sum(view.weight for view in self.raw_views)
+        lengths = [np.float32(np.sqrt(view.weight / total)) for view in self.raw_views]
+        return vectors, [{i: unit(part) * lengths[i] for i, part in of_text.items()} for of_text in stretches]

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from tp_retrieval.embedding.maps.affine import is_map
+from tp_retrieval.embedding.maps.affine import NAMES, is_map
 from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 
@@ -64,7 +64,7 @@ class View:
         valid = self.exit is None or (_is_int(self.exit) and self.exit >= -1)
         _require(valid, "views.exit", self.exit, "a number of blocks from 0, -1 or null")
         _require(self.readout in READOUTS, "views.readout", self.readout, f"one of {', '.join(READOUTS)}")
-        _require(is_map(self.postprocess), "views.postprocess", self.postprocess, "none, center, abtt:K or whiten:D")
+        _require(is_map(self.postprocess), "views.postprocess", self.postprocess, NAMES)
         valid = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
         _require(valid and 0 < self.weight < float("inf"), "views.weight", self.weight, "a positive number")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,6 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.maps.affine import rows_needed
+from tp_retrieval.embedding.maps.within import needed_views
 from tp_retrieval.errors import (
     CorruptIndexError,
     IncompatibleIndexError,
@@ -50,10 +51,13 @@ from tp_retrieval.indexing.verify import Verification, verify
 from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import (
     Document,
+    EmbedsStretches,
     Float32Array,
     HasProvenance,
     Hit,
     HitReranker,
+    Role,
+    Stretches,
     TextEmbedder,
     VectorView,
     check_text,
@@ -214,13 +218,14 @@ class Index:
         if not rows:
             return []
         ids = [row.id for row in rows]
+        stretches = None
         if vectors is None:
-            vectors = self._embed_documents([row.text for row in rows], show_progress)
+            vectors, stretches = self._embed_documents([row.text for row in rows], show_progress)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
                 self._store.delete(ids)
-                seqs = self._store.insert(rows, vectors)
+                seqs = self._store.insert(rows, vectors, stretches)
                 fit_if_due(self._store)
                 added = self._vectors.prepare(seqs, vectors)
             self._follow(added)
@@ -272,15 +277,17 @@ class Index:
         postprocess: str | Sequence[str] | None = None,
         show_progress: bool = False,
     ) -> None:
-        """Fit the maps anew on all documents and rebuild the vectors from the store; nothing is embedded again.
+        """Fit the maps anew on all documents and rebuild the vectors from the store; no document is embedded again.
 
-        `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each.
-        Raises `InputError` if a map needs more documents than there are.
+        `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each. For
+        a map `within:K` the model reads what is missing of its sample of documents. Raises `InputError` if a map needs more
+        documents than there are, or stretches that the embedder does not give.
         """
         if kind is not None:
             check_kind(kind, self._dimension)
         if target_recall is not None:
             _check_recall(target_recall)
+        self._read_missing_stretches(postprocess, show_progress)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
@@ -300,12 +307,38 @@ class Index:
 
     def _views_with(self, postprocess: str | Sequence[str], stored: Sequence[VectorView]) -> tuple[VectorView, ...]:
         views = with_maps(stored, postprocess)
-        count = len(self._store.documents)
-        for view in views:
+        count, counts = len(self._store.documents), self._store.stretches.counts()
+        for i, view in enumerate(views):
             needed = rows_needed(view.postprocess, view.width)
             if count < needed:
                 raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents, there are {count}")
+            if i in needed_views(views) and counts.get(i, 0) < needed:
+                raise InputError(
+                    f"postprocess: {view.postprocess!r} needs {needed} documents of several stretches, {counts.get(i, 0)} "
+                    "have some; texts of a few words have none, and some embedders give none"
+                )
         return tuple(views)
+
+    def _read_missing_stretches(self, postprocess: str | Sequence[str] | None, show_progress: bool) -> None:
+        """Let the model read the stretches that the sample lacks, and store them; rows changed meanwhile are left out."""
+        with self._lock, self._store.snapshot():
+            stored = self._store.meta.read().views
+            views = stored if postprocess is None else with_maps(stored, postprocess)
+            missing = self._store.stretches.missing(views) if needed_views(views) else {}
+            texts = {seq: document.text for seq, document in self._store.documents.by_seq(missing).items()}
+        if not texts or not isinstance(self.embedder, EmbedsStretches):
+            return
+        wanted = [missing[seq] for seq in texts]
+        _, stretches = self.embedder.embed_with_stretches(list(texts.values()), wanted, show_progress=show_progress)
+        with self._lock, self._store.transaction():
+            present = self._store.documents.by_seq(texts)
+            read = [(seq, of_text) for seq, of_text in zip(texts, stretches, strict=True) if seq in present]
+            self._store.stretches.insert(
+                np.array([seq for seq, _ in read], dtype=np.int64),
+                [texts[seq] for seq, _ in read],
+                [of_text for _, of_text in read],
+                views,
+            )
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Check every record, the full text, the metadata index and the vectors; `repair` rebuilds what is derived.
@@ -355,12 +388,15 @@ class Index:
             if stored:
                 yield [by_seq[seq] for seq in stored], vectors
 
-    def map_vectors(self, raw: Float32Array) -> Float32Array:
-        """Return raw vectors `(n, dimension)` as the index compares them: mapped, `(n, width) float32` of unit length."""
+    def map_vectors(self, raw: Float32Array, *, role: Role = "document") -> Float32Array:
+        """Return raw vectors `(n, dimension)` as the index compares them: mapped, `(n, width) float32` of unit length.
+
+        `role` says whether they are of documents or of queries, for which a map may differ.
+        """
         checked = checked_vectors(raw, len(raw), self._dimension)
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
-            return self._vectors.mapped(checked)
+            return self._vectors.mapped(checked, role)
 
     def get(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> list[Document]:
         """Return documents in the order of `ids`, without ids in the order of adding; `where` keeps those that fit.
@@ -518,20 +554,41 @@ class Index:
     def _embed_queries(self, texts: list[str]) -> Float32Array:
         return checked_vectors(self.embedder.embed_queries(texts), len(texts), self._dimension)
 
-    def _embed_documents(self, texts: list[str], show_progress: bool) -> Float32Array:
-        embedder = self.embedder
+    def _embed_documents(self, texts: list[str], show_progress: bool) -> tuple[Float32Array, list[Stretches] | None]:
+        """Return raw vectors, and the stretches of texts that belong to the sample where a map needs them."""
         if not show_progress:
-            return checked_vectors(embedder.embed_documents(texts), len(texts), self._dimension)
+            return self._embed_batch(texts, self._wanted_stretches(texts))
         unique = list(dict.fromkeys(texts))  # equal texts in different batches would get slightly different vectors
         vectors = np.empty((len(unique), self._dimension), dtype=np.float32)
+        wanted = self._wanted_stretches(unique)
+        stretches: list[Stretches] = []
         with tqdm(total=len(unique), unit="text") as bar:
             for begin in range(0, len(unique), _PROGRESS_BATCH):
-                batch = unique[begin : begin + _PROGRESS_BATCH]
-                part = checked_vectors(embedder.embed_documents(batch), len(batch), self._dimension)
-                vectors[begin : begin + len(batch)] = part
-                bar.update(len(batch))
-        positions = {text: i for i, text in enumerate(unique)}
-        return vectors[[positions[text] for text in texts]]
+                part = slice(begin, begin + _PROGRESS_BATCH)
+                vectors[part], found = self._embed_batch(unique[part], None if wanted is None else wanted[part])
+                stretches += found or []
+                bar.update(len(unique[part]))
+        row = {text: i for i, text in enumerate(unique)}
+        rows = [row[text] for text in texts]
+        return vectors[rows], None if wanted is None else [stretches[i] for i in rows]
+
+    def _wanted_stretches(self, texts: Sequence[str]) -> list[frozenset[int]] | None:
+        """Return the views of which each text's stretches are wanted; None if none are, or the embedder gives none."""
+        with self._lock, self._store.snapshot():
+            views = self._store.meta.read().views
+            if not needed_views(views) or not isinstance(self.embedder, EmbedsStretches):
+                return None
+            return self._store.stretches.wanted(texts, views)
+
+    def _embed_batch(
+        self, texts: list[str], wanted: Sequence[Collection[int]] | None
+    ) -> tuple[Float32Array, list[Stretches] | None]:
+        stretches = None
+        if wanted is None or not isinstance(self.embedder, EmbedsStretches):
+            vectors = self.embedder.embed_documents(texts)
+        else:
+            vectors, stretches = self.embedder.embed_with_stretches(texts, wanted)
+        return checked_vectors(vectors, len(texts), self._dimension), stretches
 
     @property
     def embedder(self) -> TextEmbedder:

@@ -30,7 +30,8 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
 
     Every record is checked against its digest, SQLite's trees, metadata index and full text against the documents, vectors
     and snapshot against the rows. `repair` rebuilds metadata index, full text and vectors, and removes documents of damaged
-    records: their text or vector is lost, and the problem names their id, so that they can be added again.
+    records: their text or vector is lost, and the problem names their id, so that they can be added again. Damaged
+    stretches are removed; `Index.rebuild` reads them again.
     """
     store = Store(folder)
     broken: list[str] = []
@@ -78,6 +79,7 @@ def _repair(folder: Path, store: Store) -> None:
     with store.transaction():
         store.documents.remove(store.documents.damaged())
         store.rebuild_derived()
+        store.stretches.remove_damaged()
         is_readable = _repair_meta(store)
         if is_readable:
             _repair_maps(store)

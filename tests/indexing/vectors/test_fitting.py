@@ -211,5 +211,5 @@ def test_with_maps_changes_maps_alone():
     with pytest.raises(InputError, match="postprocess: 3 maps for 2 views"):
         with_maps(views, ["none"] * 3)
     for wrong in ("whiten", "abtt:0", "center:1", ["none", "Center"]):
-        with pytest.raises(InputError, match="must be none, center, abtt:K or whiten:D"):
+        with pytest.raises(InputError, match="must be none, center, abtt:K, whiten:D or within:K"):
             with_maps(views, wrong)

@@ -9,6 +9,22 @@ from tp_retrieval.embedding.forward.tokens import TokenBatch
 from tp_retrieval.embedding.recipe import Readout
 
 
+def read_stretches(hidden: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+    """Return the mean of every stretch, slots left out, `(B, T, H)` -> `(S, H)` float32."""
+    if batch.stretches is None:
+        return hidden.new_zeros((0, hidden.shape[2]), dtype=torch.float32)
+    row, start, stop = batch.stretches.unbind(dim=1)
+    position = torch.arange(hidden.shape[1], device=hidden.device)
+    mask = (position >= start[:, None]) & (position < stop[:, None])  # (S, T)
+    if batch.slots is not None:
+        slots = batch.slots[row, :, 0]
+        mask[torch.arange(len(mask), device=mask.device)[:, None], slots] = False
+    weights = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    rows, counts = torch.unique_consecutive(row, return_counts=True)
+    parts = zip(rows.tolist(), torch.split(weights, counts.tolist()), batch.text[rows].tolist(), strict=True)
+    return torch.cat([of_row[:, begin:end] @ hidden[i, begin:end].float() for i, of_row, (begin, end) in parts])
+
+
 def read(hidden: torch.Tensor, batch: TokenBatch, readout: Readout) -> torch.Tensor:
     """Return one vector a row, `(B, T, H)` -> `(B, H)` float32.
 

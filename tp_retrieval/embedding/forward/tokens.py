@@ -11,7 +11,7 @@ import copy
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +34,8 @@ class Row:
     """One text in its template: all ids, the slot's position (or None), the range of text ids, the number cut off.
 
     The first `prefix` ids are the same for every text of the template; the slot's id is a placeholder. `copies` are the
-    slots of `htp`, each with the place of the token that it copies; empty elsewhere.
+    slots of `htp`, each with the place of the token that it copies; empty elsewhere. `stretches` are the ranges of ids
+    whose mean is read beside the text's own.
     """
 
     ids: list[int]
@@ -43,6 +44,12 @@ class Row:
     text: tuple[int, int]
     cut: int
     copies: tuple[tuple[int, int], ...] = ()
+    stretches: tuple[tuple[int, int], ...] = ()
+
+    def with_stretches(self, parts: Sequence[tuple[int, int]]) -> Row:
+        """Return the row with stretches, given as ranges of the text's own tokens."""
+        begin = self.text[0]
+        return replace(self, stretches=tuple((begin + start, begin + stop) for start, stop in parts))
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,13 @@ class TokenBatch:
     slots: torch.Tensor | None  # (B, S, 2) int64, slot and source
     last: torch.Tensor  # (B,) int64
     text: torch.Tensor  # (B, 2) int64, start and stop
+    stretches: torch.Tensor | None = None  # (S, 3) int64, row, start and stop
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the batch on a device."""
         slots = None if self.slots is None else self.slots.to(device)
-        return TokenBatch(self.prefix, self.ids.to(device), slots, self.last.to(device), self.text.to(device))
+        stretches = None if self.stretches is None else self.stretches.to(device)
+        return TokenBatch(self.prefix, self.ids.to(device), slots, self.last.to(device), self.text.to(device), stretches)
 
 
 class TemplateTokenizer:
@@ -199,7 +208,8 @@ def collate(rows: Sequence[Row]) -> TokenBatch:
         slots = torch.tensor([pairs + pairs[:1] * (most - len(pairs)) for pairs in copies]) - skip
     last = torch.tensor([len(row.ids) - 1 - skip for row in rows])
     text = torch.tensor([[row.text[0] - skip, row.text[1] - skip] for row in rows])
-    return TokenBatch(tuple(rows[0].ids[:skip]), ids, slots, last, text)
+    ranges = [(i, start - skip, stop - skip) for i, row in enumerate(rows) for start, stop in row.stretches]
+    return TokenBatch(tuple(rows[0].ids[:skip]), ids, slots, last, text, torch.tensor(ranges) if ranges else None)
 
 
 def sentence_starts(offsets: Sequence[tuple[int, int]], text: str, begin: int) -> list[int]:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tp_retrieval.embedding.maps import within
+from tp_retrieval.embedding.maps.within import ViewStretches
 from tp_retrieval.errors import InputError
-from tp_retrieval.types import Float32Array, VectorView
+from tp_retrieval.types import Float32Array, Role, VectorView
 
 Batches = Callable[[], Iterable[Float32Array]]
 """A function that returns an iterator over the raw vectors `(n, width)` in batches."""
 
 _FEWEST = 64  # directions below which whitening loses against centring
-_NAMES = re.compile(r"none|center|(abtt|whiten):[1-9]\d*")
+_NAMES = re.compile(r"none|center|(abtt|whiten|within):[1-9]\d*")
+NAMES = "none, center, abtt:K, whiten:D or within:K"
+"""The maps by name, for messages."""
+
 _ROUNDING = 1e-5  # spread, as a share of the largest mean, below which vectors differ by rounding alone
 _SAME = 0.999  # cosine of one text's vectors in bfloat16, in different batches
 _EPSILON = 1e-3  # share of the largest eigenvalue added before whitening; 1e-4 and 1e-2 measured worse
@@ -26,17 +31,22 @@ _EPSILON = 1e-3  # share of the largest eigenvalue added before whitening; 1e-4 
 
 @dataclass(frozen=True)
 class AffineMap:
-    """The map `x` to `(x - mean) @ matrix`, `(n, width)` to `(n, kept)`; without mean or matrix where they are None."""
+    """The map `x` to `(x - mean) @ matrix`, `(n, width)` to `(n, kept)`; without mean or matrix where they are None.
+
+    `query_mean` is subtracted from queries in place of `mean`, where they lie elsewhere.
+    """
 
     mean: Float32Array | None = None
     matrix: Float32Array | None = None
+    query_mean: Float32Array | None = None
 
     @classmethod
-    def fit(cls, postprocess: str, batches: Batches) -> AffineMap:
-        """Fit `none`, `center`, `abtt:K` or `whiten:D` on raw vectors, in float64 and one batch in memory.
+    def fit(cls, postprocess: str, batches: Batches, stretches: ViewStretches | None = None) -> AffineMap:
+        """Fit `none`, `center`, `abtt:K`, `whiten:D` or `within:K` on raw vectors, in float64 and one batch in memory.
 
         `abtt:K` removes the K principal directions after centring (Mu and Viswanath, ICLR 2018, arXiv 1702.01417).
         `whiten:D` keeps the first D and divides each by its standard deviation (Su et al. 2021, arXiv 2103.15316).
+        `within:K` keeps K directions in which documents differ more than their `stretches` (`within.directions`).
         Where the vectors hardly differ, or by so little or so much that float32 can't hold the matrix, the map only
         centres; `fitted` names it. Raises `InputError` if there are fewer vectors than `rows_needed`.
         """
@@ -50,11 +60,12 @@ class AffineMap:
             raise InputError(f"postprocess: {postprocess!r} needs {needed} vectors, got {count}")
         if kind == "center":
             return centring
+        if kind == "within":
+            return cls._within(centring, count, covariance, stretches, int(number))
         values, directions = np.linalg.eigh(covariance)  # ascending
         if np.sqrt(max(values[-1], 0.0)) <= _ROUNDING * np.abs(mean).max():
             return centring  # the map would amplify rounding
-        top = directions[:, ::-1][:, : int(number)]
-        top = top * np.where(top[np.abs(top).argmax(axis=0), np.arange(top.shape[1])] < 0, -1.0, 1.0)  # one sign for all
+        top = _with_sign(directions[:, ::-1][:, : int(number)])
         if kind == "abtt":
             if int(number) >= len(mean):
                 raise InputError(f"postprocess: {postprocess!r} would remove all {len(mean)} directions")
@@ -65,6 +76,28 @@ class AffineMap:
                 matrix = top / np.sqrt(kept + _EPSILON * kept[0])
         with np.errstate(over="ignore"):
             map_ = cls(centring.mean, matrix.astype(np.float32))
+        return map_ if map_.finite else centring
+
+    @classmethod
+    def _within(
+        cls,
+        centring: AffineMap,
+        count: int,
+        covariance: NDArray[np.float64],
+        stretches: ViewStretches | None,
+        kept: int,
+    ) -> AffineMap:
+        if stretches is None or stretches.count < within.FEWEST:
+            raise InputError(f"postprocess: 'within:{kept}' needs stretches of {within.FEWEST} documents")
+        mean = centring.mean
+        if stretches.apart:
+            centring = cls(mean, query_mean=stretches.mean())
+        matrix, spread = within.directions(covariance, stretches, min(kept, count - 1))
+        spread = min(spread, float(np.sqrt(np.diag(covariance).max())))
+        if mean is None or spread <= _ROUNDING * np.abs(mean).max():
+            return centring  # the map would amplify rounding
+        with np.errstate(over="ignore"):
+            map_ = cls(mean, _with_sign(matrix).astype(np.float32), centring.query_mean)
         return map_ if map_.finite else centring
 
     @property
@@ -78,21 +111,22 @@ class AffineMap:
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return the fitted arrays by name."""
-        arrays = {"mean": self.mean, "matrix": self.matrix}
+        arrays = {"mean": self.mean, "matrix": self.matrix, "query_mean": self.query_mean}
         return {name: array for name, array in arrays.items() if array is not None}
 
     def digest(self) -> str:
         """Return a digest of the fitted arrays."""
         return hashlib.sha256(b"".join(array.tobytes() for array in self.arrays().values())).hexdigest()
 
-    def __call__(self, vectors: Float32Array) -> NDArray[np.floating[Any]]:
+    def __call__(self, vectors: Float32Array, role: Role = "document") -> NDArray[np.floating[Any]]:
         """Return the mapped vectors `(n, kept)`: float32, or float64 where that overflows float32."""
+        mean = self.query_mean if role == "query" and self.query_mean is not None else self.mean
         with np.errstate(over="ignore", invalid="ignore"):
-            mapped = self._apply(vectors)
-        return mapped if np.isfinite(mapped).all() else self._apply(vectors.astype(np.float64))
+            mapped = self._apply(vectors, mean)
+        return mapped if np.isfinite(mapped).all() else self._apply(vectors.astype(np.float64), mean)
 
-    def _apply(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        mapped = vectors if self.mean is None else np.subtract(vectors, self.mean)
+    def _apply(self, vectors: NDArray[np.floating[Any]], mean: Float32Array | None) -> NDArray[np.floating[Any]]:
+        mapped = vectors if mean is None else np.subtract(vectors, mean)
         return mapped if self.matrix is None else np.matmul(mapped, self.matrix)
 
     def width(self, width: int) -> int:
@@ -101,7 +135,7 @@ class AffineMap:
 
 
 def is_map(postprocess: object) -> bool:
-    """Return whether a value is the name of a map: none, center, abtt:K or whiten:D."""
+    """Return whether a value is the name of a map."""
     return isinstance(postprocess, str) and _NAMES.fullmatch(postprocess) is not None
 
 
@@ -113,16 +147,20 @@ def rows_needed(postprocess: str, width: int) -> int:
     """
     kind, _, number = postprocess.partition(":")
     directions = min(int(number or 0), width)
-    return {"none": 0, "center": 2, "abtt": directions + 2}.get(kind, 2 * directions)
+    return {"none": 0, "center": 2, "abtt": directions + 2, "within": within.FEWEST}.get(kind, 2 * directions)
 
 
-def attainable(postprocess: str, width: int, count: int) -> str:
+def attainable(postprocess: str, width: int, count: int, with_stretches: int = 0) -> str:
     """Return the map to fit on `count` vectors: `postprocess`, or the nearest one that needs no more than those.
+
+    `within:K` also needs documents with several stretches; without them it is `whiten:K`.
 
     For `whiten:D` that is whitening with the largest power of two of directions that half of the vectors allow, from 64
     on, and else `center`. Two views whitened so beat the same two centred from 128 vectors on: by 8, 1 and 1 points of
     dense nDCG@10 on the Python FAQ, Cranfield and SciFact at 128, by 20, 4 and 11 at 256; at 100 they lose on all three.
     """
+    if postprocess.startswith("within") and with_stretches < within.FEWEST:
+        postprocess = postprocess.replace("within", "whiten")
     if count >= rows_needed(postprocess, width):
         return postprocess
     directions = 2 ** int(np.log2(max(count // 2, 1)))
@@ -148,13 +186,26 @@ def same_vectors(first: Float32Array, second: Float32Array) -> bool:
     return bool((cosines > _SAME).all())
 
 
-def fit_views(raw: Float32Array, views: Sequence[VectorView]) -> list[AffineMap]:
-    """Fit each view's map on its part of raw vectors `(n, sum of widths)`; `InputError` if there are too few."""
-    parts = split(raw, views)
-    return [AffineMap.fit(view.postprocess, lambda part=part: [part]) for view, part in zip(views, parts, strict=True)]  # type: ignore[misc]
+def fit_views(
+    raw: Float32Array, views: Sequence[VectorView], stretches: Mapping[int, ViewStretches] | None = None
+) -> list[AffineMap]:
+    """Fit each view's map on its part of raw vectors `(n, sum of widths)`; `InputError` if there are too few.
+
+    `stretches` are those of the views that need some; a view without falls back as `attainable` says.
+    """
+    maps = []
+    for i, (view, part) in enumerate(zip(views, split(raw, views), strict=True)):
+        own = (stretches or {}).get(i)
+        postprocess = view.postprocess
+        if postprocess.startswith("within"):
+            postprocess = attainable(postprocess, view.width, len(raw), 0 if own is None else own.count)
+        maps.append(AffineMap.fit(postprocess, lambda part=part: [part], own))  # type: ignore[misc]
+    return maps
 
 
-def combine(raw: Float32Array, views: Sequence[VectorView], maps: Sequence[AffineMap]) -> Float32Array:
+def combine(
+    raw: Float32Array, views: Sequence[VectorView], maps: Sequence[AffineMap], role: Role = "document"
+) -> Float32Array:
     """Return raw views side by side `(n, sum of widths)` as unit vectors.
 
     Each view is mapped, scaled to length 1 times the square root of its weight and put beside the others; the whole is
@@ -162,10 +213,16 @@ def combine(raw: Float32Array, views: Sequence[VectorView], maps: Sequence[Affin
     """
     heaviest = max(view.weight for view in views)
     parts = [
-        unit(map_(part)) * np.float32(np.sqrt(view.weight / heaviest))
+        unit(map_(part, role)) * np.float32(np.sqrt(view.weight / heaviest))
         for view, map_, part in zip(views, maps, split(raw, views), strict=True)
     ]
     return unit(np.concatenate(parts, axis=1))
+
+
+def _with_sign(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return directions of which the largest number is positive, so that equal data give equal ones."""
+    largest = columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])]
+    return columns * np.where(largest < 0, -1.0, 1.0)
 
 
 def _moments(batches: Batches) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:

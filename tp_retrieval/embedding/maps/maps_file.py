@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -78,7 +78,8 @@ def read(folder: Path) -> SavedEmbedder | None:
         raise RecipeError(f"{file}: not a safetensors file ({error})") from error
     if header.get("format") != _FORMAT or "weights" not in header:
         raise RecipeError(f"{file}: format {header.get('format')!r} must be {_FORMAT!r}")
-    maps = tuple(AffineMap(arrays.get(f"{i}.mean"), arrays.get(f"{i}.matrix")) for i in range(len(recipe.views)))
+    names = [field.name for field in fields(AffineMap)]
+    maps = tuple(AffineMap(**{name: arrays.get(f"{i}.{name}") for name in names}) for i in range(len(recipe.views)))
     if not all(map_.finite for map_ in maps):
         raise RecipeError(f"{file}: holds NaN or infinity; fit the maps again")
     return SavedEmbedder(folder, recipe, maps, header.get("model"), header.get("revision"), header["weights"])

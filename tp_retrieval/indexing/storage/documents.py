@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,9 +133,9 @@ class Documents:
         """Return rows by id without checking their digests."""
         return [Row(*row) for row in self._database.select_in(f"{_SELECT} id IN (?)", list(dict.fromkeys(ids)))]
 
-    def by_seq(self, seqs: Sequence[int]) -> dict[int, Document]:
+    def by_seq(self, seqs: Collection[int]) -> dict[int, Document]:
         """Return the documents of rows by row number."""
-        rows = (Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", seqs))
+        rows = (Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", [*seqs]))
         return {row.seq: self._checked(row).document(self._database.file) for row in rows}
 
     def vectors(self, after: int = 0, batch: int = 1024) -> Iterator[tuple[Seqs, Float32Array]]:

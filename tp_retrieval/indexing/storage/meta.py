@@ -21,7 +21,7 @@ from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import check_record, record_digest
 from tp_retrieval.types import Provenance, VectorView
 
-FORMAT = 2
+FORMAT = 3
 """The disk format that this version writes."""
 
 _DISPOSABLE = ("snapshot", "maps_tried", "libraries")

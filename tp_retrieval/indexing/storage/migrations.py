@@ -7,9 +7,21 @@ from collections.abc import Callable, Mapping
 from tp_retrieval.indexing.storage.fitted_maps import FittedMaps
 from tp_retrieval.indexing.storage.meta import MetaTable, parsed_json
 from tp_retrieval.indexing.storage.metadata_index import MetadataIndex
-from tp_retrieval.indexing.storage.schema import TABLES
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import check_record, record_digest
+
+_FORMAT_2 = (
+    "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE facts(path TEXT NOT NULL, kind INTEGER NOT NULL, value NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY(path, kind, value, seq)) WITHOUT ROWID""",
+    "CREATE TABLE deletions(number INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL)",
+    """CREATE TABLE maps(view INTEGER PRIMARY KEY, postprocess TEXT NOT NULL, fitted_on INTEGER NOT NULL,
+    digest BLOB NOT NULL)""",
+    """CREATE TABLE map_arrays(view INTEGER NOT NULL, name TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
+    digest BLOB NOT NULL, PRIMARY KEY(view, name))""",
+)
+_FORMAT_3 = """CREATE TABLE stretches(seq INTEGER NOT NULL, view INTEGER NOT NULL, priority INTEGER NOT NULL,
+    count INTEGER NOT NULL, data BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(view, priority, seq))"""
 
 
 def _to_format_2(database: Database) -> None:
@@ -18,9 +30,8 @@ def _to_format_2(database: Database) -> None:
     for name, columns in (("meta", 2), ("maps", 3), ("map_arrays", 4)):
         old[name] = [row[:columns] for row in database.execute(f"SELECT * FROM {name}")]
         database.execute(f"DROP TABLE {name}")
-    for statement in TABLES:
-        if not statement.startswith("CREATE TABLE documents"):
-            database.execute(statement)
+    for statement in _FORMAT_2:
+        database.execute(statement)
     meta, maps = MetaTable(database), FittedMaps(database)
     renamed: dict[str, str | None] = {"map_generation": "generation", "deletions": None, "snapshot": None, "kind": None}
     for key, value in old["meta"]:
@@ -46,5 +57,16 @@ def _digest_documents_anew(database: Database) -> None:
         metadata_index.insert([(seq, parsed_json(database.file, f"record {seq}", values[2]))])
 
 
-MIGRATIONS: Mapping[int, Callable[[Database], None]] = {1: _to_format_2}
+def _to_format_3(database: Database) -> None:
+    """Add the table of stretches, and to each view whether stretches are read as queries."""
+    database.execute(_FORMAT_3)
+    meta = MetaTable(database)
+    views, provenance = meta.get("views"), meta.get("provenance")
+    recipe_views = (provenance or {}).get("recipe", {}).get("views", [])
+    if isinstance(views, list) and len(views) == len(recipe_views):  # else an embedder with fitted maps, or one's own
+        read = zip(views, recipe_views, strict=True)
+        meta.set("views", [{**view, "asymmetric": made.get("readout") != "mean"} for view, made in read])
+
+
+MIGRATIONS: Mapping[int, Callable[[Database], None]] = {1: _to_format_2, 2: _to_format_3}
 """The step from each older format to the next one; it runs in a transaction."""

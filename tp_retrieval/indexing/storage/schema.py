@@ -21,6 +21,8 @@ TABLES = (
     digest BLOB NOT NULL)""",
     """CREATE TABLE map_arrays(view INTEGER NOT NULL, name TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
     digest BLOB NOT NULL, PRIMARY KEY(view, name))""",
+    """CREATE TABLE stretches(seq INTEGER NOT NULL, view INTEGER NOT NULL, priority INTEGER NOT NULL,
+    count INTEGER NOT NULL, data BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(view, priority, seq))""",
 )
 
 

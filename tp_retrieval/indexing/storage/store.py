@@ -27,9 +27,10 @@ from tp_retrieval.indexing.storage.meta import FORMAT, IndexMeta, MetaTable
 from tp_retrieval.indexing.storage.metadata_index import MetadataIndex, Seqs
 from tp_retrieval.indexing.storage.migrations import MIGRATIONS
 from tp_retrieval.indexing.storage.schema import statements
+from tp_retrieval.indexing.storage.stretches import StretchTable
 from tp_retrieval.sqlite.atomic import make_folder
 from tp_retrieval.sqlite.database import Database, objects_made_by
-from tp_retrieval.types import Float32Array
+from tp_retrieval.types import Float32Array, Stretches
 
 FILE = "index.sqlite"
 
@@ -94,6 +95,7 @@ class Store:
         self.transaction, self.snapshot = self.database.transaction, self.database.snapshot
         self.meta, self.maps = MetaTable(self.database), FittedMaps(self.database)
         self.documents, self.metadata_index = Documents(self.database), MetadataIndex(self.database)
+        self.stretches = StretchTable(self.database)
 
     @property
     def file(self) -> Path:
@@ -109,12 +111,17 @@ class Store:
 
     # -- changes of several tables, inside a transaction
 
-    def insert(self, documents: Sequence[PreparedDocument], vectors: Float32Array) -> Seqs:
-        """Add documents with their raw vectors `(n, dimension)`, and return their row numbers."""
+    def insert(
+        self, documents: Sequence[PreparedDocument], vectors: Float32Array, stretches: Sequence[Stretches] | None = None
+    ) -> Seqs:
+        """Add documents with their raw vectors `(n, dimension)` and stretches, and return their row numbers."""
         seqs = self.documents.insert(documents, vectors)
         self.fulltext.insert((seq, document.text) for seq, document in zip(seqs, documents, strict=True))
         self.metadata_index.insert((seq, document.metadata) for seq, document in zip(seqs, documents, strict=True))
-        return np.array(seqs, dtype=np.int64)
+        numbers = np.array(seqs, dtype=np.int64)
+        if stretches is not None:
+            self.stretches.insert(numbers, [document.text for document in documents], stretches, self.meta.read().views)
+        return numbers
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove rows by id, damaged ones too, and return how many there were."""
@@ -124,6 +131,7 @@ class Store:
             self.metadata_index.remove(row.seq, json.loads(row.metadata_json))
             self.fulltext.remove(row.seq, row.text)
         self.documents.remove(row.seq for row in rows)
+        self.stretches.remove(row.seq for row in rows)
         if len(intact) < len(rows):  # the facts and words of a damaged row are unknown
             self.rebuild_derived()
         return len(rows)
@@ -132,6 +140,7 @@ class Store:
         """Remove every row and the fitted maps, and return how many rows there were."""
         self.fulltext.clear()
         self.metadata_index.clear()
+        self.stretches.clear()
         self.set_maps([])
         meta = self.meta.read()
         self.meta.write(replace(meta, vectors=replace(meta.vectors, tuning=None)))
@@ -175,6 +184,7 @@ class Store:
                 yield f"{self.file}: {line[0]}"
         yield from self.metadata_index.problems()
         yield from self.fulltext.problems()
+        yield from self.stretches.problems()
 
     # -- opening
 

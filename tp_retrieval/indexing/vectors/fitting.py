@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tp_retrieval.embedding.maps.affine import AffineMap, attainable, combine, is_map, split
+from tp_retrieval.embedding.maps.affine import NAMES, AffineMap, attainable, combine, is_map, split
+from tp_retrieval.embedding.maps.within import needed_views
 from tp_retrieval.errors import CorruptIndexError, InputError
 from tp_retrieval.indexing.storage.fitted_maps import StoredMap
 from tp_retrieval.indexing.storage.meta import IndexMeta
 from tp_retrieval.indexing.storage.store import Store
-from tp_retrieval.types import Float32Array, VectorView
+from tp_retrieval.types import Float32Array, Role, VectorView
 
 FIT_AT = 64
-"""Rows from which on maps are fitted; fewer estimate a corpus's mean too badly."""
+"""Rows from which on maps are fitted; fewer estimate a corpus's mean too badly. `within:K` is fitted earlier."""
 
 _TRY_AGAIN = 2  # growth after which a map that the rows did not allow is tried again
+_GROWS_UNTIL = 1024  # rows up to which a map `within:K` is fitted anew each time the corpus has doubled
 
 
 class UnusableMapsError(CorruptIndexError):
@@ -40,14 +42,14 @@ class MappedViews:
         """Return a digest of the maps: vectors mapped under different ones can't be compared."""
         return hashlib.sha256("\n".join(map_.digest() for map_ in self.maps).encode()).hexdigest()[:16]
 
-    def __call__(self, raw: Float32Array) -> Float32Array:
+    def __call__(self, raw: Float32Array, role: Role = "document") -> Float32Array:
         """Return raw vectors `(n, sum of widths)` mapped, weighted and of unit length, `(n, dimension) float32`.
 
         Raises `CorruptIndexError` for stored vectors of another length.
         """
         if raw.shape[1] != sum(view.width for view in self.views):
             raise CorruptIndexError(f"vectors of {raw.shape[1]} numbers are stored, the index's views have another width")
-        return combine(raw, self.views, self.maps)
+        return combine(raw, self.views, self.maps, role)
 
 
 def mapped_views(store: Store) -> MappedViews:
@@ -58,7 +60,7 @@ def mapped_views(store: Store) -> MappedViews:
     views, stored = store.meta.read().views, store.maps.all()
     if stored and (len(stored) != len(views) or not all(map(_fits, stored, views))):
         raise CorruptIndexError(f"{store.file}: the fitted maps are not those of the index's views")
-    fitted = tuple(AffineMap(map_.arrays.get("mean"), map_.arrays.get("matrix")) for map_ in stored)
+    fitted = tuple(AffineMap(**map_.arrays) for map_ in stored)
     if not all(map_.finite for map_ in fitted):
         raise UnusableMapsError(f"{store.file}: a fitted map holds NaN or infinity; opening the index fits it anew")
     return MappedViews(views, fitted or (AffineMap(),) * len(views))
@@ -71,23 +73,33 @@ def fit(store: Store) -> None:
     rows do not allow, since they hardly differ, falls back to `center`.
     """
     count, meta = len(store.documents), store.meta.read()
-    views = meta.views
-    tried, fitted = _attainable(views, count), []
+    views, stretches = meta.views, store.stretches.of_views(meta.views)
+    tried, fitted = _attainable(views, count, {i: of_view.count for i, of_view in stretches.items()}), []
     for i, postprocess in enumerate(tried):
-        map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i))
+        map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i), stretches.get(i))
         fitted.append(StoredMap(map_.fitted(postprocess), count, map_.arrays()))
     store.meta.write(replace(meta, maps_tried=tuple(tried)))
     store.set_maps(fitted)
 
 
 def fallbacks(store: Store) -> list[str]:
-    """Return a sentence for each view whose rows do not allow the map that was tried."""
-    return [
+    """Return a sentence for each view whose rows do not allow the map that was tried, or that lacks stretches."""
+    meta = store.meta.read()
+    unusual = [
         f"view {i}: {tried} can't be fitted on these {stored.fitted_on} documents, whose vectors hardly differ or pass "
         f"float32's range; {stored.postprocess} was, and is tried again at {_TRY_AGAIN * stored.fitted_on} or by rebuild"
-        for i, (stored, tried) in enumerate(_with_tried(store, store.meta.read()))
+        for i, (stored, tried) in enumerate(_with_tried(store, meta))
         if stored.postprocess != tried
     ]
+    if needed_views(meta.views):
+        counts, missing = store.stretches.counts(), store.stretches.missing(meta.views)
+        for i in sorted({view for of_row in missing.values() for view in of_row}):
+            unread = sum(i in of_row for of_row in missing.values())
+            unusual.append(
+                f"view {i}: {meta.views[i].postprocess} is fitted on stretches of documents; {counts.get(i, 0)} have some, "
+                f"{unread} must be read by the model once more, which rebuild does"
+            )
+    return unusual
 
 
 def fit_if_due(store: Store) -> None:
@@ -97,12 +109,19 @@ def fit_if_due(store: Store) -> None:
     if all(view.postprocess == "none" for view in views):
         return
     count, wanted = len(store.documents), [view.postprocess for view in views]
-    have = [
-        tried if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, tried in _with_tried(store, meta)
-    ]
+    tried = _with_tried(store, meta)
+    have = [tried_ if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, tried_ in tried]
     have = have or ["none"] * len(views)
-    better = _attainable(views, count)
-    if any(h not in (b, full) and _effort(b) > _effort(h) for h, b, full in zip(have, better, wanted, strict=True)):
+    better = _attainable(views, count, store.stretches.counts() if needed_views(views) else {})
+    grown = any(
+        stored.postprocess.startswith("within")
+        and _TRY_AGAIN * stored.fitted_on <= count
+        and stored.fitted_on < _GROWS_UNTIL
+        for stored, _ in tried
+    )
+    if grown or any(
+        h not in (b, full) and _effort(b) > _effort(h) for h, b, full in zip(have, better, wanted, strict=True)
+    ):
         fit(store)
 
 
@@ -113,14 +132,14 @@ def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> 
         raise InputError(f"postprocess: {len(maps)} maps for {len(views)} views; give one, or one a view")
     for map_ in maps:
         if not is_map(map_):
-            raise InputError(f"postprocess: {map_!r} must be none, center, abtt:K or whiten:D")
-    return [VectorView(view.width, map_, view.weight) for view, map_ in zip(views, maps, strict=True)]
+            raise InputError(f"postprocess: {map_!r} must be {NAMES}")
+    return [replace(view, postprocess=map_) for view, map_ in zip(views, maps, strict=True)]
 
 
-def _attainable(views: Sequence[VectorView], count: int) -> list[str]:
-    if count < FIT_AT:
-        return ["none"] * len(views)
-    return [attainable(view.postprocess, view.width, count) for view in views]
+def _attainable(views: Sequence[VectorView], count: int, with_stretches: Mapping[int, int]) -> list[str]:
+    """Return the map to fit of each view, by the numbers of rows and of those that have several stretches of it."""
+    maps = [attainable(view.postprocess, view.width, count, with_stretches.get(i, 0)) for i, view in enumerate(views)]
+    return [map_ if count >= FIT_AT or map_.startswith("within") else "none" for map_ in maps]
 
 
 def _with_tried(store: Store, meta: IndexMeta) -> list[tuple[StoredMap, str]]:
@@ -131,10 +150,11 @@ def _with_tried(store: Store, meta: IndexMeta) -> list[tuple[StoredMap, str]]:
 
 def _fits(stored: StoredMap, view: VectorView) -> bool:
     """Return whether a stored map's arrays have the shapes of an affine map of a view."""
-    mean, matrix = stored.arrays.get("mean"), stored.arrays.get("matrix")
+    arrays = stored.arrays
+    matrix = arrays.get("matrix")
     return (
-        stored.arrays.keys() <= {"mean", "matrix"}
-        and (mean is None or mean.shape == (view.width,))
+        arrays.keys() <= {"mean", "matrix", "query_mean"}
+        and all(arrays[name].shape == (view.width,) for name in arrays.keys() & {"mean", "query_mean"})
         and (matrix is None or (matrix.ndim == 2 and len(matrix) == view.width))
     )
 
@@ -144,6 +164,6 @@ def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Flo
 
 
 def _effort(postprocess: str) -> tuple[int, int]:
-    """Return the rank of a map: none, centring, then whitening or removing directions, more directions being better."""
+    """Return the rank of a map: none, centring, whitening or removing directions, within; more directions being better."""
     kind, _, number = postprocess.partition(":")
-    return (["none", "center"].index(kind) if kind in ("none", "center") else 2), int(number or 0)
+    return {"none": 0, "center": 1, "within": 3}.get(kind, 2), int(number or 0)

@@ -24,7 +24,7 @@ from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
 from tp_retrieval.indexing.vectors.fitting import MappedViews, mapped_views
 from tp_retrieval.indexing.vectors.snapshot import Moment, Snapshot
-from tp_retrieval.types import Float32Array
+from tp_retrieval.types import Float32Array, Role
 
 logger = logging.getLogger(__name__)
 
@@ -198,14 +198,14 @@ class SyncedVectors:
         """Return a digest of the fitted maps: vectors mapped under different ones can't be compared."""
         return self._maps.digest()
 
-    def mapped(self, raw: Float32Array) -> Float32Array:
+    def mapped(self, raw: Float32Array, role: Role = "document") -> Float32Array:
         """Return raw vectors `(n, dimension)` as the unit vectors that are compared."""
-        return self._maps(raw)
+        return self._maps(raw, role)
 
     def mapped_queries(self, raw: Float32Array) -> Float32Array:
         """Return raw query vectors mapped, and keep the latest for tuning an approximate kind."""
         self._queries.extend(raw)
-        return self.mapped(raw)
+        return self._maps(raw, "query")
 
     def search(self, unit: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
         """Return the k nearest rows (of `among`) and their cosines, best first."""
@@ -274,7 +274,7 @@ class SyncedVectors:
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         self._deletion = self._compacted = self._store.documents.last_deletion()
-        queries = self._maps(np.stack(self._queries)) if self._queries else None
+        queries = self._maps(np.stack(self._queries), "query") if self._queries else None
         self._faiss = FaissIndex.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall, queries)
         self._last_seq = int(seqs[-1])
         self._unsaved = len(seqs)

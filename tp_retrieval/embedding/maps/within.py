@@ -1,0 +1,143 @@
+"""The within-document map: it shrinks the directions in which stretches of one document differ, and keeps the others.
+
+This is linear discriminant analysis with every document a class of which stretches of its text are the members: the
+normalisation by the covariance within classes that speaker verification does (WCCN, Hatch et al., Interspeech 2006), then
+the principal directions of the documents. It needs no query, no label and no gradient.
+
+    stretches = ViewStretches(vectors, documents)      # vectors (n, width) of stretches, and the document of each
+    directions(covariance, stretches, 256)             # (width, 256), of documents with this covariance
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tp_retrieval.types import EmbedsStretches, Float32Array, VectorView
+
+FEWEST = 8
+"""Documents of several stretches from which on the map is fitted; it beat centring from 4 documents on."""
+
+_TOKENS = 24  # of a stretch; 6 to 48 measured alike
+_SHORTEST = 4
+_MOST, _MOST_APART = 8, 3  # stretches of a document
+_SAMPLE, _SAMPLE_APART = 512, 256  # documents; half as many lose about half a point of nDCG@10
+_NONE = np.zeros((0, 0), dtype=np.float32)
+_EPSILON, _EPSILON_APART = 0.003, 0.03  # share of the largest eigenvalue added before shrinking
+
+
+@dataclass(frozen=True)
+class ViewStretches:
+    """The stretches of one view: raw vectors `(n, width)`, and the number of each one's document `(n,)`.
+
+    `apart` says that they were read as texts of their own, through the query template, and not in their document's pass.
+    """
+
+    vectors: Float32Array
+    documents: NDArray[np.int64]
+    apart: bool = False
+
+    @property
+    def count(self) -> int:
+        """Documents that have stretches."""
+        return len(np.unique(self.documents))
+
+    def mean(self) -> Float32Array:
+        """Return the mean stretch `(width,)`."""
+        mean: Float32Array = self.vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean
+
+    def scatter(self) -> NDArray[np.float64]:
+        """Return the covariance `(width, width)` of the stretches about their document's mean stretch."""
+        _, owner, counts = np.unique(self.documents, return_inverse=True, return_counts=True)
+        means = np.zeros((len(counts), self.vectors.shape[1]))
+        np.add.at(means, owner, self.vectors)
+        deviations = self.vectors - (means / counts[:, None])[owner]
+        products: NDArray[np.float64] = deviations.T @ deviations / len(deviations)
+        return products
+
+    def of(self, documents: NDArray[np.int64]) -> ViewStretches:
+        """Return the stretches of some documents, which are numbered anew by their order."""
+        position = {int(document): i for i, document in enumerate(documents)}
+        kept = np.array([int(document) in position for document in self.documents], dtype=bool)
+        numbers = np.array([position[int(document)] for document in self.documents[kept]], dtype=np.int64)
+        return ViewStretches(self.vectors[kept], numbers, self.apart)
+
+
+def directions(covariance: NDArray[np.float64], stretches: ViewStretches, kept: int) -> tuple[NDArray[np.float64], float]:
+    """Return the matrix `(width, kept)` of the map, and the largest standard deviation within documents.
+
+    With `S = V diag(l) Vᵀ` the scatter of the stretches it is `A B`, where `A = V / sqrt(l + ε max(l))` and B are the first
+    principal directions of documents mapped by A; `covariance` is that of the documents.
+    """
+    values, vectors = np.linalg.eigh(stretches.scatter())  # ascending
+    largest = max(float(values[-1]), 0.0)
+    epsilon = _EPSILON_APART if stretches.apart else _EPSILON
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        shrinking = vectors / np.sqrt(values.clip(min=0.0) + epsilon * largest)
+        between = shrinking.T @ covariance @ shrinking
+    if not np.isfinite(between).all():
+        return shrinking[:, :kept], np.sqrt(largest)
+    principal = np.linalg.eigh(between)[1][:, ::-1][:, :kept]
+    return shrinking @ principal, np.sqrt(largest)
+
+
+# -- which texts give stretches, and where those lie
+
+
+def needed_views(views: Sequence[VectorView]) -> frozenset[int]:
+    """Return the numbers of the views whose maps are fitted on stretches."""
+    return frozenset(i for i, view in enumerate(views) if view.postprocess.startswith("within"))
+
+
+def sample_size(view: VectorView) -> int:
+    """Return how many documents give a view's stretches: those with the lowest `priority`, whatever their order."""
+    return _SAMPLE_APART if view.asymmetric else _SAMPLE
+
+
+def priority(text: str) -> int:
+    """Return a text's random place in the queue for the sample, the same each time, in 63 bits."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def ranges(tokens: int, apart: bool = False) -> list[tuple[int, int]]:
+    """Return the stretches of a text of so many tokens: equal parts of about 24, at most 8, or 3 of those `apart`."""
+    count = max(1, min(round(tokens / _TOKENS), _MOST))
+    if count == 1 and tokens >= 2 * _SHORTEST:
+        count = 2
+    edges = np.linspace(0, tokens, count + 1).round().astype(int).tolist()
+    parts = list(pairwise(edges))
+    if apart and count > _MOST_APART:
+        parts = [parts[i] for i in np.linspace(0, count - 1, _MOST_APART).round().astype(int)]
+    return parts
+
+
+def sample(texts: Sequence[str], views: Sequence[VectorView]) -> list[frozenset[int]]:
+    """Return for each text the views to whose sample it belongs."""
+    place = np.empty(len(texts), dtype=np.int64)
+    place[np.argsort([priority(text) for text in texts], kind="stable")] = np.arange(len(texts))
+    sizes = {view: sample_size(views[view]) for view in needed_views(views)}
+    return [frozenset(view for view, size in sizes.items() if i < size) for i in place]
+
+
+def embed_sample(
+    embedder: EmbedsStretches, texts: Sequence[str], views: Sequence[VectorView]
+) -> tuple[Float32Array, dict[int, ViewStretches]]:
+    """Return the vectors of documents, and of each view that needs some the stretches of the sample of documents."""
+    raw, stretches = embedder.embed_with_stretches(texts, sample(texts, views))
+    return raw, {
+        view: joined({i: of_text[view] for i, of_text in enumerate(stretches) if view in of_text}, views[view].asymmetric)
+        for view in needed_views(views)
+    }
+
+
+def joined(stretches: Mapping[int, Float32Array], apart: bool) -> ViewStretches:
+    """Return the stretches `(s, width)` of numbered documents as one array, without documents of a single one."""
+    several = {number: vectors for number, vectors in stretches.items() if len(vectors) > 1}
+    numbers = np.repeat(np.array(list(several), dtype=np.int64), [len(vectors) for vectors in several.values()])
+    return ViewStretches(np.concatenate([*several.values()] or [_NONE]), numbers, apart)

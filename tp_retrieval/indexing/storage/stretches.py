@@ -1,0 +1,128 @@
+"""The table `stretches`: stretches of a sample of documents, on which maps `within:K` are fitted.
+
+A view's sample are the documents with the lowest `priority`, a digest of their text. So it is the same in whatever order
+documents were added, and a deleted document takes its stretches along. What is damaged is left out, and can be read again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tp_retrieval.embedding.maps.within import ViewStretches, joined, needed_views, priority, sample_size
+from tp_retrieval.indexing.storage.metadata_index import Seqs
+from tp_retrieval.sqlite.database import Database
+from tp_retrieval.sqlite.digest import record_digest
+from tp_retrieval.types import Stretches, VectorView
+
+logger = logging.getLogger(__name__)
+
+_SELECT = "SELECT seq, view, priority, count, data, digest FROM stretches"
+
+
+class StretchTable:
+    """The stretches of an index, a record for each document and view of the sample. Changes are made in a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- changes
+
+    def insert(self, seqs: Seqs, texts: Sequence[str], stretches: Sequence[Stretches], views: Sequence[VectorView]) -> None:
+        """Add the stretches of rows, and remove those of rows that no longer belong to a view's sample."""
+        for seq, text, of_text in zip(seqs.tolist(), texts, stretches, strict=True):
+            for view, vectors in of_text.items():
+                values = (seq, view, priority(text), len(vectors), vectors.astype("<f4").tobytes())
+                self._remove([(seq, view)])
+                self._database.execute("INSERT INTO stretches VALUES (?, ?, ?, ?, ?, ?)", (*values, record_digest(*values)))
+        for view in needed_views(views):
+            sql = "SELECT seq FROM stretches WHERE view = ? ORDER BY priority, seq LIMIT -1 OFFSET ?"
+            beyond = self._database.numbers(sql, (view, sample_size(views[view])))
+            self._remove((seq, view) for seq in beyond.tolist())
+
+    def remove(self, seqs: Iterable[int]) -> None:
+        """Remove the stretches of rows."""
+        gone = {*seqs}
+        self._remove(record for record in self._records() if record[0] in gone)
+
+    def clear(self) -> None:
+        """Remove all stretches."""
+        self._database.execute("DELETE FROM stretches")
+
+    def remove_damaged(self) -> None:
+        """Remove damaged records, and those of rows that are gone."""
+        self._remove([*self._damaged()])
+
+    def _remove(self, records: Iterable[tuple[int, int]]) -> None:
+        self._database.execute_many("DELETE FROM stretches WHERE seq IS ? AND view IS ?", [*records])
+
+    # -- reading
+
+    def wanted(self, texts: Sequence[str], views: Sequence[VectorView]) -> list[frozenset[int]]:
+        """Return for each text the views to whose sample it would belong."""
+        bounds = {view: self._bound(view, sample_size(views[view])) for view in needed_views(views)}
+        places = [priority(text) for text in texts] if bounds else [0] * len(texts)
+        return [frozenset(view for view, bound in bounds.items() if place < bound) for place in places]
+
+    def _bound(self, view: int, size: int) -> int | float:
+        """Return the priority below which a document belongs to a view's sample."""
+        sql = "SELECT priority FROM stretches WHERE view = ? ORDER BY priority LIMIT 1 OFFSET ?"
+        row = self._database.first(sql, (view, size - 1))
+        return float("inf") if row is None else row[0]
+
+    def missing(self, views: Sequence[VectorView]) -> dict[int, frozenset[int]]:
+        """Return the rows that belong to a view's sample without having stretches of it, each with those views."""
+        queue = [
+            seq
+            for _, seq in sorted(
+                (priority(text), seq) for seq, text in self._database.each("SELECT seq, text FROM documents")
+            )
+        ]
+        present = {*self._records()}
+        lacking: dict[int, set[int]] = {}
+        for view in needed_views(views):
+            for seq in queue[: sample_size(views[view])]:
+                if (seq, view) not in present:
+                    lacking.setdefault(seq, set()).add(view)
+        return {seq: frozenset(of_row) for seq, of_row in lacking.items()}
+
+    def counts(self) -> dict[int, int]:
+        """Return how many documents have several stretches, by view."""
+        return dict(self._database.execute("SELECT view, count(*) FROM stretches WHERE count > 1 GROUP BY view"))
+
+    def of_views(self, views: Sequence[VectorView]) -> Mapping[int, ViewStretches]:
+        """Return the stretches of each view whose map needs them."""
+        return {view: self._of_view(view, views[view]) for view in needed_views(views)}
+
+    def _of_view(self, number: int, view: VectorView) -> ViewStretches:
+        found = {}
+        for *values, digest in self._database.execute(f"{_SELECT} WHERE view = ? ORDER BY seq", (number,)):
+            seq, _, _, count, data = values
+            if record_digest(*values) != digest or len(data) != 4 * count * view.width:
+                logger.warning("%s: stretches of record %s are damaged and left out", self._database.file, seq)
+                continue
+            found[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
+        return joined(found, view.asymmetric)
+
+    def problems(self) -> Iterable[str]:
+        """Yield what is wrong with the records."""
+        yield from self._damaged().values()
+
+    def _damaged(self) -> dict[tuple[Any, Any], str]:
+        """Return the records that do not have their digest or their row, with a sentence for people."""
+        rows = {*self._database.numbers("SELECT seq FROM documents").tolist()}
+        damaged = {}
+        for seq, view, *values, digest in self._database.execute(_SELECT):
+            name = f"{self._database.file}: the stretches of record {seq}, view {view}"
+            if record_digest(seq, view, *values) != digest:
+                damaged[seq, view] = f"{name} are damaged; their digest does not fit"
+            elif seq not in rows:
+                damaged[seq, view] = f"{name} are of no stored document"
+        return damaged
+
+    def _records(self) -> list[tuple[int, int]]:
+        """Return row and view of every record."""
+        return [(seq, view) for seq, view in self._database.execute("SELECT seq, view FROM stretches")]
