@@ -30,10 +30,29 @@ class ToyEmbedder:
         return vector + 0.01
 
 
-class StretchEmbedder(ToyEmbedder):
-    """Two views of 16 numbers, the counts and their squares, with stretches of three words for the map `within:K`."""
+class ToyWithStretches(ToyEmbedder):
+    """A ToyEmbedder that also gives stretches of two words, for the map `within:K`."""
+
+    def embed_with_stretches(self, texts, wanted, *, show_progress=False):
+        width = self.dimension // self.views
+        return self.embed_documents(texts), [
+            {view: self.stretches(text)[:, width * view : width * (view + 1)] for view in views}
+            for text, views in zip(texts, wanted, strict=True)
+        ]
+
+    views = 1
+
+    def stretches(self, text):
+        words = text.split() or [""]
+        counts = [self._vector(" ".join(words[i : i + 2])) for i in range(0, len(words), 2)]
+        return np.array(counts, dtype=np.float32)
+
+
+class StretchEmbedder(ToyWithStretches):
+    """Two views of 16 numbers, the counts and their squares, with the map `within:K`."""
 
     dimension = 32
+    views = 2
     provenance = Provenance(
         "toy",
         "toy",
@@ -45,19 +64,13 @@ class StretchEmbedder(ToyEmbedder):
     )
 
     def embed_documents(self, texts):
-        counts = super().embed_documents(texts)
-        return np.concatenate([counts, counts**2], axis=1)
-
-    def embed_with_stretches(self, texts, wanted, *, show_progress=False):
-        return self.embed_documents(texts), [
-            {view: self._stretches(text)[:, 16 * view : 16 * view + 16] for view in views}
-            for text, views in zip(texts, wanted, strict=True)
-        ]
-
-    def _stretches(self, text):
-        words = text.split() or [""]
-        counts = np.array([self._vector(" ".join(words[i : i + 3])) for i in range(0, len(words), 3)])
-        return np.concatenate([counts, counts**2], axis=1).astype(np.float32)
+        return self._with_squares(super().embed_documents(texts))
 
     def embed_queries(self, texts):
         return self.embed_documents(texts)
+
+    def stretches(self, text):
+        return self._with_squares(super().stretches(text))
+
+    def _with_squares(self, counts):
+        return np.concatenate([counts, counts**2], axis=1)

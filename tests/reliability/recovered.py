@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from tests.reliability.scenario import WORDS, vectors
-from tests.toy import ToyEmbedder
+from tests.toy import ToyWithStretches
 from tp_retrieval import Document, Index, IndexNotFoundError, TPRetrievalError
 
 QUERY = "river stone"
@@ -22,11 +22,11 @@ def what_is_wrong(folder, allowed, *, go_on=False):
 
 def _what_is_wrong(folder, allowed, go_on):
     try:
-        index = Index.open(folder, ToyEmbedder())
+        index = Index.open(folder, ToyWithStretches())
     except IndexNotFoundError as error:
         if allowed[0] is not None:
             return f"IndexNotFoundError: {error}"
-        Index.create(folder, ToyEmbedder()).close()
+        Index.create(folder, ToyWithStretches()).close()
         return _what_is_wrong(folder, allowed[1:], go_on)
     with index:
         state = next((state for state in allowed if state is not None and holds(index, state)), None)
@@ -42,9 +42,9 @@ def _what_is_wrong(folder, allowed, go_on):
 def _after_going_on(folder, state):
     """Add to an index, close and open it; return what is wrong then."""
     after = Document(f"{WORDS[0]} after the crash", {}, "after")
-    with Index.open(folder, ToyEmbedder()) as index:
+    with Index.open(folder, ToyWithStretches()) as index:
         index.add([after])
-    with Index.open(folder, ToyEmbedder()) as index:
+    with Index.open(folder, ToyWithStretches()) as index:
         documents = [*state.documents.values(), after]
         if list(index) != documents or len(index.search(QUERY, len(documents), mode="dense")) != len(documents):
             return "what was added after the crash is not there"
@@ -72,11 +72,12 @@ def holds(index, state):
 
 
 def cosines(state):
-    """Return the cosine of the query with each document `(n,)`, less the mean that was fitted."""
+    """Return the cosine of the query with each document `(n,)`, under the map that was fitted."""
     if not state.documents:
         return np.zeros(0)
     raw = vectors([Document(QUERY), *state.documents.values()])
     raw = raw if state.mean is None else raw - state.mean
+    raw = raw if state.matrix is None else raw @ state.matrix
     unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
     return unit[1:] @ unit[0]
 

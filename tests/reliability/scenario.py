@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from tests.reliability.tracing import Trace
-from tests.toy import ToyEmbedder
+from tests.toy import ToyWithStretches
 from tp_retrieval import Document, Index
 
 WORDS = ("river", "stone", "cat", "sea", "green", "house")
-FIT_AT = 64  # documents from which on an index that wishes for it is centred
+FIT_AT = {"center": 64, "within:4": 8}  # documents from which on a map is fitted; for within those of several stretches
 CHECKPOINTS = (6, 1000)  # pages in the log after which SQLite moves them into the database
 
 
@@ -37,11 +37,13 @@ RECOVERY = (Step("open"), Step("close"))
 
 @dataclass(frozen=True)
 class State:
-    """What an index holds: documents by id in the order of adding, and the mean that is taken from their vectors."""
+    """What an index holds: documents by id in the order of adding, and the map of their vectors: a mean and a matrix."""
 
     documents: dict[str, Document] = field(default_factory=dict)
-    centred: bool = False
+    kind: str | None = None
+    fitted_on: int = 0
     mean: np.ndarray | None = None
+    matrix: np.ndarray | None = None
 
     def after(self, step):
         left = {id_: document for id_, document in self.documents.items() if id_ not in step.ids}
@@ -49,22 +51,36 @@ class State:
             replaced = {document.id for document in step.documents}
             left = {id_: document for id_, document in left.items() if id_ not in replaced}
             new = replace(self, documents=left | {document.id: document for document in step.documents})
-            return new.fitted() if self.mean is None else new
+            due = self.mean is None or (self.kind == "within:4" and len(new.documents) >= 2 * self.fitted_on)
+            return new.fitted() if due else new
         if step.what == "clear":
-            return replace(self, documents={}, mean=None)
+            return replace(self, documents={}, fitted_on=0, mean=None, matrix=None)
         if step.what == "rebuild":
-            return replace(self, mean=None).fitted()
+            return replace(self, fitted_on=0, mean=None, matrix=None).fitted()
         return replace(self, documents=left)
 
     def fitted(self):
-        if not self.centred or len(self.documents) < FIT_AT:
+        count = len(self.documents)
+        suited = count if self.kind == "center" else sum(len(d.text.split()) > 2 for d in self.documents.values())
+        if self.kind is None or suited < FIT_AT[self.kind]:
             return self
-        return replace(self, mean=vectors(self.documents.values()).mean(axis=0).astype(np.float32))
+        raw = vectors(self.documents.values())
+        matrix = within_matrix(raw, self.documents.values()) if self.kind == "within:4" else None
+        return replace(self, fitted_on=count, mean=raw.mean(axis=0), matrix=matrix)
+
+
+def within_matrix(raw, documents):
+    """Return the map of method.md 5b that keeps four directions, by numpy."""
+    stretches = [ToyWithStretches().stretches(document.text).astype(np.float64) for document in documents]
+    deviations = np.concatenate([rows - rows.mean(axis=0) for rows in stretches if len(rows) > 1])
+    values, vectors_ = np.linalg.eigh(deviations.T @ deviations / len(deviations))
+    shrinking = vectors_ / np.sqrt(values + 0.003 * values.max())
+    return shrinking @ np.linalg.eigh(np.cov(((raw - raw.mean(axis=0)) @ shrinking).T, bias=True))[1][:, -4:]
 
 
 @cache
 def vector(text):
-    return ToyEmbedder().embed_documents([text])[0].astype(np.float64)
+    return ToyWithStretches().embed_documents([text])[0].astype(np.float64)
 
 
 def vectors(documents):
@@ -72,11 +88,11 @@ def vectors(documents):
 
 
 def plan(seed, count):
-    """Return the steps of a life; every third seed's is that of a larger, centred index."""
-    dice, centred = random.Random(seed), seed % 3 == 1
-    ids = [f"id{i}" for i in range(90 if centred else 30)]
+    """Return the steps of a life; two of three seeds' are those of a larger index, with one of the maps."""
+    dice, map_ = random.Random(seed), (None, "center", "within:4")[seed % 3]
+    ids = [f"id{i}" for i in range(90 if map_ else 30)]
     weights = {"add": 8, "delete": 3, "reopen": 3, "look": 2, "rebuild": 1, "clear": 0.3}
-    steps = [Step("create"), *([Step("add", documents(dice, ids[:70])), Step("centre")] if centred else [])]
+    steps = [Step("create"), *([Step("add", documents(dice, ids[:70])), Step(map_)] if map_ else [])]
     while len(steps) < count:
         what = dice.choices(list(weights), list(weights.values()))[0]
         if what == "add":
@@ -100,8 +116,8 @@ def states(steps):
         before = found[-1]
         if step.what == "create":
             found.append(State())
-        elif step.what == "centre":
-            found.append(replace(before, centred=True).fitted())
+        elif step.what in FIT_AT:
+            found.append(replace(before, kind=step.what).fitted())
         else:
             found.append(before.after(step))
     return found
@@ -116,7 +132,7 @@ class Life:
         self.index = self.second = None
 
     def opened(self, way=Index.open):
-        index = way(self.folder, ToyEmbedder())
+        index = way(self.folder, ToyWithStretches())
         for pragma in self.pragmas:
             index._store.database.execute(f"PRAGMA {pragma}")
         return index
@@ -130,8 +146,8 @@ class Life:
             self.index = self.opened()
         elif step.what == "look":
             self.close_second()
-        elif step.what == "centre":
-            self.index.rebuild(postprocess="center")
+        elif step.what in FIT_AT:
+            self.index.rebuild(postprocess=step.what)
         elif step.what == "add":
             self.index.add(step.documents)
         elif step.what == "delete":

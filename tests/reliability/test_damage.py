@@ -6,21 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.toy import ToyEmbedder
+from tests.toy import StretchEmbedder, ToyEmbedder
 from tp_retrieval import CorruptIndexError, Document, Index, TPRetrievalError
 from tp_retrieval.indexing.verify import verify
 
 WORDS = ["river", "stone", "bridge", "apple", "cat", "sea", "house", "green", "red", "cloud", "night", "glass"]
-
-
-class Centred(ToyEmbedder):
-    """Fits a map, so that maps lie in the index as well."""
-
-    @property
-    def provenance(self):
-        from tp_retrieval.types import Provenance, VectorView
-
-        return Provenance("toy", None, None, "w", "float32", {"views": []}, (VectorView(16, "center"),))
 
 
 def documents():
@@ -33,7 +23,7 @@ def documents():
 
 def answers(folder):
     """Return all that a user may see: three ways of searching, filters, documents."""
-    with Index.open(folder, Centred()) as index:
+    with Index.open(folder, StretchEmbedder()) as index:
         found = [
             [(hit.document, round(hit.score, 6)) for hit in index.search(query, 10, mode=mode, where=where)]
             for query in ("green river", "red apple cat")
@@ -46,7 +36,7 @@ def answers(folder):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "i"
-    with Index.create(folder, Centred()) as index:
+    with Index.create(folder, StretchEmbedder()) as index:
         index.add(documents())
         index.delete(["id3", "id4"])
     assert sorted(file.name for file in folder.iterdir()) == ["index.sqlite", "index.sqlite.xxh128", "vectors-1.faiss"]
@@ -138,7 +128,7 @@ def test_without_a_seal_most_damage_between_the_records_would_pass_in_silence(wh
     """The harness bites: with the seal taken off, it finds different answers."""
     monkeypatch.setattr("tp_retrieval.sqlite.file_checksum.FileChecksum.intact", lambda self: True)
     with pytest.raises(AssertionError):
-        survive(whole, tmp_path, 400, seed=3)
+        survive(whole, tmp_path, 2000, seed=4)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +137,7 @@ def test_without_a_seal_most_damage_between_the_records_would_pass_in_silence(wh
         ("documents", "text", r"record \d+ \(id 'id9'\) is damaged"),
         ("documents", "metadata", r"record \d+ \(id 'id9'\)"),
         ("documents", "vector", r"record \d+ \(id 'id9'\)"),
-        ("map_arrays", "data", "map 0, mean is damaged"),
+        ("map_arrays", "data", "map 0, m.* is damaged"),
         ("maps", "fitted_on", "map 0 is damaged"),
         ("meta", "value", "meta record 'dimension' is damaged"),
     ],
@@ -156,7 +146,7 @@ def test_damage_in_a_record_is_told_with_file_and_record(whole, tmp_path, table,
     folder = tmp_path / "i"
     shutil.copytree(whole, folder)
     damage(folder, table, column)
-    with pytest.raises(CorruptIndexError, match=words) as caught, Index.open(folder, Centred()) as index:
+    with pytest.raises(CorruptIndexError, match=words) as caught, Index.open(folder, StretchEmbedder()) as index:
         index.get(["id9"])
     assert "index.sqlite" in str(caught.value)
 
@@ -185,7 +175,7 @@ def test_verify_names_a_damaged_document_and_repair_removes_it(whole, tmp_path, 
     repaired = verify(folder, repair=True)
     assert repaired.ok
     assert repaired.documents == 117
-    with Index.open(folder, Centred()) as index:
+    with Index.open(folder, StretchEmbedder()) as index:
         assert index.get(["id9"]) == []
         index.add([document for document in documents() if document.id == "id9"])
         assert index.verify().ok
@@ -223,7 +213,7 @@ def test_repair_takes_a_file_that_does_not_open_any_more(whole, tmp_path):
     data = (folder / "index.sqlite").read_bytes()
     (folder / "index.sqlite").write_bytes(data + bytes(4096))  # a page that nothing points to
     with pytest.raises(CorruptIndexError, match=r"verify .*--repair"):
-        Index.open(folder, Centred())
+        Index.open(folder, StretchEmbedder())
     assert "not those it was closed with" in verify(folder).problems[0]
     assert verify(folder, repair=True).ok
     assert answers(folder) == want
@@ -236,7 +226,7 @@ def test_repair_fits_damaged_maps_anew(whole, tmp_path, table, column):
     damage(folder, table, column)
     assert any("map 0" in problem for problem in verify(folder).problems)
     assert verify(folder, repair=True).ok
-    with Index.open(folder, Centred()) as index:
+    with Index.open(folder, StretchEmbedder()) as index:
         assert index.info().fitted_on == len(index) == 118
 
 
@@ -250,7 +240,7 @@ def test_repair_makes_a_damaged_tree_of_ids_again(whole, tmp_path):
         assert not verify(folder).ok
         verify(folder, repair=True)
         assert verify(folder).ok
-        with Index.open(folder, Centred()) as index:
+        with Index.open(folder, StretchEmbedder()) as index:
             assert len(index.get(["id50"])) == (len(index) == 118), "there, or removed and named"
             index.add([Document("again", {}, "id50")])
             assert [document.id for document in index].count("id50") == 1
@@ -262,7 +252,7 @@ def test_what_can_not_be_repaired_does_not_open(whole, tmp_path):
     damage(folder, "meta", "value")
     for _ in range(2):
         with pytest.raises(CorruptIndexError, match=r"meta record 'dimension' is damaged"):
-            Index.open(folder, Centred())
+            Index.open(folder, StretchEmbedder())
         found = verify(folder, repair=True)
         assert (found.ok, len(found.left)) == (False, 1)
         assert "meta record 'dimension'" in found.left[0]

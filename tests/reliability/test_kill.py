@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.toy import ToyEmbedder
+from tests.toy import StretchEmbedder, ToyEmbedder
 from tp_retrieval import Index
 
 PART = 5
 OURS = """
 import sys
-from tests.toy import ToyEmbedder
+from tests.toy import StretchEmbedder
 from tp_retrieval import Document, Index
 
 folder, start = sys.argv[1], int(sys.argv[2])
-index = Index.open(folder, ToyEmbedder())
+index = Index.open(folder, StretchEmbedder())
 print("ready", flush=True)
 for batch in range(start, start + 100_000):
     index.add([Document(f"text {batch} part {i}", {"batch": batch}, f"{batch}-{i}") for i in range(5)])
@@ -70,7 +70,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def ours_is_whole(folder, acknowledged):
-    with Index.open(folder, ToyEmbedder()) as index:
+    with Index.open(folder, StretchEmbedder()) as index:
         parts = {}
         for document in index:
             parts.setdefault(document.metadata["batch"], set()).add(document.id)
@@ -79,6 +79,10 @@ def ours_is_whole(folder, acknowledged):
         for batch, found in parts.items():  # durable when the kill came, but not yet told
             assert found in ({f"{batch}-{i}" for i in range(PART)}, {f"{batch}-{i}" for i in range(1, PART)})
         count = len(index)
+        assert index.info().fitted == ("within:8", "within:4") or count < 16
+        counts = index._store.stretches.counts()  # deletes may have taken a few of the sample
+        assert all(min(count, size) - 9 < counts[view] <= size for view, size in ((0, 512), (1, 256))) or count < 16
+        assert index.verify().ok
         assert len(index.search("text part", count + 10, mode="dense")) == count
         assert len(index.search("part", count + 10, mode="lexical")) == count
 
@@ -96,7 +100,7 @@ def naive_is_whole(folder, acknowledged):
 @pytest.mark.slow
 def test_three_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path):
     folder = tmp_path / "i"
-    Index.create(folder, ToyEmbedder()).close()
+    Index.create(folder, StretchEmbedder()).close()
     assert kill_again_and_again(OURS, folder, ours_is_whole, 300) > 600
 
 
