@@ -51,4 +51,6 @@ class UnitEmbedder(Embedder):
         vectors, stretches = super().embed_with_stretches(texts, wanted, show_progress=show_progress)
         total = sum(view.weight for view in self.raw_views)
         lengths = [np.float32(np.sqrt(view.weight / total)) for view in self.raw_views]
-        return vectors, [{i: unit(part) * lengths[i] for i, part in of_text.items()} for of_text in stretches]
+        return self.normalize(vectors), [
+            {i: unit(part) * lengths[i] for i, part in of_text.items()} for of_text in stretches
+        ]
