@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.evaluation.test_datasets import write_folder
-from tp_retrieval import Embedder, Recipe
+from tp_retrieval import Embedder, Recipe, Reranker
 from tp_retrieval.cli.tune import dataset_of
 from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.evaluation.datasets import read_retrieval, read_sts
@@ -78,6 +78,21 @@ def test_evaluate_retrieval_with_a_trained_model_beside(run, faq, model, shallow
     code, out, _ = run(*arguments)
     assert "hybrid, trained" in out
     assert "hybrid over BM25" in out
+
+
+def test_evaluate_retrieval_reranks_the_hybrid_searchs_hits(run, faq, model, shallow):
+    arguments = ("evaluate", "retrieval", faq, "--model", model, "--recipe", shallow, "--rerank", "query-likelihood")
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    found = json.loads(out)["datasets"]["faq"]
+    embedder = Embedder.from_pretrained(model, recipe=shallow)
+    want = evaluate_retrieval(embedder, read_retrieval(faq), reranker=Reranker(embedder))
+    assert found["reranked"]["ndcg@10"]["value"] == pytest.approx(want.estimate("reranked", "ndcg@10").value, abs=0.01)
+    gain = want.gain("reranked", "hybrid", "ndcg@10").value
+    assert found["rerank_gain"]["ndcg@10"]["value"] == pytest.approx(gain, abs=0.01)
+    assert {"reranked", "hybrid"} < want.values.keys()
+    code, out, _ = run(*arguments)
+    assert "reranked over hybrid" in out
 
 
 def test_evaluate_classification(run, tmp_path, model, shallow):
@@ -200,7 +215,7 @@ def test_analyze_draws_a_picture(run, tmp_path, model):
     code, out, err = run(*arguments, "--recipe", slotted, "--json")
     assert code == 0, err
     report = json.loads(out)
-    assert (report["texts"], len(report["attention"]), len(report["geometry"])) == (12, 8, 40)
+    assert (report["texts"], len(report["attention"]), len(report["geometry"])) == (12, 8, 50)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     code, out, err = run(*arguments, "--recipe", "prompteol")
     assert (code, "no slot that is rewired" in err) == (2, True)

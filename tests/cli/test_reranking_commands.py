@@ -90,4 +90,4 @@ def test_an_index_without_a_language_model_can_not_rerank(run, tmp_path, monkeyp
     monkeypatch.setattr(Index, "embedder", ToyEmbedder())
     code, _, err = run("search", tmp_path / "i", "dog", "--rerank", "yes-no")
     assert code == 2
-    assert "--rerank: this index was made by an embedder without a language model" in err
+    assert "--rerank: the vectors were made by an embedder without a language model" in err

@@ -79,6 +79,20 @@ def test_words_vectors_and_both_are_scored_by_query(faq):
     assert np.array_equal(weighted.values["hybrid"]["ndcg@10"], weighted.values["bm25"]["ndcg@10"])
 
 
+def test_a_reranker_orders_the_hybrid_searchs_hits_anew(faq):
+    class Backwards:
+        depth = 5
+
+        def rerank(self, query, hits, top_n=None):
+            return [[*of_query[:5][::-1], *of_query[5:]][:top_n] for of_query in hits]
+
+    scores = evaluate_retrieval(ToyEmbedder(), faq, reranker=Backwards())
+    assert scores.values.keys() == {"bm25", "dense", "hybrid", "reranked"}
+    before, after = (scores.values[way]["mrr@10"] for way in ("hybrid", "reranked"))
+    places = {1.0: 5, 1 / 2: 4, 1 / 3: 3, 1 / 4: 2, 1 / 5: 1}
+    assert [1 / places.get(value, 1 / value if value else 1e9) for value in before] == pytest.approx(list(after), abs=1e-6)
+
+
 def test_classes_that_vectors_hold_apart_are_found():
     texts = [f"{word} {i}" for i in range(12) for word in ("apple apple", "bridge bridge", "river river")]
     labels = ["fruit", "stone", "water"] * 12

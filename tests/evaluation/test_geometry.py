@@ -22,12 +22,16 @@ def test_mean_cosine_and_effective_rank_are_what_they_are_defined_as():
 def test_geometry_is_of_the_vectors_an_embedder_gives(embedder, faq):
     texts = list(faq.documents.values())
     found = {(one.exit, one.readout, one.postprocess): one for one in geometry(embedder, texts)}
-    assert len(found) == 5 * 2 * 4
+    assert len(found) == 5 * 2 * 5
     recipe = Recipe("{text}", embedder.recipe.document, [View(3, "mean", "center")])
     vectors = embedder.with_recipe(recipe).fit(texts).embed_documents(texts)
     one = found[3, "mean", "center"]
     assert one.anisotropy == pytest.approx(mean_cosine(vectors), abs=1e-5)
     assert one.effective_rank == pytest.approx(effective_rank(vectors), rel=1e-4)
     assert found[3, "mean", "none"].anisotropy > abs(one.anisotropy)
+    within = Recipe("{text}", embedder.recipe.document, [View(3, "mean", "within:256")])
+    one = found[3, "mean", "within:256"]
+    vectors = embedder.with_recipe(within).fit(texts).embed_documents(texts)
+    assert one.effective_rank == pytest.approx(effective_rank(vectors), rel=1e-3)
     with pytest.raises(InputError, match="too few"):
         geometry(embedder, ["one"])

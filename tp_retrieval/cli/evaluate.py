@@ -16,12 +16,14 @@ from tp_retrieval.cli.output import (
     DOCUMENT_TOKENS,
     DocumentTokens,
     Json,
+    Method,
     Model,
     RecipeOption,
     hint_unmeasured,
     print_json,
     print_rows,
 )
+from tp_retrieval.cli.search import reranker_of
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs, read_labelled, read_retrieval, read_sts
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ Against = Annotated[
 ]
 Files = Annotated[list[Path], typer.Argument(help="Tables with the columns score, sentence1, sentence2, maybe subset.")]
 Folders = Annotated[list[Path], typer.Argument(help="Folders with corpus.jsonl, queries.jsonl and qrels.tsv.")]
+
+_WAYS = ("bm25", "dense", "hybrid", "reranked")
 
 Named = TypeVar("Named", "StsPairs", "RetrievalSet")
 
@@ -80,9 +84,12 @@ def retrieval(
     against: Against = None,
     document_tokens: DocumentTokens = DOCUMENT_TOKENS,
     dense_weight: Annotated[float | None, typer.Option(help="Share of the dense score in hybrid search.")] = None,
+    rerank: Annotated[
+        Method | None, typer.Option(help="Also rerank the hybrid search's best hits with the model, by this method.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search by words (BM25), by vectors and by both, and score the hits."""
+    """Search by words (BM25), by vectors and by both, perhaps reranked, and score the hits."""
     require_evaluation()
     from tp_retrieval.evaluation.evaluate import cut, evaluate_retrieval
 
@@ -92,9 +99,12 @@ def retrieval(
     for name, embedder in _embedders(model, recipe, "retrieval", against):
         if isinstance(embedder, tp_retrieval.Embedder):
             datasets = [cut(dataset, embedder, document_tokens) for dataset in datasets]
+        is_ours = isinstance(embedder, tp_retrieval.Embedder)
+        reranker = reranker_of(embedder, rerank) if rerank is not None and is_ours else None
         for dataset in datasets:
-            ways = _ways(evaluate_retrieval(embedder, dataset, show_progress=sys.stderr.isatty(), **options))
-            if isinstance(embedder, tp_retrieval.Embedder):
+            scores = evaluate_retrieval(embedder, dataset, reranker=reranker, show_progress=sys.stderr.isatty(), **options)
+            ways = _ways(scores)
+            if is_ours:
                 results[dataset.name] = {"embedder": name, "queries": len(dataset.queries), **ways, "against": {}}
             else:
                 results[dataset.name]["against"][name] = {way: ways[way] for way in ("dense", "hybrid")}
@@ -107,6 +117,11 @@ def retrieval(
         typer.echo(
             f"{name}: hybrid over BM25 {gain['value']:+.1f} nDCG@10, 95% from {gain['low']:+.1f} to {gain['high']:+.1f}"
         )
+        if "rerank_gain" in result:
+            gain = result["rerank_gain"]["ndcg@10"]
+            typer.echo(
+                f"{name}: reranked over hybrid {gain['value']:+.1f}, 95% from {gain['low']:+.1f} to {gain['high']:+.1f}"
+            )
 
 
 @app.command()
@@ -176,16 +191,19 @@ def _embedders(
 
 
 def _ways(scores: RetrievalScores) -> dict[str, dict[str, dict[str, float]]]:
-    """Return every metric of every way of searching, and the gain of hybrid search over BM25."""
+    """Return every metric of every way of searching, and the gains of hybrid search over BM25 and of reranking over it."""
     ways = {
         way: {metric: as_record(scores.estimate(way, metric)) for metric in values} for way, values in scores.values.items()
     }
-    return ways | {"gain": {"ndcg@10": as_record(scores.gain("hybrid", "bm25", "ndcg@10"))}}
+    gains = {"gain": {"ndcg@10": as_record(scores.gain("hybrid", "bm25", "ndcg@10"))}}
+    if "reranked" in ways:
+        gains["rerank_gain"] = {"ndcg@10": as_record(scores.gain("reranked", "hybrid", "ndcg@10"))}
+    return ways | gains
 
 
 def _lines(results: dict[str, dict[str, Any]]) -> Iterator[Sequence[str]]:
     for dataset, result in results.items():
-        ways = {way: result[way] for way in ("bm25", "dense", "hybrid")}
+        ways = {way: result[way] for way in _WAYS if way in result}
         short = [Path(name).name for name in result["against"]]
         for name, trained in result["against"].items():
             label = name if short.count(Path(name).name) > 1 else Path(name).name

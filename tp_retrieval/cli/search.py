@@ -12,6 +12,7 @@ from rich.text import Text
 
 import tp_retrieval
 from tp_retrieval.cli.output import Json, Method, excerpt, parsed_object, print_json, shortened
+from tp_retrieval.types import TextEmbedder
 
 
 def search(
@@ -34,7 +35,7 @@ def search(
     """Find the documents that answer a query, best first."""
     condition = None if where is None else parsed_object(where, "--where")
     with tp_retrieval.Index.open(index) as opened:
-        reranker = None if rerank is None else _reranker(opened, rerank)
+        reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
         hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker)
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [_record(hit) for hit in hits]})
@@ -45,12 +46,12 @@ def search(
         _show(console, hit)
 
 
-def _reranker(opened: tp_retrieval.Index, method: Method) -> tp_retrieval.Reranker:
+def reranker_of(embedder: TextEmbedder, method: Method) -> tp_retrieval.Reranker:
+    """Return a reranker by the language model of an embedder; raise `InputError` if it has none."""
     from tp_retrieval.reranking.reranker import EMBEDDING_RECIPE
 
-    embedder = opened.embedder
     if not isinstance(embedder, tp_retrieval.Embedder):
-        raise tp_retrieval.InputError("--rerank: this index was made by an embedder without a language model")
+        raise tp_retrieval.InputError("--rerank: the vectors were made by an embedder without a language model")
     return tp_retrieval.Reranker(
         embedder.with_recipe(EMBEDDING_RECIPE) if method == "embedding" else embedder, method=method
     )

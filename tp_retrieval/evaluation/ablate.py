@@ -84,7 +84,9 @@ def _signals(
     try:
         for prompt, readout, _ in tqdm(table, unit="arm", disable=not show_progress, leave=False):
             if previous is None or prompt.key != previous.key:  # else another readout of the same pass
-                documents = sweep.states(prompt.document, prompt.prepend, objective.documents)
+                sampled = objective.sampled if postprocess.startswith("within") else None
+                query = prompt.query if objective.queries else prompt.document
+                documents = sweep.states(prompt.document, prompt.prepend, objective.documents, query=query, sampled=sampled)
                 queries = sweep.states(prompt.query, prompt.prepend, objective.queries) if objective.queries else None
             previous = prompt
             search = ViewSearch(objective, queries, documents)

@@ -19,13 +19,14 @@ import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.maps.affine import combine, fit_views
+from tp_retrieval.embedding.maps.within import embed_sample
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation import metrics
 from tp_retrieval.evaluation.datasets import LabelledTexts, RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Values, bootstrap, mean_of
 from tp_retrieval.indexing.index import Index
 from tp_retrieval.indexing.search.query import SearchOptions
-from tp_retrieval.types import Document, Float32Array, TextEmbedder
+from tp_retrieval.types import Document, Float32Array, HitReranker, TextEmbedder
 
 DEPTH = 100
 """Hits that retrieval metrics read."""
@@ -98,16 +99,20 @@ def evaluate_retrieval(
     embedder: TextEmbedder,
     dataset: RetrievalSet,
     *,
+    reranker: HitReranker | None = None,
     show_progress: bool = False,
     **options: Unpack[SearchOptions],
 ) -> RetrievalScores:
     """Search an index of the documents by words (`bm25`), by vectors (`dense`) and by both (`hybrid`).
 
-    `options` go to the hybrid search: `dense_weight`, `fusion`.
+    With a `reranker` there are also the hybrid search's hits in its order (`reranked`). `options` go to the hybrid search:
+    `dense_weight`, `fusion`.
     """
     queries = list(dataset.queries)
     texts = list(dataset.queries.values())
     ways: dict[str, SearchOptions] = {"bm25": {"mode": "lexical"}, "dense": {"mode": "dense"}, "hybrid": options}
+    if reranker is not None:
+        ways["reranked"] = {**options, "rerank": reranker}
     with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/index", embedder, kind="flat") as index:
         documents = [Document(text, {}, id_) for id_, text in dataset.documents.items()]
         index.add(documents, show_progress=show_progress)
@@ -163,9 +168,10 @@ def _longest(text: str, ends: Sequence[int], counter: Embedder, tokens: int) -> 
 
 
 def _unit_vectors(embedder: TextEmbedder, texts: Sequence[str]) -> dict[str, Float32Array]:
-    vectors = embedder.embed_documents(texts)
     if isinstance(embedder, Embedder) and not embedder.fitted:
-        maps = fit_views(vectors, embedder.raw_views)
-        vectors = combine(vectors, embedder.raw_views, maps)
+        raw, stretches = embed_sample(embedder, texts, embedder.raw_views)
+        vectors = combine(raw, embedder.raw_views, fit_views(raw, embedder.raw_views, stretches))
+    else:
+        vectors = embedder.embed_documents(texts)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return dict(zip(texts, vectors / np.maximum(lengths, 1e-30), strict=True))

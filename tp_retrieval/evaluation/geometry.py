@@ -14,11 +14,13 @@ import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.maps.affine import AffineMap, attainable, unit
+from tp_retrieval.embedding.maps.within import ViewStretches
 from tp_retrieval.errors import InputError
+from tp_retrieval.evaluation.objectives.objective import sampled_documents
 from tp_retrieval.evaluation.sweep import READOUTS, Sweep
 from tp_retrieval.types import Float32Array, checked_texts
 
-MAPS = ("none", "center", "abtt:1", "whiten:256")
+MAPS = ("none", "center", "abtt:1", "whiten:256", "within:256")
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,23 @@ def geometry(embedder: Embedder, texts: Sequence[str], *, maps: Sequence[str] = 
         raise InputError(f"texts: {len(checked)} are too few to compare")
     recipe, sweep, geometries = embedder.recipe, Sweep(embedder), []
     try:
-        states = sweep.states(recipe.document[0].source, recipe.prepend, checked)
+        template, query = recipe.document[0].source, recipe.query[0].source
+        states = sweep.states(template, recipe.prepend, checked, query=query, sampled=sampled_documents(checked))
     finally:
         sweep.close()
     for exit_ in states.exits[1:]:
         for readout in READOUTS:
             raw = states.view(exit_, readout)
             for name in maps:
-                map_ = AffineMap.fit(attainable(name, raw.shape[1], len(raw)), lambda raw=raw: [raw])  # type: ignore[misc]
-                vectors = unit(map_(raw))
+                vectors = unit(_fitted(name, raw, states.stretches_of(exit_, readout))(raw))
                 geometries.append(Geometry(exit_, readout, name, mean_cosine(vectors), effective_rank(vectors)))
     return geometries
+
+
+def _fitted(name: str, raw: Float32Array, stretches: ViewStretches | None) -> AffineMap:
+    """Return the map, or the nearest one that can be fitted on so few vectors and stretches."""
+    with_stretches = 0 if stretches is None else stretches.count
+    return AffineMap.fit(attainable(name, raw.shape[1], len(raw), with_stretches), lambda: [raw], stretches)
 
 
 def mean_cosine(vectors: Float32Array) -> float:

@@ -220,11 +220,11 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, mo
     done = []
     original = Sweep.states
 
-    def counted(self, template, prepend, texts, bar=None):
+    def counted(self, template, prepend, texts, bar=None, **options):
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append((template, len(texts)))
-        return original(self, template, prepend, texts, bar)
+        return original(self, template, prepend, texts, bar, **options)
 
     monkeypatch.setattr(Sweep, "states", counted)
     tuner = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60)
@@ -236,7 +236,7 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, mo
     monkeypatch.setattr(Sweep, "states", original)
     finished = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60).run()
     texts = []
-    monkeypatch.setattr(Sweep, "states", lambda *given: texts.append(given))
+    monkeypatch.setattr(Sweep, "states", lambda *given, **_: texts.append(given))
     again = Tuner(start, RetrievalObjective(faq), "retrieval", folder=tmp_path, budget_minutes=60).run()
     assert texts == []
     assert (again.recipe, again.together, again.sets) == (finished.recipe, finished.together, finished.sets)

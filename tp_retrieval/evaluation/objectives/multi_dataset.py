@@ -5,12 +5,14 @@ objective = combined([RetrievalObjective(read_retrieval(folder)) for folder in f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
+from tp_retrieval.embedding.maps.within import ViewStretches
+from tp_retrieval.embedding.recipe import Readout
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.metrics import Rows, Values
 from tp_retrieval.evaluation.objectives.objective import Objective
@@ -57,13 +59,32 @@ class MultiDatasetObjective:
         """Items that recipes are chosen by, of each dataset."""
         return np.concatenate([rows[part.chosen_by] for rows, part in zip(self.sets.values(), self._parts, strict=True)])
 
-    def compare(self, queries: Float32Array | None, documents: Float32Array, map_: str) -> Float32Array:
+    @cached_property
+    def sampled(self) -> Mapping[Readout, Rows]:
+        """The documents of each dataset whose stretches maps are fitted on, for each readout."""
+        document_rows = _ranges([len(part.documents) for part in self._parts])
+        pairs = list(zip(self._parts, document_rows, strict=True))
+        readouts: tuple[Readout, Readout] = ("mean", "last")
+        return {readout: np.concatenate([rows[part.sampled[readout]] for part, rows in pairs]) for readout in readouts}
+
+    def compare(
+        self,
+        queries: Float32Array | None,
+        documents: Float32Array,
+        map_: str,
+        stretches: ViewStretches | None = None,
+    ) -> Float32Array:
         """Return the datasets' cosines, flattened and concatenated."""
         query_rows = _ranges([len(part.queries) for part in self._parts])
         document_rows = _ranges([len(part.documents) for part in self._parts])
         return np.concatenate(
             [
-                part.compare(None if queries is None else queries[q], documents[d], map_).ravel()
+                part.compare(
+                    None if queries is None else queries[q],
+                    documents[d],
+                    map_,
+                    None if stretches is None else stretches.of(d),
+                ).ravel()
                 for part, q, d in zip(self._parts, query_rows, document_rows, strict=True)
             ]
         )

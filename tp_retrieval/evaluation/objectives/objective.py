@@ -15,9 +15,11 @@ from typing import Protocol
 import numpy as np
 
 from tp_retrieval.embedding.maps.affine import AffineMap, attainable, unit
+from tp_retrieval.embedding.maps.within import ViewStretches, sample
+from tp_retrieval.embedding.recipe import Readout
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
 from tp_retrieval.evaluation.metrics import Estimate, Rows, Values, bootstrap
-from tp_retrieval.types import Float32Array
+from tp_retrieval.types import Float32Array, VectorView
 
 _SEED = 7
 HELD_OUT = 1 / 3
@@ -54,8 +56,18 @@ class Objective(Protocol):
     def sets(self) -> Mapping[str, Rows]:
         """The items of each dataset, by its name."""
 
-    def compare(self, queries: Float32Array | None, documents: Float32Array, map_: str) -> Float32Array:
-        """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on the documents."""
+    @property
+    def sampled(self) -> Mapping[Readout, Rows]:
+        """The documents whose stretches maps are fitted on, for each readout."""
+
+    def compare(
+        self,
+        queries: Float32Array | None,
+        documents: Float32Array,
+        map_: str,
+        stretches: ViewStretches | None = None,
+    ) -> Float32Array:
+        """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on documents and stretches."""
 
     def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
         """Return one value an item."""
@@ -74,6 +86,7 @@ class SingleSet:
     """
 
     dataset: StsPairs | RetrievalSet
+    documents: Sequence[str]
     count: int
     folded: bool
 
@@ -105,15 +118,36 @@ class SingleSet:
         """All items, by the dataset's name."""
         return {self.dataset.name: np.arange(self.count)}
 
-    def compare(self, queries: Float32Array | None, documents: Float32Array, map_: str) -> Float32Array:
-        """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on the documents."""
-        fitted = AffineMap.fit(attainable(map_, documents.shape[1], len(documents)), lambda: [documents])
+    @cached_property
+    def sampled(self) -> Mapping[Readout, Rows]:
+        """The documents whose stretches maps are fitted on, for each readout."""
+        return sampled_documents(self.documents)
+
+    def compare(
+        self,
+        queries: Float32Array | None,
+        documents: Float32Array,
+        map_: str,
+        stretches: ViewStretches | None = None,
+    ) -> Float32Array:
+        """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on documents and stretches."""
+        with_stretches = 0 if stretches is None else stretches.count
+        name = attainable(map_, documents.shape[1], len(documents), with_stretches)
+        fitted = AffineMap.fit(name, lambda: [documents], stretches)
         units = unit(fitted(documents))
-        return self.cosines(units if queries is None else unit(fitted(queries)), units)
+        return self.cosines(units if queries is None else unit(fitted(queries, "query")), units)
 
     def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
         """Return the cosines that are scored, of unit vectors `(n, dim)`."""
         raise NotImplementedError
+
+
+def sampled_documents(texts: Sequence[str]) -> Mapping[Readout, Rows]:
+    """Return the rows of the texts whose stretches an index would fit maps on, for each readout."""
+    views = [VectorView(1, "within:1"), VectorView(1, "within:1", asymmetric=True)]
+    chosen = sample(texts, views)
+    readouts: tuple[Readout, Readout] = ("mean", "last")
+    return {readout: np.flatnonzero([i in of_text for of_text in chosen]) for i, readout in enumerate(readouts)}
 
 
 def estimate(objective: Objective, signal: Values, rows: Rows) -> Estimate:

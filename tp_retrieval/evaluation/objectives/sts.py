@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -25,6 +24,7 @@ class StsObjective(SingleSet):
     def __post_init__(self) -> None:
         self.count = len(self.dataset.scores)
         self._gold = np.array(self.dataset.scores)
+        self.documents = list(dict.fromkeys(self.dataset.first + self.dataset.second))
         row = {text: i for i, text in enumerate(self.documents)}
         self._first = [row[text] for text in self.dataset.first]
         self._second = [row[text] for text in self.dataset.second]
@@ -42,11 +42,6 @@ class StsObjective(SingleSet):
     def labels(self) -> Sequence[object]:
         """The pairs' scores."""
         return self.dataset.scores
-
-    @cached_property
-    def documents(self) -> Sequence[str]:
-        """Every sentence once."""
-        return list(dict.fromkeys(self.dataset.first + self.dataset.second))
 
     def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:
         """Return the cosine of every pair `(n,)`; `queries` is ignored."""

@@ -171,8 +171,8 @@ class Tuner:
         begin = time.perf_counter()
         count = self._texts(objective)
         with tqdm(total=count, desc=prompt.name, unit="text", disable=not self._show_progress, leave=False) as bar:
-            documents = self._side(sweep, "document", prompt, objective.documents, bar)
-            queries = self._side(sweep, "query", prompt, objective.queries, bar) if objective.queries else None
+            documents = self._side(sweep, "document", prompt, objective, bar)
+            queries = self._side(sweep, "query", prompt, objective, bar) if objective.queries else None
         search = ViewSearch(objective, queries, documents)
         views = search.run(thorough=full)
         start = self._start_views(search, objective) if is_start else None
@@ -184,13 +184,20 @@ class Tuner:
         views = [replace(view, exit=last) if view.exit == -1 else view for view in recipe.views]
         return search.candidate(views, objective.dense_weights[0] if recipe.dense_weight is None else recipe.dense_weight)
 
-    def _side(self, sweep: Sweep, role: Role, prompt: PromptCandidate, texts: Sequence[str], bar: tqdm[Any]) -> States:
-        """Return the states of queries or documents, shared by prompts that differ on the other side alone."""
+    def _side(self, sweep: Sweep, role: Role, prompt: PromptCandidate, objective: Objective, bar: tqdm[Any]) -> States:
+        """Return the states of queries or documents, shared by prompts that differ on the other side alone.
+
+        Stretches of documents go through the prompt of queries where there are some.
+        """
         template = prompt.query if role == "query" else prompt.document
-        prepend = None if prompt.prepend is None or "<PST>" not in template else tuple(vars(prompt.prepend).values())
-        key = (role, template, prepend, len(texts))
+        texts = objective.queries if role == "query" else objective.documents
+        apart = prompt.query if objective.queries else prompt.document
+        read = template if role == "query" else template + apart
+        prepend = None if prompt.prepend is None or "<PST>" not in read else tuple(vars(prompt.prepend).values())
+        key = (role, template, apart if role == "document" else None, prepend, len(texts))
         if key not in self._states:
-            self._states[key] = sweep.states(template, prompt.prepend, texts, bar)
+            sampled = objective.sampled if role == "document" else None
+            self._states[key] = sweep.states(template, prompt.prepend, texts, bar, query=apart, sampled=sampled)
         return self._states[key]
 
     def _choose(self, sampled: list[PromptResult], finals: list[PromptResult], minutes: float) -> Tuned:

@@ -19,8 +19,8 @@ from tp_retrieval.evaluation.objectives.objective import Objective
 from tp_retrieval.evaluation.sweep import States
 from tp_retrieval.types import Float32Array
 
-MAPS = ("none", "center", "abtt:1", "whiten:128", "whiten:256")
-_COARSE_MAPS = ("center", "whiten:256")
+MAPS = ("none", "center", "abtt:1", "whiten:128", "whiten:256", "within:256")
+_COARSE_MAPS = ("center", "whiten:256", "within:256")
 _SHARES = (0.3, 0.5, 0.7)
 _PAIRED = 5  # best single views of each readout that are tried in pairs
 _KEPT = 3
@@ -129,7 +129,10 @@ class ViewSearch:
 
     def _cosines(self, view: View) -> Float32Array:
         queries = None if self._queries is None else self._queries.view(view.exit, view.readout)
-        return self._objective.compare(queries, self._documents.view(view.exit, view.readout), view.postprocess)
+        documents, stretches = self._documents, None
+        if view.postprocess.startswith("within"):
+            stretches = documents.stretches_of(view.exit, view.readout)
+        return self._objective.compare(queries, documents.view(view.exit, view.readout), view.postprocess, stretches)
 
 
 def _descending(scored: _Single | ViewCandidate) -> float:
