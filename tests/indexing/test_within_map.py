@@ -107,10 +107,12 @@ def test_vectors_from_elsewhere_lack_stretches_until_rebuild_reads_them(tmp_path
         index.add(added, vectors=raw)
         assert index.info().fitted == ("whiten:8", "whiten:4")
         assert [line.partition(";")[2] for line in index.info().fallbacks] == [
-            " 0 have some, 70 must be read by the model once more, which rebuild does"
+            " 70 more must be read by the model, which rebuild does"
         ] * 2
         embedder.embedded.clear()
+        assert index.info().unread == 70
         index.rebuild()
+        assert index.info().unread == 0
         assert len(embedder.embedded) == 70
         assert index.info().fallbacks == ()
         assert index.info().fitted == ("within:8", "within:4")

@@ -111,7 +111,7 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
         for shard in tqdm(parquet.read_shards(folder), total=len(files), unit="shard", disable=not sys.stderr.isatty()):
             opened.add_vectors(shard.documents, shard.vectors, fingerprint=shard.made.fingerprint)
             added += len(shard.documents)
-        refit_if_grown(opened)
+        refit_if_grown(opened, show_progress=sys.stderr.isatty())
         return _Report(str(into), len(files), 0, added, 0, len(opened))
 
 

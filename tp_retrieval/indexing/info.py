@@ -9,7 +9,7 @@ from typing import Any
 
 from tp_retrieval.indexing.storage.meta import Tuning
 from tp_retrieval.indexing.storage.store import Store
-from tp_retrieval.indexing.vectors.fitting import fallbacks
+from tp_retrieval.indexing.vectors.fitting import fallbacks, unread_stretches
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
 
@@ -19,7 +19,8 @@ class IndexInfo:
 
     `maps_digest` identifies the fitted maps: vectors mapped by different ones can't be compared. `growth` is the number of
     documents over the number that the maps were fitted on. `fallbacks` says which views have a lesser map than so many
-    documents usually allow, and why. `tuning` is None for exact search.
+    documents usually allow, and why. `unread` is the number of documents of which the model must read stretches for a
+    map, which `Index.rebuild` does. `tuning` is None for exact search.
     """
 
     path: str
@@ -37,6 +38,7 @@ class IndexInfo:
     fitted: tuple[str, ...]
     fitted_on: int
     fallbacks: tuple[str, ...]
+    unread: int
     maps_digest: str
     growth: float | None
     libraries: Mapping[str, str]
@@ -66,6 +68,7 @@ def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
         fitted=tuple(fitted.postprocess for fitted in maps),
         fitted_on=fitted_on,
         fallbacks=tuple(fallbacks(store)),
+        unread=max(unread_stretches(store).values(), default=0),
         maps_digest=vectors.maps_digest(),
         growth=round(count / fitted_on, 2) if fitted_on else None,
         libraries=meta.libraries,

@@ -136,7 +136,7 @@ def test_a_damaged_record_of_an_index_is_found_repaired_and_read_again(tmp_path)
         index._store.database.execute("UPDATE stretches SET data = zeroblob(length(data)) WHERE view = 0")
         assert len(index.verify().problems) == 5
         assert index.verify(repair=True).ok
-        assert "5 must be read by the model once more" in index.info().fallbacks[0]
+        assert "5 more must be read by the model" in index.info().fallbacks[0]
         index.rebuild()
         assert index.info().fallbacks == ()
         assert index.info().maps_digest == before.maps_digest

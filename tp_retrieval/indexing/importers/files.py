@@ -101,10 +101,11 @@ class FileImporter:
                 bar.update(len(self._index.add(documents[begin : begin + _BATCH])))
 
 
-def refit_if_grown(index: Index) -> None:
-    """Fit the maps anew if the index has outgrown the documents that they were fitted on."""
-    if len(index) > _REFIT_AT * index.info().fitted_on > 0:
-        index.rebuild()
+def refit_if_grown(index: Index, *, show_progress: bool = False) -> None:
+    """Fit the maps anew if the index has outgrown the documents that they were fitted on, or if they lack stretches."""
+    info = index.info()
+    if info.unread or info.documents > _REFIT_AT * info.fitted_on > 0:
+        index.rebuild(show_progress=show_progress)
 
 
 def _check_ids(documents: Sequence[Document], owners: Mapping[str, str]) -> None:

@@ -89,6 +89,10 @@ class StretchTable:
                     lacking.setdefault(seq, set()).add(view)
         return {seq: frozenset(of_row) for seq, of_row in lacking.items()}
 
+    def read_counts(self) -> dict[int, int]:
+        """Return of how many documents stretches were read, by view; some have a single one."""
+        return dict(self._database.execute("SELECT view, count(*) FROM stretches GROUP BY view"))
+
     def counts(self) -> dict[int, int]:
         """Return how many documents have several stretches, by view."""
         return dict(self._database.execute("SELECT view, count(*) FROM stretches WHERE count > 1 GROUP BY view"))

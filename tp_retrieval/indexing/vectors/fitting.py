@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tp_retrieval.embedding.maps.affine import NAMES, AffineMap, attainable, combine, is_map, split
-from tp_retrieval.embedding.maps.within import needed_views
+from tp_retrieval.embedding.maps.within import needed_views, sample_size
 from tp_retrieval.errors import CorruptIndexError, InputError
 from tp_retrieval.indexing.storage.fitted_maps import StoredMap
 from tp_retrieval.indexing.storage.meta import IndexMeta
@@ -91,15 +91,26 @@ def fallbacks(store: Store) -> list[str]:
         for i, (stored, tried) in enumerate(_with_tried(store, meta))
         if stored.postprocess != tried
     ]
-    if needed_views(meta.views):
-        counts, missing = store.stretches.counts(), store.stretches.missing(meta.views)
-        for i in sorted({view for of_row in missing.values() for view in of_row}):
-            unread = sum(i in of_row for of_row in missing.values())
-            unusual.append(
-                f"view {i}: {meta.views[i].postprocess} is fitted on stretches of documents; {counts.get(i, 0)} have some, "
-                f"{unread} must be read by the model once more, which rebuild does"
-            )
+    unusual += [
+        f"view {i}: {meta.views[i].postprocess} is fitted on stretches of documents; {count} more must be read by the "
+        "model, which rebuild does"
+        for i, count in unread_stretches(store).items()
+    ]
     return unusual
+
+
+def unread_stretches(store: Store) -> dict[int, int]:
+    """Return how many documents lack stretches, for each view that has less than half of its sample.
+
+    They are those whose vectors were given, or were embedded before the index had such a map.
+    """
+    views, rows, read = store.meta.read().views, len(store.documents), store.stretches.read_counts()
+    unread = {}
+    for view in needed_views(views):
+        size = min(rows, sample_size(views[view]))
+        if 2 * read.get(view, 0) < size:
+            unread[view] = size - read.get(view, 0)
+    return unread
 
 
 def fit_if_due(store: Store) -> None:
