@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tp_retrieval.cli.index import _tell_time
+
 
 @pytest.fixture
 def index(run, docs, tmp_path, recipe):
@@ -89,3 +91,21 @@ def test_what_is_chosen_at_creation_is_not_changed_in_silence(run, index, docs, 
     assert run("index", docs, "--into", other, "--recipe", recipe, "--tokenizer", "trigram", *cut)[0] == 0
     assert json.loads(run("info", other, "--json")[1])["tokenizer"] == "trigram"
     assert hits(run, other, "atelli", "--mode", "lexical")[0]["text"] == "Moon\nThe moon is a satellite."
+
+
+@pytest.mark.parametrize(
+    ("exits", "seconds", "words"),
+    [
+        ([1, 29], 19, ""),
+        ([1, 29], 21, "64 more chunks will take about 21 seconds\n"),
+        ([1, 29], 400, "about 7 minutes; --recipe retrieval-fast reads one block of the model, for a new index\n"),
+        ([0, None], 400, "about 7 minutes; --recipe retrieval-fast reads one block"),
+        ([1], 400, "about 7 minutes\n"),
+        ([], 400, "about 7 minutes\n"),
+    ],
+)
+def test_index_says_how_long_it_will_take_and_names_the_faster_recipe(capsys, exits, seconds, words):
+    _tell_time({"views": [{"exit": exit_} for exit_ in exits]}, 64, seconds)
+    err = capsys.readouterr().err
+    assert words in err
+    assert bool(err) == bool(words)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,8 @@ from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, 
 from tp_retrieval.documents.jsonl import read_records
 from tp_retrieval.documents.sources import Source, find, read
 from tp_retrieval.indexing.storage.store import FILE
+
+_WORTH_TELLING, _LONG = 20.0, 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,26 @@ def _update(
     from tp_retrieval.indexing.importers.files import FileImporter
 
     with opened:
-        importer = FileImporter(opened, count_tokens, chunk_tokens)
+        recipe = opened.info().recipe or {}
+        importer = FileImporter(opened, count_tokens, chunk_tokens, partial(_tell_time, recipe))
         try:
             changes = importer.update(sources, folders, show_progress=sys.stderr.isatty())
         except KeyboardInterrupt:
             sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
             raise typer.Exit(130) from None
         return _Report(str(opened.info().path), len(sources), **asdict(changes), documents=len(opened))
+
+
+def _tell_time(recipe: Mapping[str, Any], chunks: int, seconds: float) -> None:
+    """Write how long the other chunks will take, and name the faster recipe if that is over two minutes."""
+    if seconds < _WORTH_TELLING:
+        return
+    about = f"{seconds:.0f} seconds" if seconds < _LONG else f"{seconds / 60:.0f} minutes"
+    line = f"tp-retrieval: {chunks:,} more chunks will take about {about}"
+    exits = [view.get("exit") for view in recipe.get("views", [])]
+    if seconds >= _LONG and any(exit_ is None or exit_ not in (0, 1) for exit_ in exits):
+        line += "; --recipe retrieval-fast reads one block of the model, for a new index"
+    sys.stderr.write(f"{line}\n")
 
 
 def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.toy import ToyEmbedder
+from tests.toy import StretchEmbedder, ToyEmbedder
 from tp_retrieval import Index, InputError
 from tp_retrieval.documents.sources import find, read
-from tp_retrieval.indexing.importers.files import FileChanges, FileImporter
+from tp_retrieval.indexing.importers.files import FileChanges, FileImporter, refit_if_grown
 
 
 @pytest.fixture
@@ -93,3 +93,28 @@ def test_an_interrupted_update_embeds_the_rest(index, embedder, folder, monkeypa
     monkeypatch.setattr(Index, "add", original)
     assert update(index, [folder], [folder]) == FileChanges(0, 2, 0)
     assert embedder.embedded == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words."]
+
+
+def test_the_time_left_is_told_once_after_a_first_batch(index, tmp_path, monkeypatch):
+    (tmp_path / "long.txt").write_text("\n\n".join(f"Paragraph {i} has just six words." for i in range(400)))
+    clock = iter([100.0, 102.0])
+    monkeypatch.setattr("tp_retrieval.indexing.importers.files.time.perf_counter", lambda: next(clock))
+    told = []
+    importer = FileImporter(index, lambda text: len(text.split()), 16, lambda *estimate: told.append(estimate))
+    changes = importer.update([read(path) for path in find([tmp_path / "long.txt"])], [])
+    assert changes.added > 128
+    left = changes.added - 64
+    assert told == [(left, pytest.approx(2.0 * left / 64))]
+
+
+def test_stretches_that_are_missing_are_read_when_maps_are_fitted_anew(tmp_path):
+    embedder = StretchEmbedder()
+    added = [f"a text of several words {i} about {'cats' if i % 3 else 'dogs'}" for i in range(30)]
+    with Index.create(tmp_path / "within", embedder) as index:
+        index.add(added, vectors=embedder.embed_documents(added))
+        assert index.info().unread == 30
+        refit_if_grown(index)
+        assert index.info().fitted == ("within:8", "within:4")
+        embedder.embedded.clear()
+        refit_if_grown(index)
+        assert embedder.embedded == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,10 +41,18 @@ class _IndexedFile:
 class FileImporter:
     """Updates an index from files, whose chunks have the file's path and digest in their metadata.
 
-    `count_tokens` measures chunks, of which none is longer than `chunk_tokens`.
+    `count_tokens` measures chunks, of which none is longer than `chunk_tokens`. `on_estimate` is called with the chunks and
+    the seconds left, as soon as a first batch was embedded.
     """
 
-    def __init__(self, index: Index, count_tokens: Callable[[str], int], chunk_tokens: int) -> None:
+    def __init__(
+        self,
+        index: Index,
+        count_tokens: Callable[[str], int],
+        chunk_tokens: int,
+        on_estimate: Callable[[int, float], object] | None = None,
+    ) -> None:
+        self._on_estimate = on_estimate
         self._index = index
         self._count_tokens = count_tokens
         self._chunk_tokens = chunk_tokens
@@ -96,9 +105,13 @@ class FileImporter:
         return files
 
     def _add(self, documents: Sequence[Document], show_progress: bool) -> None:
+        started = time.perf_counter()
         with tqdm(total=len(documents), unit="chunk", disable=not show_progress) as bar:
             for begin in range(0, len(documents), _BATCH):
                 bar.update(len(self._index.add(documents[begin : begin + _BATCH])))
+                left = len(documents) - begin - _BATCH
+                if begin == 0 and left > 0 and self._on_estimate is not None:
+                    self._on_estimate(left, (time.perf_counter() - started) * left / _BATCH)
 
 
 def refit_if_grown(index: Index, *, show_progress: bool = False) -> None:
