@@ -98,7 +98,7 @@ def test_what_is_chosen_at_creation_is_not_changed_in_silence(run, index, docs, 
     [
         ([1, 29], 19, ""),
         ([1, 29], 21, "64 more chunks will take about 21 seconds\n"),
-        ([1, 29], 400, "about 7 minutes; --recipe retrieval-fast reads one block of the model, for a new index\n"),
+        ([1, 29], 400, "about 7 minutes; --recipe retrieval-fast reads one block of the model at most, for a new index\n"),
         ([0, None], 400, "about 7 minutes; --recipe retrieval-fast reads one block"),
         ([1], 400, "about 7 minutes\n"),
         ([], 400, "about 7 minutes\n"),

@@ -25,7 +25,7 @@ Items = Annotated[
     int | None,
     typer.Option(min=6, help="Number of random pairs or queries of each set; by default all."),
 ]
-Map = Annotated[str, typer.Option("--map", help="none, center, abtt:K or whiten:D, fitted on the texts.")]
+Map = Annotated[str, typer.Option("--map", help="none, center, abtt:K, whiten:D or within:K, fitted on the texts.")]
 
 app = typer.Typer(help="Measure the gain of each ingredient: prepending, exit, prompt, readout.", no_args_is_help=True)
 

@@ -101,7 +101,7 @@ def _tell_time(recipe: Mapping[str, Any], chunks: int, seconds: float) -> None:
     line = f"tp-retrieval: {chunks:,} more chunks will take about {about}"
     exits = [view.get("exit") for view in recipe.get("views", [])]
     if seconds >= _LONG and any(exit_ is None or exit_ not in (0, 1) for exit_ in exits):
-        line += "; --recipe retrieval-fast reads one block of the model, for a new index"
+        line += "; --recipe retrieval-fast reads one block of the model at most, for a new index"
     sys.stderr.write(f"{line}\n")
 
 

@@ -19,7 +19,8 @@ def rebuild(
     ] = None,
     target_recall: Annotated[float | None, typer.Option(help="Recall at 10 to tune for, 0 to 1.")] = None,
     postprocess: Annotated[
-        list[str] | None, typer.Option(help="none, center, abtt:K or whiten:D; once for all views, or once a view.")
+        list[str] | None,
+        typer.Option(help="none, center, abtt:K, whiten:D or within:K; once for all views, or once a view."),
     ] = None,
     as_json: Json = False,
 ) -> None:
