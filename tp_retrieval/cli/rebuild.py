@@ -20,7 +20,7 @@ def rebuild(
     target_recall: Annotated[float | None, typer.Option(help="Recall at 10 to tune for, 0 to 1.")] = None,
     postprocess: Annotated[
         list[str] | None,
-        typer.Option(help="none, center, abtt:K, whiten:D or within:K; once for all views, or once a view."),
+        typer.Option(help="none, center, abtt:K, whiten:D or within:K; for all views, or once a view."),
     ] = None,
     as_json: Json = False,
 ) -> None:
