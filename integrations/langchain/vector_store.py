@@ -16,6 +16,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from tp_retrieval import Document, Hit, Index, InputError
+from tp_retrieval.indexing.importers.files import refit_if_grown
 from tp_retrieval.indexing.importers.langchain_faiss import read_store
 from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import SearchOptions, VectorSearchOptions
@@ -116,6 +117,7 @@ class TPVectorStore(VectorStore):
         checked_vectors(vectors, len(documents), embedder.dimension)
         index = Index.create(path, embedder, **options)
         index.add(documents, vectors=vectors)
+        refit_if_grown(index)
         return cls(index, embedding)
 
     @property

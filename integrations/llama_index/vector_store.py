@@ -90,7 +90,10 @@ class TPVectorStore(BasePydanticVectorStore):
         if not latest:
             return []
         vectors = np.array([node.get_embedding() for node in latest.values()], dtype=np.float32)
-        self._created(vectors.shape[1]).add([_document(node) for node in latest.values()], vectors=vectors)
+        index = self._created(vectors.shape[1])
+        index.add([_document(node) for node in latest.values()], vectors=vectors)
+        if isinstance(self.embed_model, TPEmbedding) and index.info().unread:
+            index.rebuild()  # reads the stretches that LlamaIndex does not pass
         return [node.node_id for node in nodes]
 
     def delete(self, /, ref_doc_id: str, **kwargs: object) -> None:

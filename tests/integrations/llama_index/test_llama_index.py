@@ -411,6 +411,20 @@ def test_a_pipeline_runs_in_two_workers(embedder, model_folder):
     assert np.allclose([vectors[text] for text in TEXTS], embedding.get_text_embedding_batch(TEXTS), atol=1e-6)
 
 
+def test_a_store_fits_the_within_document_map_though_llama_index_passes_vectors_alone(embedder, tmp_path):
+    views = [View(2, "mean", "within:8"), View(4, "last", "within:8")]
+    embedding = TPEmbedding.from_embedder(embedder.with_recipe(Recipe("question: {text}", "passage: {text}", views)))
+    pairs = enumerate(itertools.product(TEXTS, TEXTS))
+    texts = [f"{first} {i} and then {second} once more" for i, (first, second) in pairs]
+    store = TPVectorStore(tmp_path / "store", embed_model=embedding)
+    for begin in range(0, len(texts), 5):
+        nodes = [TextNode(text=text, embedding=embedding.get_text_embedding(text)) for text in texts[begin : begin + 5]]
+        store.add(nodes)
+    info = store.client.info()
+    assert (info.fitted, info.unread) == (("within:8", "within:8"), 0)
+    store.close()
+
+
 # -- reranking
 
 
