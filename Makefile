@@ -6,7 +6,7 @@ COVERAGE :=
 .PHONY: demo test coverage test-slow check bench clean
 
 demo: .venv/installed
-	$(BIN)/tp-retrieval index examples/data/python-faq --into $(DEMO)
+	$(BIN)/tp-retrieval index examples/data/python-faq --into $(DEMO) --recipe retrieval-fast
 	$(BIN)/tp-retrieval search $(DEMO) "Why does 1.2 - 1.0 not give exactly 0.2?" -k 2 --rerank query-likelihood
 	$(BIN)/tp-retrieval search $(DEMO) "How do I copy a dictionary or a list?" -k 2 --rerank query-likelihood
 	$(BIN)/tp-retrieval search $(DEMO) "How can my program run faster?" -k 2 --rerank query-likelihood
