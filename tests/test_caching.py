@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.toy import ToyEmbedder
+from tests.toy import StretchEmbedder, ToyEmbedder
 from tp_retrieval import CachedEmbedder, Embedder, IncompatibleIndexError, Index, IndexAccessError, InputError
 
 
@@ -42,6 +42,31 @@ def test_each_text_is_computed_once_a_role(path):
         cached.clear()
         assert len(cached) == 0
         assert np.array_equal(cached.embed_documents(["a b"]), got[:1])
+
+
+def test_stretches_are_computed_once_beside_their_documents_vectors(path, tmp_path):
+    texts = [f"a text of some words {i} about {'cats' if i % 3 else 'dogs'}" for i in range(20)]
+    wanted = [{0, 1} if i % 2 else set() for i in range(20)]
+    inner = StretchEmbedder()
+    want_vectors, want = StretchEmbedder().embed_with_stretches(texts, wanted)
+    for _ in range(2):
+        with CachedEmbedder(inner, path) as cached:
+            vectors, stretches = cached.embed_with_stretches([*texts, texts[1]], [*wanted, {1}])
+        assert np.array_equal(vectors[:20], want_vectors)
+        assert [sorted(one) for one in stretches] == [sorted(one) for one in [*wanted, {1}]]
+        assert all(
+            np.array_equal(one[view], other[view]) for one, other in zip(stretches, want, strict=False) for view in one
+        )
+    assert sorted(inner.embedded) == sorted(texts)  # once each
+    with CachedEmbedder(inner, path) as cached:
+        assert len(cached) == 20 + 2 * 10
+        cached._database.execute("UPDATE vectors SET digest = zeroblob(16)")
+        vectors, stretches = cached.embed_with_stretches(texts, wanted)  # damaged ones are computed anew
+        assert np.array_equal(vectors, want_vectors)
+        with Index.create(tmp_path / "i", cached) as index:
+            index.add(texts)
+            assert index.info().fitted == ("within:8", "within:4")
+    assert not hasattr(CachedEmbedder(ToyEmbedder(), path), "embed_with_stretches")
 
 
 def test_embedders_share_a_file_and_no_vector(path):
@@ -146,7 +171,7 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path, toy):
 def test_threads_and_processes_share_it(path):
     texts = [f"text {i}" for i in range(200)]
     code = (
-        "import sys; from tests.toy import ToyEmbedder; from tp_retrieval import CachedEmbedder\n"
+        "import sys; from tests.toy import StretchEmbedder, ToyEmbedder; from tp_retrieval import CachedEmbedder\n"
         "with CachedEmbedder(ToyEmbedder(), sys.argv[1]) as cached:\n"
         "    for begin in range(0, 200, 10): cached.embed_documents([f'text {i}' for i in range(begin, begin + 10)])"
     )

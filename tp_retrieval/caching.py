@@ -5,14 +5,16 @@
     embedder.embed_documents(texts)  # read, also by another process and another day
 
 The key of a vector is its embedder's fingerprint, the type it was computed in, the role and the text. So a query never gets
-a document's vector, and no model another's. Keys with a fingerprint of format 1 are still read, and replaced.
+a document's vector, and no model another's. Keys with a fingerprint of format 1 are still read, and replaced. Stretches of
+documents, which the map `within:K` is fitted on, are stored as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, Self
@@ -26,13 +28,16 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.sqlite.database import Database, objects_made_by
 from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import (
+    EmbedsStretches,
     Float32Array,
     HasLegacyIdentity,
     HasProvenance,
     Identity,
     Provenance,
     Role,
+    Stretches,
     TextEmbedder,
+    VectorView,
     checked_texts,
     checked_vectors,
 )
@@ -52,6 +57,8 @@ class CachedEmbedder:
     """The model and recipe behind the vectors, if the embedder has them."""
     legacy_identity: Callable[[], Identity]
     """The identity that earlier versions stored, if the embedder has one."""
+    embed_with_stretches: Callable[..., tuple[Float32Array, list[Stretches]]]
+    """Vectors of documents with stretches, each computed once, if the embedder gives stretches."""
 
     def __init__(self, embedder: TextEmbedder, path: str | Path) -> None:
         self._embedder = embedder
@@ -64,6 +71,8 @@ class CachedEmbedder:
         if isinstance(embedder, HasLegacyIdentity):
             self.legacy_identity = embedder.legacy_identity
             self._legacy_space = [embedder.legacy_identity().fingerprint, *self._space[1:]]
+        if isinstance(embedder, EmbedsStretches) and isinstance(embedder, HasProvenance):
+            self.embed_with_stretches = partial(self._embed_with_stretches, embedder, embedder.provenance.views)
         self._lock = RLock()
         self._database = Database(Path(path))
         try:
@@ -108,7 +117,7 @@ class CachedEmbedder:
         return self._embed(texts, "document", self._embedder.embed_documents, show_progress)
 
     def __len__(self) -> int:
-        """Return the number of vectors in the file."""
+        """Return the number of records in the file: vectors, and stretches of documents by view."""
         with self._lock:
             return int(self._database.execute("SELECT count(*) FROM vectors")[0][0])
 
@@ -127,6 +136,52 @@ class CachedEmbedder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _embed_with_stretches(
+        self,
+        embedder: EmbedsStretches,
+        views: Sequence[VectorView],
+        texts: Sequence[str],
+        wanted: Sequence[Collection[int]],
+        *,
+        show_progress: bool = False,
+    ) -> tuple[Float32Array, list[Stretches]]:
+        """Return the vectors of documents, and of each the stretches of the views that are wanted of it."""
+        checked = checked_texts(texts)
+        pairs = [(text, view) for text, of_text in zip(checked, wanted, strict=True) for view in of_text]
+        found = self._stored_stretches(pairs, views)
+        missing: dict[str, set[int]] = {}
+        for text, view in pairs:
+            if (text, view) not in found:
+                missing.setdefault(text, set()).add(view)
+        if missing:
+            vectors, computed = embedder.embed_with_stretches(list(missing), list(missing.values()))
+            found |= {(text, view): of for text, read in zip(missing, computed, strict=True) for view, of in read.items()}
+            self._write(
+                [self._stretches_key(text, view) for text, views_ in missing.items() for view in views_],
+                [found[text, view] for text, views_ in missing.items() for view in views_],
+            )
+            keys = [_key(self._space, "document", text) for text in missing]
+            new = self._read(keys, np.empty((len(keys), self.dimension), dtype=np.float32))
+            self._write([keys[i] for i in new], vectors[new])
+        stretches: list[Stretches] = [
+            {view: found[text, view] for view in of} for text, of in zip(checked, wanted, strict=True)
+        ]
+        return self.embed_documents(checked, show_progress=show_progress), stretches
+
+    def _stored_stretches(
+        self, pairs: Sequence[tuple[str, int]], views: Sequence[VectorView]
+    ) -> dict[tuple[str, int], Float32Array]:
+        """Return the intact stretches of texts and views."""
+        pair_of = {self._stretches_key(*pair): pair for pair in pairs}
+        with self._lock:
+            intact = [
+                (pair_of[key], data) for key, data, digest in self._rows(list(pair_of)) if digest == _digest(key, data)
+            ]
+        return {pair: np.frombuffer(data, dtype="<f4").reshape(-1, views[pair[1]].width) for pair, data in intact}
+
+    def _stretches_key(self, text: str, view: int) -> bytes:
+        return _key(self._space, f"stretches of view {view}", text)
 
     def _embed(
         self, texts: Sequence[str], role: Role, compute: Callable[[Sequence[str]], Float32Array], show_progress: bool
@@ -195,14 +250,14 @@ class CachedEmbedder:
     def _rows(self, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
         return self._database.select_in("SELECT key, vector, digest FROM vectors WHERE key IN (?)", keys)
 
-    def _write(self, keys: Sequence[bytes], vectors: Float32Array) -> None:
+    def _write(self, keys: Sequence[bytes], vectors: Sequence[Float32Array] | Float32Array) -> None:
         data = [vector.astype("<f4").tobytes() for vector in vectors]
         rows = [(key, vector, _digest(key, vector)) for key, vector in zip(keys, data, strict=True)]
         with self._lock, self._database.transaction():
             self._database.execute_many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
 
-def _key(space: Sequence[str], role: Role, text: str) -> bytes:
+def _key(space: Sequence[str], role: str, text: str) -> bytes:
     return hashlib.sha256(json.dumps([*space, role, text]).encode()).digest()
 
 
