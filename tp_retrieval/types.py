@@ -187,16 +187,16 @@ def check_text(text: object, name: str) -> None:
         ) from error
 
 
-def checked_vectors(raw: Float32Array, count: int, dimension: int) -> Float32Array:
+def checked_vectors(raw: Float32Array, count: int, dimension: int, name: str = "vectors") -> Float32Array:
     """Return `raw` as `(count, dimension) float32`; raise `InputError` for another shape, NaN or infinity."""
     array = np.asarray(raw)
     if array.shape != (count, dimension):
-        raise InputError(f"vectors: shape {array.shape} must be {(count, dimension)}")
+        raise InputError(f"{name}: shape {array.shape} must be {(count, dimension)}")
     if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"vectors: type {array.dtype} must be floating point")
+        raise InputError(f"{name}: type {array.dtype} must be floating point")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
-        raise InputError(f"vectors[{bad[0]}]: holds NaN or infinity")
+        raise InputError(f"{name}[{bad[0]}]: holds NaN or infinity")
     return array

@@ -26,7 +26,7 @@ from tp_retrieval.indexing.search.query import VectorSearchOptions, Where
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
 from tp_retrieval.integrations.worker import Worker, asynchronous
-from tp_retrieval.types import PrecomputedVectors, TextEmbedder
+from tp_retrieval.types import EmbedsStretches, PrecomputedVectors, TextEmbedder
 
 _VECTORS = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
 _WORDS = (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH)
@@ -92,7 +92,8 @@ class TPVectorStore(BasePydanticVectorStore):
         vectors = np.array([node.get_embedding() for node in latest.values()], dtype=np.float32)
         index = self._created(vectors.shape[1])
         index.add([_document(node) for node in latest.values()], vectors=vectors)
-        if isinstance(self.embed_model, TPEmbedding) and index.info().unread:
+        is_ours = isinstance(self.embed_model, TPEmbedding)
+        if is_ours and isinstance(index.embedder, EmbedsStretches) and index.info().unread:
             index.rebuild()  # reads the stretches that LlamaIndex does not pass
         return [node.node_id for node in nodes]
 

@@ -185,3 +185,61 @@ def test_documents_that_change_while_they_are_read_are_left_out(tmp_path):
         index.rebuild()
         assert index._store.stretches.counts() == {0: 69, 1: 69}
         assert index.verify().ok
+
+
+def test_one_large_add_reads_no_more_stretches_than_the_sample_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(within, "_SAMPLE", 20)
+    monkeypatch.setattr(within, "_SAMPLE_APART", 10)
+    embedder, read = StretchEmbedder(), []
+    original = embedder.embed_with_stretches
+
+    def counted(texts, wanted, **options):
+        read.append([sum(view in views for views in wanted) for view in (0, 1)])
+        return original(texts, wanted, **options)
+
+    embedder.embed_with_stretches = counted
+    with filled(tmp_path / "i", [documents(70), documents(70)], embedder) as index:
+        assert read == [[20, 10], [20, 10]]  # replaced documents are read again
+        assert index._store.stretches.counts() == {0: 20, 1: 10}
+
+
+@pytest.mark.parametrize("show_progress", [False, True])
+def test_equal_texts_of_one_add_share_their_stretches(tmp_path, show_progress):
+    texts = [document.text for document in documents(30)]
+    with Index.create(tmp_path / "i", StretchEmbedder()) as index:
+        index.add([text for text in texts for _ in range(3)], show_progress=show_progress)
+        assert index._store.stretches.counts() == {0: 30, 1: 30}
+        assert index.info().fitted == ("within:8", "within:4")
+
+
+def test_one_text_many_times_does_not_fill_the_sample(tmp_path):
+    texts = [*["the same page was not found here"] * 300, *(document.text for document in documents(30))]
+    with filled(tmp_path / "i", [texts]) as index:
+        assert index._store.stretches.counts() == {0: 31, 1: 31}
+        assert index.info().unread == 0
+        assert index.info().fitted == ("within:8", "within:4")
+
+
+@pytest.mark.parametrize(
+    ("stretches", "words"),
+    [
+        (np.full((2, 16), np.nan, "f4"), r"stretches\[0\]\[0\]: holds NaN or infinity"),
+        (np.zeros((2, 5), "f4"), r"stretches\[0\]: shape \(2, 5\) must be \(2, 16\)"),
+    ],
+)
+def test_stretches_that_no_map_can_be_fitted_on_are_refused(tmp_path, stretches, words):
+    embedder = StretchEmbedder()
+    embedder.embed_with_stretches = lambda texts, wanted: (embedder.embed_documents(texts), [{0: stretches}] * len(texts))
+    with Index.create(tmp_path / "i", embedder) as index:
+        with pytest.raises(InputError, match=words):
+            index.add(["one text", "another"])
+        assert len(index) == 0
+
+
+def test_a_rebuild_needs_no_model_where_most_of_the_sample_is_there(tmp_path):
+    with filled(tmp_path / "i", [documents()]):
+        pass
+    with Index.open(tmp_path / "i") as index:  # whose model can't be loaded
+        index.delete(["d1", "d2", "d3"])
+        index.rebuild(kind="flat")
+        assert index.info().fitted == ("within:8", "within:4")

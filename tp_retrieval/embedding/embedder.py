@@ -306,7 +306,11 @@ class Embedder:
         """Return the stretches of cleaned texts, read as texts of their own through the query template."""
         parts = {text: self._parts_of(text) for text in wanted}
         unique = list(dict.fromkeys(part for of_text in parts.values() for part in of_text))
-        raw, _ = self.raw_with_cuts(self._cleaned(unique), "query")
+        raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
+        for begin in range(0, len(unique), _WINDOW):
+            window = slice(begin, begin + _WINDOW)
+            raw[window], _ = self.raw_with_cuts(self._cleaned(unique[window]), "query")
+        self._check_finite(raw, unique)
         row = {part: i for i, part in enumerate(unique)}
         stretches: dict[str, Stretches] = {}
         for text, views in wanted.items():

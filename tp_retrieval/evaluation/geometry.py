@@ -44,9 +44,10 @@ def geometry(embedder: Embedder, texts: Sequence[str], *, maps: Sequence[str] = 
     if len(checked) < 2:
         raise InputError(f"texts: {len(checked)} are too few to compare")
     recipe, sweep, geometries = embedder.recipe, Sweep(embedder), []
+    sampled = sampled_documents(checked) if any(name.startswith("within") for name in maps) else None
     try:
         template, query = recipe.document[0].source, recipe.query[0].source
-        states = sweep.states(template, recipe.prepend, checked, query=query, sampled=sampled_documents(checked))
+        states = sweep.states(template, recipe.prepend, checked, query=query, sampled=sampled)
     finally:
         sweep.close()
     for exit_ in states.exits[1:]:

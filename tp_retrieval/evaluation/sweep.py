@@ -102,9 +102,19 @@ class Sweep:
             if bar is not None:
                 bar.update(len(raw))
         file.unlink()  # the mapping keeps its bytes until the states are deleted
-        return States(
-            self.exits, vectors, {readout: joined(rows, readout != "mean") for readout, rows in stretches.items()}
-        )
+        mapped = {readout: self._mapped(joined(rows, readout != "mean")) for readout, rows in stretches.items()}
+        return States(self.exits, vectors, mapped)
+
+    def _mapped(self, stretches: ViewStretches) -> ViewStretches:
+        """Return stretches whose vectors lie in a file and not in memory."""
+        if not stretches.vectors.size:
+            return stretches
+        self._files += 1
+        file = Path(self._folder.name) / f"{self._files}.stretches"
+        vectors = np.memmap(file, np.float32, "w+", shape=stretches.vectors.shape)
+        vectors[:] = stretches.vectors
+        file.unlink()
+        return replace(stretches, vectors=vectors)
 
     def _views_of(self, readout: Readout) -> list[int]:
         return [i for i, view in enumerate(self._views) if view.readout == readout]

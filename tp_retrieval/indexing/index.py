@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -44,7 +44,7 @@ from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.storage.meta import IndexMeta, VectorSettings
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.validation import prepared
-from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, with_maps
+from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, unread_stretches, with_maps
 from tp_retrieval.indexing.vectors.kinds import check_kind
 from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
 from tp_retrieval.indexing.verify import Verification, verify
@@ -220,7 +220,7 @@ class Index:
         ids = [row.id for row in rows]
         stretches = None
         if vectors is None:
-            vectors, stretches = self._embed_documents([row.text for row in rows], show_progress)
+            vectors, stretches = self._embed_documents({row.id: row.text for row in rows}, show_progress)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
@@ -280,8 +280,8 @@ class Index:
         """Fit the maps anew on all documents and rebuild the vectors from the store; no document is embedded again.
 
         `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each. For
-        a map `within:K` the model reads what is missing of its sample of documents. Raises `InputError` if a map needs more
-        documents than there are, or stretches that the embedder does not give.
+        a map `within:K` the model reads the sample of documents if half of it is missing. Raises `InputError` if a map
+        needs more documents than there are, or stretches that the embedder does not give.
         """
         if kind is not None:
             check_kind(kind, self._dimension)
@@ -324,12 +324,13 @@ class Index:
         with self._lock, self._store.snapshot():
             stored = self._store.meta.read().views
             views = stored if postprocess is None else with_maps(stored, postprocess)
-            missing = self._store.stretches.missing(views) if needed_views(views) else {}
+            missing = self._store.stretches.missing(views) if unread_stretches(self._store, views) else {}
             texts = {seq: document.text for seq, document in self._store.documents.by_seq(missing).items()}
         if not texts or not isinstance(self.embedder, EmbedsStretches):
             return
         wanted = [missing[seq] for seq in texts]
         _, stretches = self.embedder.embed_with_stretches(list(texts.values()), wanted, show_progress=show_progress)
+        self._check_stretches(stretches)
         with self._lock, self._store.transaction():
             present = self._store.documents.by_seq(texts)
             read = [(seq, of_text) for seq, of_text in zip(texts, stretches, strict=True) if seq in present]
@@ -554,13 +555,20 @@ class Index:
     def _embed_queries(self, texts: list[str]) -> Float32Array:
         return checked_vectors(self.embedder.embed_queries(texts), len(texts), self._dimension)
 
-    def _embed_documents(self, texts: list[str], show_progress: bool) -> tuple[Float32Array, list[Stretches] | None]:
-        """Return raw vectors, and the stretches of texts that belong to the sample where a map needs them."""
+    def _embed_documents(
+        self, text_of: Mapping[str, str], show_progress: bool
+    ) -> tuple[Float32Array, list[Stretches] | None]:
+        """Return raw vectors of texts by id, and the stretches of those in the sample where a map needs them."""
+        texts = list(text_of.values())
+        wanted = self._wanted_stretches(text_of)
         if not show_progress:
-            return self._embed_batch(texts, self._wanted_stretches(texts))
+            return self._embed_batch(texts, wanted)
         unique = list(dict.fromkeys(texts))  # equal texts in different batches would get slightly different vectors
+        row = {text: i for i, text in enumerate(unique)}
+        rows = [row[text] for text in texts]
+        first = {text: i for i, text in reversed(list(enumerate(texts)))}  # of equal texts the first one's are wanted
+        wanted = None if wanted is None else [wanted[first[text]] for text in unique]
         vectors = np.empty((len(unique), self._dimension), dtype=np.float32)
-        wanted = self._wanted_stretches(unique)
         stretches: list[Stretches] = []
         with tqdm(total=len(unique), unit="text") as bar:
             for begin in range(0, len(unique), _PROGRESS_BATCH):
@@ -568,17 +576,16 @@ class Index:
                 vectors[part], found = self._embed_batch(unique[part], None if wanted is None else wanted[part])
                 stretches += found or []
                 bar.update(len(unique[part]))
-        row = {text: i for i, text in enumerate(unique)}
-        rows = [row[text] for text in texts]
         return vectors[rows], None if wanted is None else [stretches[i] for i in rows]
 
-    def _wanted_stretches(self, texts: Sequence[str]) -> list[frozenset[int]] | None:
+    def _wanted_stretches(self, text_of: Mapping[str, str]) -> list[frozenset[int]] | None:
         """Return the views of which each text's stretches are wanted; None if none are, or the embedder gives none."""
         with self._lock, self._store.snapshot():
             views = self._store.meta.read().views
             if not needed_views(views) or not isinstance(self.embedder, EmbedsStretches):
                 return None
-            return self._store.stretches.wanted(texts, views)
+            replaced = set(self._store.documents.seqs_of(list(text_of)).tolist())
+            return self._store.stretches.wanted(list(text_of.values()), views, replaced)
 
     def _embed_batch(
         self, texts: list[str], wanted: Sequence[Collection[int]] | None
@@ -588,7 +595,16 @@ class Index:
             vectors = self.embedder.embed_documents(texts)
         else:
             vectors, stretches = self.embedder.embed_with_stretches(texts, wanted)
+            self._check_stretches(stretches)
         return checked_vectors(vectors, len(texts), self._dimension), stretches
+
+    def _check_stretches(self, stretches: Sequence[Stretches]) -> None:
+        """Raise `InputError` for stretches of another width than their view, or with NaN or infinity."""
+        with self._lock, self._store.snapshot():
+            views = self._store.meta.read().views
+        for i, of_text in enumerate(stretches):
+            for view, vectors in of_text.items():
+                checked_vectors(vectors, len(vectors), views[view].width, f"stretches[{i}]")
 
     @property
     def embedder(self) -> TextEmbedder:

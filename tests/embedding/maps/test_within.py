@@ -154,6 +154,8 @@ def test_the_sample_are_the_lowest_priorities_whatever_the_order(monkeypatch):
     assert [text for text in ranked if first[text]] == ranked[:5]
     assert [text for text in ranked if 2 in first[text]] == ranked[:2]
     assert sample(texts, views[:1]) == [frozenset()] * 20
+    again = sample([*texts, *texts[:9]], views)  # equal texts count once
+    assert again == [first[text] for text in texts] + [frozenset()] * 9
 
 
 def test_an_embedders_sample_fits_all_its_views():

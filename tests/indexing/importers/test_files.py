@@ -1,5 +1,7 @@
 """An index that follows files: what is embedded, what is kept, and what is deleted, with an embedder that counts."""
 
+import itertools
+
 import pytest
 
 from tests.toy import StretchEmbedder, ToyEmbedder
@@ -97,7 +99,7 @@ def test_an_interrupted_update_embeds_the_rest(index, embedder, folder, monkeypa
 
 def test_the_time_left_is_told_once_after_a_first_batch(index, tmp_path, monkeypatch):
     (tmp_path / "long.txt").write_text("\n\n".join(f"Paragraph {i} has just six words." for i in range(400)))
-    clock = iter([100.0, 102.0])
+    clock = itertools.count(100.0, 2.0)
     monkeypatch.setattr("tp_retrieval.indexing.importers.files.time.perf_counter", lambda: next(clock))
     told = []
     importer = FileImporter(index, lambda text: len(text.split()), 16, lambda *estimate: told.append(estimate))

@@ -53,13 +53,29 @@ def test_a_view_keeps_the_rows_of_lowest_priority_in_whatever_order_they_come(ta
     assert table.counts() == {0: 5, 2: 3}
 
 
-def test_stretches_are_wanted_of_texts_that_would_belong(table):
-    assert table.wanted(TEXTS, VIEWS) == [frozenset({0, 2})] * 12
-    insert(table, range(1, 13))
-    for view, count in ((0, 4), (2, 2)):  # the last of the sample would not push itself out
+def test_stretches_are_wanted_of_texts_that_would_belong_if_all_were_added(table):
+    for view, count in ((0, 5), (2, 3)):
         wanted = [seq for seq, views in enumerate(table.wanted(TEXTS, VIEWS), 1) if view in views]
         assert wanted == lowest(count)
     assert table.wanted(TEXTS, [VectorView(2)] * 3) == [frozenset()] * 12
+    insert(table, range(1, 13))
+    assert table.wanted(TEXTS, VIEWS) == [frozenset()] * 12  # they have theirs
+    assert table.wanted([], VIEWS) == []
+    table.remove(lowest(2))
+    wanted = [seq for seq, views in enumerate(table.wanted(TEXTS, VIEWS), 1) if views]
+    assert wanted == lowest(2)
+
+
+def test_equal_texts_count_once(filled):
+    texts = [*TEXTS[:4], *[TEXTS[0]] * 8]
+    table = filled(texts).stretches
+    assert sum(0 in views for views in table.wanted(texts, VIEWS)) == 4
+    for seqs in ([1, 2, 3, 4, 5], [6, 7, 12]):
+        of_rows = [{0: vectors(seq), 2: vectors(seq)} for seq in seqs]
+        table.insert(np.array(seqs), [texts[seq - 1] for seq in seqs], of_rows, VIEWS)
+    assert held(table, 0) == [1, 2, 3, 4]
+    assert table.missing(VIEWS) == {}
+    assert table.wanted(texts, VIEWS) == [frozenset()] * 12
 
 
 def test_what_is_missing_of_the_sample_is_named_by_row_and_view(table):

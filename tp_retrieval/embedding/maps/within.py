@@ -118,11 +118,11 @@ def ranges(tokens: int, apart: bool = False) -> list[tuple[int, int]]:
 
 
 def sample(texts: Sequence[str], views: Sequence[VectorView]) -> list[frozenset[int]]:
-    """Return for each text the views to whose sample it belongs."""
-    place = np.empty(len(texts), dtype=np.int64)
-    place[np.argsort([priority(text) for text in texts], kind="stable")] = np.arange(len(texts))
+    """Return for each text the views to whose sample it belongs; equal texts count once."""
+    first = {priority(text): i for i, text in reversed(list(enumerate(texts)))}
+    place = {i: rank for rank, (_, i) in enumerate(sorted(first.items()))}
     sizes = {view: sample_size(views[view]) for view in needed_views(views)}
-    return [frozenset(view for view, size in sizes.items() if i < size) for i in place]
+    return [frozenset(view for view, size in sizes.items() if place.get(i, size) < size) for i in range(len(texts))]
 
 
 def embed_sample(

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from tp_retrieval.embedding.recipe import Readout, View
+from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.metrics import Values
 from tp_retrieval.evaluation.objectives.objective import Objective
 from tp_retrieval.evaluation.sweep import States
@@ -77,7 +78,8 @@ class ViewSearch:
             singles += scored[:_PAIRED]
         if thorough:
             best_exits = list(dict.fromkeys(single.view.exit for single in sorted(singles, key=_descending)))[:3]
-            singles += self._singles(best_exits, "last+mean", maps)[:1]
+            others = [map_ for map_ in maps if not map_.startswith("within")]  # of last+mean no stretches are read
+            singles += self._singles(best_exits, "last+mean", others)[:1]
         candidates = [self._weighed((single.view,), single.cosines) for single in singles]
         candidates += self._pairs(singles)
         candidates.sort(key=_descending)
@@ -132,6 +134,10 @@ class ViewSearch:
         documents, stretches = self._documents, None
         if view.postprocess.startswith("within"):
             stretches = documents.stretches_of(view.exit, view.readout)
+            if stretches is None:
+                raise InputError(
+                    f"views: {view.postprocess} of {view.readout} can't be measured; take last, mean, or whiten:D"
+                )
         return self._objective.compare(queries, documents.view(view.exit, view.readout), view.postprocess, stretches)
 
 

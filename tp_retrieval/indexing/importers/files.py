@@ -14,9 +14,10 @@ from tp_retrieval.documents.chunks import chunk
 from tp_retrieval.documents.sources import Source
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.index import Index
-from tp_retrieval.types import Document
+from tp_retrieval.types import Document, EmbedsStretches
 
 _BATCH = 64  # chunks that are embedded and made durable together
+_SAMPLE = 512  # chunks whose stretches are read, and after which embedding is faster
 _REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
 
 
@@ -42,7 +43,7 @@ class FileImporter:
     """Updates an index from files, whose chunks have the file's path and digest in their metadata.
 
     `count_tokens` measures chunks, of which none is longer than `chunk_tokens`. `on_estimate` is called with the chunks and
-    the seconds left, as soon as a first batch was embedded.
+    the seconds left, in a long update once the sample is embedded that maps are fitted on, which takes more time.
     """
 
     def __init__(
@@ -105,19 +106,21 @@ class FileImporter:
         return files
 
     def _add(self, documents: Sequence[Document], show_progress: bool) -> None:
-        started = time.perf_counter()
+        told_at = 0 if len(documents) <= 2 * _SAMPLE else _SAMPLE
         with tqdm(total=len(documents), unit="chunk", disable=not show_progress) as bar:
             for begin in range(0, len(documents), _BATCH):
+                started = time.perf_counter()
                 bar.update(len(self._index.add(documents[begin : begin + _BATCH])))
                 left = len(documents) - begin - _BATCH
-                if begin == 0 and left > 0 and self._on_estimate is not None:
+                if begin == told_at and left > 0 and self._on_estimate is not None:
                     self._on_estimate(left, (time.perf_counter() - started) * left / _BATCH)
 
 
 def refit_if_grown(index: Index, *, show_progress: bool = False) -> None:
     """Fit the maps anew if the index has outgrown the documents that they were fitted on, or if they lack stretches."""
     info = index.info()
-    if info.unread or info.documents > _REFIT_AT * info.fitted_on > 0:
+    can_read = info.unread and isinstance(index.embedder, EmbedsStretches)
+    if can_read or info.documents > _REFIT_AT * info.fitted_on > 0:
         index.rebuild(show_progress=show_progress)
 
 

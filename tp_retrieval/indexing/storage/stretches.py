@@ -1,13 +1,14 @@
 """The table `stretches`: stretches of a sample of documents, on which maps `within:K` are fitted.
 
-A view's sample are the documents with the lowest `priority`, a digest of their text. So it is the same in whatever order
-documents were added, and a deleted document takes its stretches along. What is damaged is left out, and can be read again.
+A view's sample are the documents with the lowest `priority`, a digest of their text; equal texts count once. So it is the
+same in whatever order documents are added. A deleted document takes its stretches along, and the next one that is added
+takes its place. What is damaged is left out.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,15 @@ class StretchTable:
 
     def insert(self, seqs: Seqs, texts: Sequence[str], stretches: Sequence[Stretches], views: Sequence[VectorView]) -> None:
         """Add the stretches of rows, and remove those of rows that no longer belong to a view's sample."""
+        present = {(view, place): seq for seq, view, place in self._places()}
         for seq, text, of_text in zip(seqs.tolist(), texts, stretches, strict=True):
             for view, vectors in of_text.items():
-                values = (seq, view, priority(text), len(vectors), vectors.astype("<f4").tobytes())
-                self._remove([(seq, view)])
-                self._database.execute("INSERT INTO stretches VALUES (?, ?, ?, ?, ?, ?)", (*values, record_digest(*values)))
+                place = priority(text)
+                if present.setdefault((view, place), seq) == seq:  # else an equal text has some
+                    values = (seq, view, place, len(vectors), vectors.astype("<f4").tobytes())
+                    self._remove([(seq, view)])
+                    sql = "INSERT INTO stretches VALUES (?, ?, ?, ?, ?, ?)"
+                    self._database.execute(sql, (*values, record_digest(*values)))
         for view in needed_views(views):
             sql = "SELECT seq FROM stretches WHERE view = ? ORDER BY priority, seq LIMIT -1 OFFSET ?"
             beyond = self._database.numbers(sql, (view, sample_size(views[view])))
@@ -46,7 +51,8 @@ class StretchTable:
     def remove(self, seqs: Iterable[int]) -> None:
         """Remove the stretches of rows."""
         gone = {*seqs}
-        self._remove(record for record in self._records() if record[0] in gone)
+        if gone:
+            self._remove(record for record in self._records() if record[0] in gone)
 
     def clear(self) -> None:
         """Remove all stretches."""
@@ -61,32 +67,31 @@ class StretchTable:
 
     # -- reading
 
-    def wanted(self, texts: Sequence[str], views: Sequence[VectorView]) -> list[frozenset[int]]:
-        """Return for each text the views to whose sample it would belong."""
-        bounds = {view: self._bound(view, sample_size(views[view])) for view in needed_views(views)}
-        places = [priority(text) for text in texts] if bounds else [0] * len(texts)
-        return [frozenset(view for view, bound in bounds.items() if place < bound) for place in places]
-
-    def _bound(self, view: int, size: int) -> int | float:
-        """Return the priority below which a document belongs to a view's sample."""
-        sql = "SELECT priority FROM stretches WHERE view = ? ORDER BY priority LIMIT 1 OFFSET ?"
-        row = self._database.first(sql, (view, size - 1))
-        return float("inf") if row is None else row[0]
+    def wanted(
+        self, texts: Sequence[str], views: Sequence[VectorView], replaced: Collection[int] = ()
+    ) -> list[frozenset[int]]:
+        """Return for each text the views to whose sample it would belong if all were added and some rows were replaced."""
+        needed = needed_views(views)
+        wanted: list[set[int]] = [set() for _ in texts]
+        first = {priority(text): i for i, text in reversed(list(enumerate(texts)))} if needed else {}
+        for view in needed:
+            stored = {place for seq, of_view, place in self._places() if of_view == view and seq not in replaced}
+            for place in sorted(stored | first.keys())[: sample_size(views[view])]:
+                if place not in stored:
+                    wanted[first[place]].add(view)
+        return [frozenset(of_text) for of_text in wanted]
 
     def missing(self, views: Sequence[VectorView]) -> dict[int, frozenset[int]]:
         """Return the rows that belong to a view's sample without having stretches of it, each with those views."""
-        queue = [
-            seq
-            for _, seq in sorted(
-                (priority(text), seq) for seq, text in self._database.each("SELECT seq, text FROM documents")
-            )
-        ]
-        present = {*self._records()}
+        first: dict[int, int] = {}
+        for seq, text in self._database.each("SELECT seq, text FROM documents ORDER BY seq"):
+            first.setdefault(priority(text), seq)
+        queue, present = sorted(first), {(view, place) for _, view, place in self._places()}
         lacking: dict[int, set[int]] = {}
         for view in needed_views(views):
-            for seq in queue[: sample_size(views[view])]:
-                if (seq, view) not in present:
-                    lacking.setdefault(seq, set()).add(view)
+            for place in queue[: sample_size(views[view])]:
+                if (view, place) not in present:
+                    lacking.setdefault(first[place], set()).add(view)
         return {seq: frozenset(of_row) for seq, of_row in lacking.items()}
 
     def read_counts(self) -> dict[int, int]:
@@ -126,6 +131,12 @@ class StretchTable:
             elif seq not in rows:
                 damaged[seq, view] = f"{name} are of no stored document"
         return damaged
+
+    def _places(self) -> list[tuple[int, int, int]]:
+        """Return row, view and priority of every record."""
+        return [
+            (seq, view, place) for seq, view, place in self._database.execute("SELECT seq, view, priority FROM stretches")
+        ]
 
     def _records(self) -> list[tuple[int, int]]:
         """Return row and view of every record."""

@@ -99,18 +99,18 @@ def fallbacks(store: Store) -> list[str]:
     return unusual
 
 
-def unread_stretches(store: Store) -> dict[int, int]:
-    """Return how many documents lack stretches, for each view that has less than half of its sample.
+def unread_stretches(store: Store, views: Sequence[VectorView] | None = None) -> dict[int, int]:
+    """Return how many documents lack stretches, for each view (of the index's, or these) with less than half of its sample.
 
-    They are those whose vectors were given, or were embedded before the index had such a map.
+    They are those whose vectors were given, or were embedded before the index had such a map. Reads all texts if it seems
+    that there are some.
     """
-    views, rows, read = store.meta.read().views, len(store.documents), store.stretches.read_counts()
-    unread = {}
-    for view in needed_views(views):
-        size = min(rows, sample_size(views[view]))
-        if 2 * read.get(view, 0) < size:
-            unread[view] = size - read.get(view, 0)
-    return unread
+    views = store.meta.read().views if views is None else views
+    rows, read = len(store.documents), store.stretches.read_counts()
+    lacking = [view for view in needed_views(views) if 2 * read.get(view, 0) < min(rows, sample_size(views[view]))]
+    missing = list(store.stretches.missing(views).values()) if lacking else []  # equal texts count once
+    counts = {view: sum(view in of_row for of_row in missing) for view in lacking}
+    return {view: count for view, count in counts.items() if count > read.get(view, 0)}
 
 
 def fit_if_due(store: Store) -> None:
