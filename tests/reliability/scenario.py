@@ -6,6 +6,7 @@ lives it under a trace of what happens below ROOT: the index is made in FOLDER, 
 An index that is in FOLDER already is opened and closed.
 """
 
+import itertools
 import random
 import sys
 from dataclasses import dataclass, field, replace
@@ -91,21 +92,26 @@ def plan(seed, count):
     """Return the steps of a life; two of three seeds' are those of a larger index, with one of the maps."""
     dice, map_ = random.Random(seed), (None, "center", "within:4")[seed % 3]
     ids = [f"id{i}" for i in range(90 if map_ else 30)]
+    numbers = itertools.count()
+    unique = (lambda: (f"n{next(numbers)}",)) if map_ == "within:4" else tuple  # equal texts share stretches
     weights = {"add": 8, "delete": 3, "reopen": 3, "look": 2, "rebuild": 1, "clear": 0.3}
-    steps = [Step("create"), *([Step("add", documents(dice, ids[:70])), Step(map_)] if map_ else [])]
+    steps = [Step("create"), *([Step("add", documents(dice, ids[:70], unique)), Step(map_)] if map_ else [])]
     while len(steps) < count:
         what = dice.choices(list(weights), list(weights.values()))[0]
         if what == "add":
-            steps.append(Step("add", documents(dice, dice.sample(ids, dice.choice((1, 2, 5, 20))))))
+            steps.append(Step("add", documents(dice, dice.sample(ids, dice.choice((1, 2, 5, 20))), unique)))
         else:
             steps.append(Step(what, (), tuple(dice.sample(ids, 4)) if what == "delete" else ()))
     return [*steps[: count - 1], Step("close")]
 
 
-def documents(dice, ids):
-    """Return new documents, which replace older ones; now and then the first is longer than a page."""
+def documents(dice, ids, unique=tuple):
+    """Return new documents, which replace older ones; now and then the first is longer than a page.
+
+    `unique` gives a last word for each text.
+    """
     lengths = [dice.choice((2, 3, 4, 2000)), *(3 for _ in ids[1:])]
-    texts = (" ".join(dice.choices(WORDS, k=length)) for length in lengths)
+    texts = (" ".join([*dice.choices(WORDS, k=length), *unique()]) for length in lengths)
     return tuple(Document(text, {"by": len(ids)}, id_) for text, id_ in zip(texts, ids, strict=True))
 
 

@@ -78,8 +78,7 @@ class ViewSearch:
             singles += scored[:_PAIRED]
         if thorough:
             best_exits = list(dict.fromkeys(single.view.exit for single in sorted(singles, key=_descending)))[:3]
-            others = [map_ for map_ in maps if not map_.startswith("within")]  # of last+mean no stretches are read
-            singles += self._singles(best_exits, "last+mean", others)[:1]
+            singles += self._singles(best_exits, "last+mean", maps)[:1]
         candidates = [self._weighed((single.view,), single.cosines) for single in singles]
         candidates += self._pairs(singles)
         candidates.sort(key=_descending)
@@ -98,6 +97,8 @@ class ViewSearch:
             if exit_ == 0 and readout != "mean":
                 continue  # the last token's embedding is the same for all texts
             for map_ in maps:
+                if map_.startswith("within") and self._documents.stretches_of(exit_, readout) is None:
+                    continue
                 view = View(exit_, readout, map_)
                 cosines = self._cosines(view)
                 score = self._scored((view,), cosines, self._objective.dense_weights[0]).score
