@@ -128,7 +128,7 @@ def test_without_a_seal_most_damage_between_the_records_would_pass_in_silence(wh
     """The harness bites: with the seal taken off, it finds different answers."""
     monkeypatch.setattr("tp_retrieval.sqlite.file_checksum.FileChecksum.intact", lambda self: True)
     with pytest.raises(AssertionError):
-        survive(whole, tmp_path, 2000, seed=4)
+        survive(whole, tmp_path, 400, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_without_a_seal_most_damage_between_the_records_would_pass_in_silence(wh
         ("documents", "text", r"record \d+ \(id 'id9'\) is damaged"),
         ("documents", "metadata", r"record \d+ \(id 'id9'\)"),
         ("documents", "vector", r"record \d+ \(id 'id9'\)"),
-        ("map_arrays", "data", "map 0, m.* is damaged"),
+        ("map_arrays", "data", "map 0, matrix is damaged"),
         ("maps", "fitted_on", "map 0 is damaged"),
         ("meta", "value", "meta record 'dimension' is damaged"),
     ],

@@ -267,3 +267,12 @@ def test_objects_are_those_that_the_statements_make(database, other):
     other.execute(index)
     assert database.objects() == objects_made_by([TABLE, index])
     assert database.objects() != objects_made_by([TABLE])
+
+
+def test_a_schema_that_no_message_can_cite_is_damage(database, file):
+    database.close_with_checksum()
+    whole = file.read_bytes()
+    assert whole.count(b"tablett") == 1  # the type, the name and the table's name of its entry
+    file.write_bytes(whole.replace(b"tablett", b"table\xc9t"))
+    with pytest.raises(CorruptIndexError, match="index.sqlite: malformed database schema"):
+        Database(file)

@@ -266,6 +266,8 @@ class Database:
             raise IndexAccessError(f"{self.file}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise CorruptIndexError(f"{self.file}: {error}") from error
+        except UnicodeDecodeError as error:  # of SQLite's own message, which cites a damaged schema
+            raise CorruptIndexError(f"{self.file}: malformed database schema ({error})") from error
 
 
 def _is_running(call: FrameType | None) -> bool:
