@@ -128,7 +128,7 @@ def test_without_a_seal_most_damage_between_the_records_would_pass_in_silence(wh
     """The harness bites: with the seal taken off, it finds different answers."""
     monkeypatch.setattr("tp_retrieval.sqlite.file_checksum.FileChecksum.intact", lambda self: True)
     with pytest.raises(AssertionError):
-        survive(whole, tmp_path, 400, seed=3)
+        survive(whole, tmp_path, 400, seed=6)
 
 
 @pytest.mark.parametrize(
