@@ -149,25 +149,31 @@ class CachedEmbedder:
         """Return the vectors of documents, and of each the stretches of the views that are wanted of it."""
         checked = checked_texts(texts)
         pairs = [(text, view) for text, of_text in zip(checked, wanted, strict=True) for view in of_text]
-        found = self._stored_stretches(pairs, views)
+        stretches = self._stored_stretches(pairs, views)
         missing: dict[str, set[int]] = {}
         for text, view in pairs:
-            if (text, view) not in found:
+            if (text, view) not in stretches:
                 missing.setdefault(text, set()).add(view)
         if missing:
-            vectors, computed = embedder.embed_with_stretches(list(missing), list(missing.values()))
-            found |= {(text, view): of for text, read in zip(missing, computed, strict=True) for view, of in read.items()}
-            self._write(
-                [self._stretches_key(text, view) for text, views_ in missing.items() for view in views_],
-                [found[text, view] for text, views_ in missing.items() for view in views_],
-            )
-            keys = [_key(self._space, "document", text) for text in missing]
-            new = self._read(keys, np.empty((len(keys), self.dimension), dtype=np.float32))
-            self._write([keys[i] for i in new], vectors[new])
-        stretches: list[Stretches] = [
-            {view: found[text, view] for view in of} for text, of in zip(checked, wanted, strict=True)
+            stretches |= self._computed_stretches(embedder, missing)
+        vectors = self.embed_documents(checked, show_progress=show_progress)
+        return vectors, [
+            {view: stretches[text, view] for view in of_text} for text, of_text in zip(checked, wanted, strict=True)
         ]
-        return self.embed_documents(checked, show_progress=show_progress), stretches
+
+    def _computed_stretches(
+        self, embedder: EmbedsStretches, missing: Mapping[str, Collection[int]]
+    ) -> dict[tuple[str, int], Float32Array]:
+        """Compute and store stretches of texts, and the vectors of those that have none stored, from the same pass."""
+        vectors, computed = embedder.embed_with_stretches(list(missing), list(missing.values()))
+        stretches = {
+            (text, view): rows for text, of_text in zip(missing, computed, strict=True) for view, rows in of_text.items()
+        }
+        self._write([self._stretches_key(*pair) for pair in stretches], list(stretches.values()))
+        keys = [_key(self._space, "document", text) for text in missing]
+        new = self._read(keys, np.empty((len(keys), self.dimension), dtype=np.float32))
+        self._write([keys[i] for i in new], vectors[new])
+        return stretches
 
     def _stored_stretches(
         self, pairs: Sequence[tuple[str, int]], views: Sequence[VectorView]

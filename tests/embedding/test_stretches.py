@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tp_retrieval import Embedder, Recipe
+from tp_retrieval import Embedder, InputError, Recipe
 from tp_retrieval.embedding.forward.forward import Prefix, hidden_states
 from tp_retrieval.embedding.forward.tokens import collate
 from tp_retrieval.embedding.maps.within import ranges
@@ -58,7 +58,7 @@ def test_other_stretches_are_texts_of_their_own_through_the_query_template(embed
     for text, of_text in zip(given, stretches, strict=True):
         assert of_text.keys() == {1}
         offsets = embedder._plain.encode(text).offsets
-        parts = [text[offsets[a][0] : offsets[b - 1][1]] for a, b in ranges(len(offsets), apart=True)]
+        parts = [text[offsets[a][0] : offsets[b - 1][1]] for a, b in ranges(len(offsets), asymmetric=True)]
         want = embedder.embed_queries(parts)[:, 32:64]
         assert np.allclose(of_text[1], want, atol=1e-4)
         assert len(want) <= 3
@@ -82,16 +82,20 @@ def test_only_what_is_wanted_is_read(embedder):
 )
 def test_stretches_of_a_text_average_to_its_mean(load, document, prepend):
     embedder = load(Recipe(QUERY, document, VIEWS[:1], prepend))
-    given = [text + " More follows. And more." for text in texts(8)]
+    given = [text + " More follows, as it always should. And more, too." for text in texts(8)]
     raw, stretches = embedder.embed_with_stretches(given, [{0}] * len(given))
+    compared = 0
     for text, vector, of_text in zip(given, raw, stretches, strict=True):
         own = [tokenizer.rows([text])[0].text for tokenizer in embedder._tokenizers.values()][1:]
         lengths = [end - begin for begin, end in ranges(min(stop - start for start, stop in own))]
         assert len(of_text[0]) == len(lengths) >= 2
         mean = np.average(of_text[0], axis=0, weights=lengths)
-        if prepend is None or prepend.kind != "htp":  # whose slots inside the text shift the borders
-            assert np.allclose(mean, vector, atol=1e-4 if len(own) == 1 else 0.3)
+        alike = len({stop - start for start, stop in own}) == 1  # else a template has a token more
+        if alike and (prepend is None or prepend.kind != "htp"):  # whose slots inside the text shift the borders
+            assert np.allclose(mean, vector, atol=1e-4)
+            compared += 1
         assert np.isfinite(mean).all()
+    assert compared > 3 or (prepend is not None and prepend.kind == "htp")
 
 
 def test_unit_embedders_scale_stretches_as_their_documents(load):
@@ -112,6 +116,8 @@ def test_a_fitted_embedder_treats_queries_and_documents_apart_and_is_saved(load,
     fitted = embedder.fit(given)
     shared, apart = ["matrix", "mean"], ["matrix", "mean", "query_mean"]
     assert [sorted(map_.arrays()) for map_ in fitted._maps] == [shared, apart, shared]
+    with pytest.raises(InputError, match="this embedder's maps are fitted"):
+        fitted.embed_with_stretches(given, [{0}] * len(given))
     fitted.save(tmp_path / "saved")
     again = Embedder.from_pretrained(tmp_path / "saved", dtype="float32", device="cpu")
     assert np.allclose(fitted.embed_queries(given), again.embed_queries(given), atol=1e-6)

@@ -56,8 +56,8 @@ def test_searches_compare_what_the_oracle_maps(tmp_path):
 @pytest.mark.parametrize("sample", [512, 20])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_maps_do_not_depend_on_order_or_batches(tmp_path, monkeypatch, sample, seed):
-    monkeypatch.setattr(within, "_SAMPLE", sample)
-    monkeypatch.setattr(within, "_SAMPLE_APART", sample // 2)
+    monkeypatch.setattr(within, "SAMPLE", sample)
+    monkeypatch.setattr(within, "SAMPLE_ASYMMETRIC", sample // 2)
     added = documents()
     shuffled = [added[i] for i in np.random.default_rng(seed).permutation(len(added))]
     cuts = np.split(np.arange(len(added)), [1, 9, 30, 31])
@@ -188,8 +188,8 @@ def test_documents_that_change_while_they_are_read_are_left_out(tmp_path):
 
 
 def test_one_large_add_reads_no_more_stretches_than_the_sample_takes(tmp_path, monkeypatch):
-    monkeypatch.setattr(within, "_SAMPLE", 20)
-    monkeypatch.setattr(within, "_SAMPLE_APART", 10)
+    monkeypatch.setattr(within, "SAMPLE", 20)
+    monkeypatch.setattr(within, "SAMPLE_ASYMMETRIC", 10)
     embedder, read = StretchEmbedder(), []
     original = embedder.embed_with_stretches
 

@@ -274,5 +274,5 @@ def test_a_schema_that_no_message_can_cite_is_damage(database, file):
     whole = file.read_bytes()
     assert whole.count(b"tablett") == 1  # the type, the name and the table's name of its entry
     file.write_bytes(whole.replace(b"tablett", b"table\xc9t"))
-    with pytest.raises(CorruptIndexError, match="index.sqlite: malformed database schema"):
+    with pytest.raises(CorruptIndexError, match=r"index\.sqlite: malformed database schema"):
         Database(file)

@@ -36,7 +36,7 @@ def index(
     into: Annotated[Path, typer.Option(help="Folder of the index; created if missing.")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders: .md .rst .txt .html .jsonl")] = None,
     from_parquet: Annotated[
-        Path | None, typer.Option(help="Folder that `embed-corpus` wrote: its vectors are loaded, nothing is embedded.")
+        Path | None, typer.Option(help="Folder that `embed-corpus` wrote: its vectors are loaded, no document is embedded.")
     ] = None,
     model: Model = None,
     recipe: RecipeOption = None,
@@ -100,7 +100,7 @@ def _tell_time(recipe: Mapping[str, Any], chunks: int, seconds: float) -> None:
     about = f"{seconds:.0f} seconds" if seconds < _LONG else f"{seconds / 60:.0f} minutes"
     line = f"tp-retrieval: {chunks:,} more chunks will take about {about}"
     exits = [view.get("exit") for view in recipe.get("views", [])]
-    if seconds >= _LONG and any(exit_ is None or exit_ not in (0, 1) for exit_ in exits):
+    if seconds >= _LONG and any(exit_ not in (0, 1) for exit_ in exits):
         line += "; --recipe retrieval-fast reads one block of the model at most, for a new index"
     sys.stderr.write(f"{line}\n")
 

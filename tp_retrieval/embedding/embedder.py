@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,16 @@ from tp_retrieval.types import (
 )
 
 DEFAULT_RECIPE = "retrieval"
-_NONE = np.zeros((0, 0), dtype=np.float32)
 _WINDOW = 4096  # texts tokenised and sorted by length together; memory does not grow with the input
+
+
+@dataclass(frozen=True)
+class _RawVectors:
+    """Raw vectors `(n, dim)` of texts, the number of tokens cut off each, and stretches of some, by text."""
+
+    vectors: Float32Array
+    cuts: list[int]
+    stretches: Mapping[str, Stretches] = field(default_factory=dict)
 
 
 class Embedder:
@@ -206,14 +214,16 @@ class Embedder:
         With several `processes`, each loads the model and embeds a share of the texts, on a GPU of its own if there are
         several; a script that uses them needs `if __name__ == "__main__":`. Raises `WorkerError` if one is killed.
         """
-        return self._embed(texts, "query", show_progress, processes)
+        vectors, _ = self._embed(texts, "query", show_progress, processes)
+        return vectors
 
     def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
         """Return one vector a text, `(n, dimension) float32`, through the recipe's document templates.
 
         `processes` is as in `embed_queries`.
         """
-        return self._embed(texts, "document", show_progress, processes)
+        vectors, _ = self._embed(texts, "document", show_progress, processes)
+        return vectors
 
     def normalize(self, raw: Float32Array) -> Float32Array:
         """Return raw views as weighted unit vectors without maps, for a vector store other than an `Index`."""
@@ -234,24 +244,21 @@ class Embedder:
         """Return the vectors of documents as `embed_documents` does, and of each the stretches of the views wanted of it.
 
         Stretches are equal parts of a text, of about 24 tokens. Those of a view of the mean are read in the same pass, the
-        others as texts of their own through the query template.
+        others as texts of their own through the query template. Raises `InputError` if the maps are fitted.
         """
+        if self._maps is not None and any(wanted):
+            raise InputError("stretches: this embedder's maps are fitted; give the one that it was fitted from")
         cleaned = self._cleaned(texts)
         views_of: dict[str, set[int]] = {}
         for text, views in zip(cleaned, wanted, strict=True):
             views_of.setdefault(text, set()).update(views)
-        shared = {i for i, view in enumerate(self._recipe.views) if view.readout == "mean"}
-        means: dict[str, Float32Array] = {text: _NONE for text, views in views_of.items() if views & shared}
-        vectors = self._embed(texts, "document", show_progress, 1, means)
-        apart = self._read_apart({text: views - shared for text, views in views_of.items() if views - shared})
-        positions = {view: place for place, view in enumerate(sorted(shared))}
-        width = self._backbone.width
+        means = set(self._views_of_means)
+        vectors, shared = self._embed(
+            texts, "document", show_progress, 1, {t for t, views in views_of.items() if views & means}
+        )
+        apart = self._read_apart([text for text, views in views_of.items() if views - means])
         return vectors, [
-            {
-                view: means[text][:, positions[view] * width :][:, :width] if view in shared else apart[text][view]
-                for view in views_of[text]
-            }
-            for text in cleaned
+            {view: (shared if view in means else apart)[text][view] for view in views_of[text]} for text in cleaned
         ]
 
     def with_recipe(self, recipe: str | Path | Recipe) -> Embedder:
@@ -273,100 +280,97 @@ class Embedder:
         maps_file.write(Path(folder), self._recipe, self._maps, header)
 
     def raw_with_cuts(
-        self,
-        texts: Sequence[str],
-        role: Role,
-        bar: tqdm[Any] | None = None,
-        stretches: dict[str, Float32Array] | None = None,
+        self, texts: Sequence[str], role: Role, bar: tqdm[Any] | None = None
     ) -> tuple[Float32Array, list[int]]:
-        """Return raw vectors `(n, dim) float32` of cleaned texts, and the number of tokens cut off each.
+        """Return raw vectors `(n, dim) float32` of cleaned texts, and the number of tokens cut off each."""
+        part = self._raw_vectors(texts, role, bar)
+        return part.vectors, part.cuts
 
-        `stretches` is filled in for its keys: the stretches `(s, width of all views of the mean)` of those texts.
-        """
+    def _raw_vectors(
+        self, texts: Sequence[str], role: Role, bar: tqdm[Any] | None = None, stretched: Collection[str] = ()
+    ) -> _RawVectors:
+        """Return raw vectors of different, cleaned texts, and the stretches of some, of the views of the mean."""
         rows_of = [self._tokenizers[template].rows(texts) for template in self._recipe.templates(role)]
-        if stretches:
-            for i in (i for i, text in enumerate(texts) if text in stretches):
-                parts = ranges(min(rows[i].text[1] - rows[i].text[0] for rows in rows_of))  # as many in every template
-                for rows in rows_of:
-                    rows[i] = rows[i].with_stretches(parts)
+        for i in (i for i, text in enumerate(texts) if text in stretched):
+            parts = ranges(min(rows[i].text[1] - rows[i].text[0] for rows in rows_of))  # as many in every template
+            for rows in rows_of:
+                rows[i] = rows[i].with_stretches(parts)
         raw = np.zeros((len(texts), self._raw_dimension), dtype=np.float32)
-        sums: dict[int, Float32Array] = {}
+        sums: dict[str, Float32Array] = {}
         for rows in rows_of:
             for group, vectors, means in self._embed_rows(rows, bar):
                 raw[group] += vectors / len(rows_of)
-                for i, of_text in zip(group, means, strict=True):
-                    of_text = of_text / np.float32(len(rows_of))
-                    sums[i] = sums[i] + of_text if i in sums else of_text
-        for i, text in enumerate(texts):
-            if stretches and text in stretches:
-                stretches[text] = sums[i]
-        return raw, [max(row.cut for row in same) for same in zip(*rows_of, strict=True)]
+                for i, of_row in zip(group, means, strict=True):
+                    if rows[i].stretches:
+                        sums[texts[i]] = sums.get(texts[i], np.zeros_like(of_row)) + of_row
+        views = self._views_of_means
+        stretches: dict[str, Stretches] = {
+            text: dict(zip(views, np.split(of_text / np.float32(len(rows_of)), len(views), axis=1), strict=True))
+            for text, of_text in sums.items()
+        }
+        return _RawVectors(raw, [max(row.cut for row in same) for same in zip(*rows_of, strict=True)], stretches)
 
-    def _read_apart(self, wanted: Mapping[str, Collection[int]]) -> dict[str, Stretches]:
+    @property
+    def _views_of_means(self) -> list[int]:
+        return [i for i, view in enumerate(self._recipe.views) if view.readout == "mean"]
+
+    def _read_apart(self, texts: Sequence[str]) -> dict[str, Stretches]:
         """Return the stretches of cleaned texts, read as texts of their own through the query template."""
-        parts = {text: self._parts_of(text) for text in wanted}
-        unique = list(dict.fromkeys(part for of_text in parts.values() for part in of_text))
+        parts = {text: self._parts_of(text) for text in texts}
+        unique = list(dict.fromkeys(self._cleaned([part for of_text in parts.values() for part in of_text])))
         raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
         for begin in range(0, len(unique), _WINDOW):
             window = slice(begin, begin + _WINDOW)
-            raw[window], _ = self.raw_with_cuts(self._cleaned(unique[window]), "query")
+            raw[window] = self._raw_vectors(unique[window], "query").vectors
         self._check_finite(raw, unique)
         row = {part: i for i, part in enumerate(unique)}
-        stretches: dict[str, Stretches] = {}
-        for text, views in wanted.items():
-            by_view = split(raw[[row[part] for part in parts[text]]], self.raw_views)
-            stretches[text] = {view: by_view[view] for view in views}
-        return stretches
+        rows = {text: [row[part] for part in self._cleaned(of_text)] for text, of_text in parts.items()}
+        return {text: dict(enumerate(split(raw[of_text], self.raw_views))) for text, of_text in rows.items()}
 
     def _parts_of(self, text: str) -> list[str]:
         """Return the stretches of a text as texts."""
         offsets = self._plain.encode(text).offsets[: self._max_tokens]
-        return [text[offsets[begin][0] : offsets[end - 1][1]] for begin, end in ranges(len(offsets), apart=True) if end]
+        return [
+            text[offsets[begin][0] : offsets[end - 1][1]] for begin, end in ranges(len(offsets), asymmetric=True) if end
+        ]
 
     def _embed(
-        self,
-        texts: Sequence[str],
-        role: Role,
-        show_progress: bool,
-        processes: int,
-        stretches: dict[str, Float32Array] | None = None,
-    ) -> Float32Array:
+        self, texts: Sequence[str], role: Role, show_progress: bool, processes: int, stretched: Collection[str] = ()
+    ) -> tuple[Float32Array, dict[str, Stretches]]:
+        """Return the vectors of texts, and the stretches of those in `stretched`, of views of the mean."""
         if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
             raise InputError(f"processes: {processes!r} must be a whole number from 1")
         cleaned = self._cleaned(texts)
         unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
         raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
         cut: dict[str, int] = {}
+        stretches: dict[str, Stretches] = {}
         total = len(unique) * len(self._recipe.templates(role))
         with tqdm(total=total, unit="text", disable=not show_progress) as bar:
-            for begin, (vectors, lost) in self._parts(unique, role, processes, bar, stretches):
-                raw[begin : begin + len(vectors)] = vectors
-                cut |= {text: n for text, n in zip(unique[begin : begin + len(vectors)], lost, strict=True) if n}
+            for begin, part in self._parts(unique, role, processes, bar, stretched):
+                raw[begin : begin + len(part.vectors)] = part.vectors
+                cut |= {text: n for text, n in zip(unique[begin : begin + len(part.cuts)], part.cuts, strict=True) if n}
+                stretches |= part.stretches
         self._check_finite(raw, unique)
         if cut:
             self._warn_of_truncation(cleaned, cut)
         position = {text: i for i, text in enumerate(unique)}
         raw = raw[[position[text] for text in cleaned]]
-        return raw if self._maps is None else combine(raw, self.raw_views, self._maps, role)
+        return raw if self._maps is None else combine(raw, self.raw_views, self._maps, role), stretches
 
     def _parts(
-        self,
-        texts: Sequence[str],
-        role: Role,
-        processes: int,
-        bar: tqdm[Any],
-        stretches: dict[str, Float32Array] | None,
-    ) -> Iterator[tuple[int, tuple[Float32Array, list[int]]]]:
-        """Yield the position, the raw vectors and the cuts of parts of a list, in order."""
+        self, texts: Sequence[str], role: Role, processes: int, bar: tqdm[Any], stretched: Collection[str]
+    ) -> Iterator[tuple[int, _RawVectors]]:
+        """Yield the position and the raw vectors of parts of a list, in order."""
         if processes > 1 and len(texts) > 1:
             load, device = partial(_load_again, *self._source()), str(self._backbone.device)
             with closing(embedded(load, device, texts, role, processes)) as parts:
                 for begin, part in parts:
                     bar.update(len(part[1]) * len(self._recipe.templates(role)))
-                    yield begin, part
+                    yield begin, _RawVectors(*part)
             return
         for begin in range(0, len(texts), _WINDOW):
-            yield begin, self.raw_with_cuts(texts[begin : begin + _WINDOW], role, bar, stretches)
+            yield begin, self._raw_vectors(texts[begin : begin + _WINDOW], role, bar, stretched)
 
     def _source(self) -> tuple[ModelSource, Recipe, torch.dtype]:
         """Return the arguments that load the same raw embedder in another process; raise `InputError` if it can't."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.embedding.maps.affine import AffineMap, attainable, unit
-from tp_retrieval.embedding.maps.within import ViewStretches
+from tp_retrieval.embedding.maps.affine import fit_nearest, unit
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.objectives.objective import sampled_documents
 from tp_retrieval.evaluation.sweep import READOUTS, Sweep
@@ -54,15 +53,9 @@ def geometry(embedder: Embedder, texts: Sequence[str], *, maps: Sequence[str] = 
         for readout in READOUTS:
             raw = states.view(exit_, readout)
             for name in maps:
-                vectors = unit(_fitted(name, raw, states.stretches_of(exit_, readout))(raw))
+                vectors = unit(fit_nearest(name, raw, states.stretches_of(exit_, readout))(raw))
                 geometries.append(Geometry(exit_, readout, name, mean_cosine(vectors), effective_rank(vectors)))
     return geometries
-
-
-def _fitted(name: str, raw: Float32Array, stretches: ViewStretches | None) -> AffineMap:
-    """Return the map, or the nearest one that can be fitted on so few vectors and stretches."""
-    with_stretches = 0 if stretches is None else stretches.count
-    return AffineMap.fit(attainable(name, raw.shape[1], len(raw), with_stretches), lambda: [raw], stretches)
 
 
 def mean_cosine(vectors: Float32Array) -> float:

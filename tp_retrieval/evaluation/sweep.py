@@ -48,8 +48,9 @@ class States:
         """Return the stretches `(s, width)` of a view; None if none were read, as for last+mean."""
         if readout not in self.stretches:
             return None
-        all_exits, place, width = self.stretches[readout], self.exits.index(exit_), self.vectors.shape[-1]
-        return replace(all_exits, vectors=all_exits.vectors[:, place * width : (place + 1) * width])
+        all_exits, width = self.stretches[readout], self.vectors.shape[-1]
+        begin = width * self.exits.index(exit_)
+        return replace(all_exits, vectors=all_exits.vectors[:, begin : begin + width])
 
 
 class Sweep:
@@ -90,10 +91,10 @@ class Sweep:
         stretches: dict[Readout, dict[int, Float32Array]] = {readout: {} for readout in sampled or {}}
         for begin in range(0, len(texts), _AT_ONCE):
             part = slice(begin, begin + _AT_ONCE)
-            raw, found = swept.embed_with_stretches(texts[part], wanted[part])
+            raw, of_part = swept.embed_with_stretches(texts[part], wanted[part])
             for readout, of_readout in stretches.items():
                 views = self._views_of(readout)
-                for i, of_text in enumerate(found, begin):
+                for i, of_text in enumerate(of_part, begin):
                     if views[0] in of_text:
                         of_readout[i] = np.concatenate([of_text[view] for view in views], axis=1)
             vectors[:, :, begin : begin + len(raw)] = raw.reshape(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TypedDict, Unpack, overload
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.maps.affine import rows_needed
 from tp_retrieval.embedding.maps.within import needed_views
@@ -28,6 +27,7 @@ from tp_retrieval.errors import (
     TPRetrievalError,
 )
 from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, same_embedder, upgrade_fingerprint
+from tp_retrieval.indexing.document_embedding import check_stretches, embed_documents
 from tp_retrieval.indexing.info import IndexInfo, describe
 from tp_retrieval.indexing.search.engine import SearchEngine
 from tp_retrieval.indexing.search.query import (
@@ -44,7 +44,7 @@ from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.storage.meta import IndexMeta, VectorSettings
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.validation import prepared
-from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, unread_stretches, with_maps
+from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, unread_rows, with_maps
 from tp_retrieval.indexing.vectors.kinds import check_kind
 from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
 from tp_retrieval.indexing.verify import Verification, verify
@@ -64,8 +64,6 @@ from tp_retrieval.types import (
     checked_texts,
     checked_vectors,
 )
-
-_PROGRESS_BATCH = 256  # texts embedded between two updates of a progress bar
 
 logger = logging.getLogger(__name__)
 
@@ -324,13 +322,13 @@ class Index:
         with self._lock, self._store.snapshot():
             stored = self._store.meta.read().views
             views = stored if postprocess is None else with_maps(stored, postprocess)
-            missing = self._store.stretches.missing(views) if unread_stretches(self._store, views) else {}
-            texts = {seq: document.text for seq, document in self._store.documents.by_seq(missing).items()}
+            unread = unread_rows(self._store, views)
+            texts = {seq: document.text for seq, document in self._store.documents.by_seq(unread).items()}
         if not texts or not isinstance(self.embedder, EmbedsStretches):
             return
-        wanted = [missing[seq] for seq in texts]
+        wanted = [unread[seq] for seq in texts]
         _, stretches = self.embedder.embed_with_stretches(list(texts.values()), wanted, show_progress=show_progress)
-        self._check_stretches(stretches)
+        check_stretches(stretches, views)
         with self._lock, self._store.transaction():
             present = self._store.documents.by_seq(texts)
             read = [(seq, of_text) for seq, of_text in zip(texts, stretches, strict=True) if seq in present]
@@ -559,52 +557,13 @@ class Index:
         self, text_of: Mapping[str, str], show_progress: bool
     ) -> tuple[Float32Array, list[Stretches] | None]:
         """Return raw vectors of texts by id, and the stretches of those in the sample where a map needs them."""
-        texts = list(text_of.values())
-        wanted = self._wanted_stretches(text_of)
-        if not show_progress:
-            return self._embed_batch(texts, wanted)
-        unique = list(dict.fromkeys(texts))  # equal texts in different batches would get slightly different vectors
-        row = {text: i for i, text in enumerate(unique)}
-        rows = [row[text] for text in texts]
-        first = {text: i for i, text in reversed(list(enumerate(texts)))}  # of equal texts the first one's are wanted
-        wanted = None if wanted is None else [wanted[first[text]] for text in unique]
-        vectors = np.empty((len(unique), self._dimension), dtype=np.float32)
-        stretches: list[Stretches] = []
-        with tqdm(total=len(unique), unit="text") as bar:
-            for begin in range(0, len(unique), _PROGRESS_BATCH):
-                part = slice(begin, begin + _PROGRESS_BATCH)
-                vectors[part], found = self._embed_batch(unique[part], None if wanted is None else wanted[part])
-                stretches += found or []
-                bar.update(len(unique[part]))
-        return vectors[rows], None if wanted is None else [stretches[i] for i in rows]
-
-    def _wanted_stretches(self, text_of: Mapping[str, str]) -> list[frozenset[int]] | None:
-        """Return the views of which each text's stretches are wanted; None if none are, or the embedder gives none."""
+        embedder, texts, wanted = self.embedder, list(text_of.values()), None
         with self._lock, self._store.snapshot():
             views = self._store.meta.read().views
-            if not needed_views(views) or not isinstance(self.embedder, EmbedsStretches):
-                return None
-            replaced = set(self._store.documents.seqs_of(list(text_of)).tolist())
-            return self._store.stretches.wanted(list(text_of.values()), views, replaced)
-
-    def _embed_batch(
-        self, texts: list[str], wanted: Sequence[Collection[int]] | None
-    ) -> tuple[Float32Array, list[Stretches] | None]:
-        stretches = None
-        if wanted is None or not isinstance(self.embedder, EmbedsStretches):
-            vectors = self.embedder.embed_documents(texts)
-        else:
-            vectors, stretches = self.embedder.embed_with_stretches(texts, wanted)
-            self._check_stretches(stretches)
-        return checked_vectors(vectors, len(texts), self._dimension), stretches
-
-    def _check_stretches(self, stretches: Sequence[Stretches]) -> None:
-        """Raise `InputError` for stretches of another width than their view, or with NaN or infinity."""
-        with self._lock, self._store.snapshot():
-            views = self._store.meta.read().views
-        for i, of_text in enumerate(stretches):
-            for view, vectors in of_text.items():
-                checked_vectors(vectors, len(vectors), views[view].width, f"stretches[{i}]")
+            if needed_views(views) and isinstance(embedder, EmbedsStretches):
+                replaced = set(self._store.documents.seqs_of(list(text_of)).tolist())
+                wanted = self._store.stretches.wanted(texts, views, replaced)
+        return embed_documents(embedder, texts, wanted, views, show_progress=show_progress)
 
     @property
     def embedder(self) -> TextEmbedder:

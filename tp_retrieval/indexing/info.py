@@ -9,7 +9,7 @@ from typing import Any
 
 from tp_retrieval.indexing.storage.meta import Tuning
 from tp_retrieval.indexing.storage.store import Store
-from tp_retrieval.indexing.vectors.fitting import fallbacks, unread_stretches
+from tp_retrieval.indexing.vectors.fitting import fallbacks, unread_counts
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
 
@@ -50,7 +50,7 @@ def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
     meta = store.meta.read()
     made_by = meta.provenance
     maps = store.maps.all()
-    count = len(store.documents)
+    count, unread = len(store.documents), unread_counts(store)
     fitted_on = min((fitted.fitted_on for fitted in maps), default=0)
     return IndexInfo(
         path=str(folder),
@@ -67,8 +67,8 @@ def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
         postprocess=tuple(view.postprocess for view in meta.views),
         fitted=tuple(fitted.postprocess for fitted in maps),
         fitted_on=fitted_on,
-        fallbacks=tuple(fallbacks(store)),
-        unread=max(unread_stretches(store).values(), default=0),
+        fallbacks=tuple(fallbacks(store, unread)),
+        unread=max(unread.values(), default=0),
         maps_digest=vectors.maps_digest(),
         growth=round(count / fitted_on, 2) if fitted_on else None,
         libraries=meta.libraries,

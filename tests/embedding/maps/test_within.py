@@ -9,7 +9,15 @@ from tests.toy import StretchEmbedder
 from tp_retrieval import InputError
 from tp_retrieval.embedding.maps import within
 from tp_retrieval.embedding.maps.affine import AffineMap, attainable, combine, fit_views, unit
-from tp_retrieval.embedding.maps.within import ViewStretches, embed_sample, joined, needed_views, priority, ranges, sample
+from tp_retrieval.embedding.maps.within import (
+    ViewStretches,
+    embed_sample,
+    joined,
+    needed_views,
+    priority_of,
+    ranges,
+    sample,
+)
 from tp_retrieval.types import VectorView
 
 
@@ -129,11 +137,12 @@ def test_without_stretches_the_map_falls_back_to_whitening(count, with_stretches
 def test_stretches_are_equal_parts_of_about_24_tokens():
     assert ranges(0) == [(0, 0)]
     assert ranges(7) == [(0, 7)]
-    assert ranges(9) == [(0, 4), (4, 9)]
+    assert ranges(11) == [(0, 11)]
+    assert ranges(13) == [(0, 6), (6, 13)]
     assert ranges(24) == [(0, 12), (12, 24)]
     assert ranges(100) == [(0, 25), (25, 50), (50, 75), (75, 100)]
     assert [stop - start for start, stop in ranges(512)] == [64] * 8
-    assert ranges(512, apart=True) == [(0, 64), (256, 320), (448, 512)]
+    assert ranges(512, asymmetric=True) == [(0, 64), (256, 320), (448, 512)]
     for tokens in range(1, 600):
         parts = ranges(tokens)
         assert parts[0][0] == 0
@@ -143,14 +152,14 @@ def test_stretches_are_equal_parts_of_about_24_tokens():
 
 
 def test_the_sample_are_the_lowest_priorities_whatever_the_order(monkeypatch):
-    monkeypatch.setattr(within, "_SAMPLE", 5)
-    monkeypatch.setattr(within, "_SAMPLE_APART", 2)
+    monkeypatch.setattr(within, "SAMPLE", 5)
+    monkeypatch.setattr(within, "SAMPLE_ASYMMETRIC", 2)
     views = [VectorView(4), VectorView(4, "within:2"), VectorView(4, "within:2", asymmetric=True)]
     assert needed_views(views) == {1, 2}
     texts = [f"text {i}" for i in range(20)]
     first = dict(zip(texts, sample(texts, views), strict=True))
     assert first == dict(zip(texts[::-1], sample(texts[::-1], views), strict=True))
-    ranked = sorted(texts, key=priority)
+    ranked = sorted(texts, key=priority_of)
     assert [text for text in ranked if first[text]] == ranked[:5]
     assert [text for text in ranked if 2 in first[text]] == ranked[:2]
     assert sample(texts, views[:1]) == [frozenset()] * 20
@@ -164,7 +173,7 @@ def test_an_embedders_sample_fits_all_its_views():
     views = embedder.provenance.views
     raw, stretches = embed_sample(embedder, texts, views)
     assert np.array_equal(raw, embedder.embed_documents(texts))
-    assert {view: of_view.apart for view, of_view in stretches.items()} == {0: False, 1: True}
+    assert {view: of_view.asymmetric for view, of_view in stretches.items()} == {0: False, 1: True}
     maps = fit_views(raw, views, stretches)
     assert [map_.matrix.shape for map_ in maps] == [(16, 8), (16, 4)]
     units = combine(raw, views, maps, "query")
@@ -176,4 +185,4 @@ def test_stretches_of_some_documents_are_numbered_anew():
     part = stretches.of(np.array([9, 3]))
     assert part.documents.tolist() == [1, 1, 0]
     assert part.vectors.tolist() == [[0, 1], [2, 3], [6, 7]]
-    assert part.apart
+    assert part.asymmetric

@@ -6,7 +6,7 @@ import pytest
 from tests.toy import StretchEmbedder
 from tp_retrieval import Index
 from tp_retrieval.embedding.maps import within
-from tp_retrieval.embedding.maps.within import priority
+from tp_retrieval.embedding.maps.within import priority_of
 from tp_retrieval.types import VectorView
 
 VIEWS = [VectorView(2, "within:1"), VectorView(3), VectorView(2, "within:1", asymmetric=True)]
@@ -15,8 +15,8 @@ TEXTS = [f"text {i}" for i in range(12)]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(within, "_SAMPLE", 5)
-    monkeypatch.setattr(within, "_SAMPLE_APART", 3)
+    monkeypatch.setattr(within, "SAMPLE", 5)
+    monkeypatch.setattr(within, "SAMPLE_ASYMMETRIC", 3)
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def insert(table, seqs):
 
 
 def lowest(count, seqs=range(1, 13)):
-    return sorted(sorted(seqs, key=lambda seq: priority(TEXTS[seq - 1]))[:count])
+    return sorted(sorted(seqs, key=lambda seq: priority_of(TEXTS[seq - 1]))[:count])
 
 
 def held(table, view):
-    return sorted(seq for seq, of_view in table._records() if of_view == view)
+    return sorted(record.seq for record in table._records() if record.view == view)
 
 
 def test_a_view_keeps_the_rows_of_lowest_priority_in_whatever_order_they_come(table):
@@ -49,7 +49,7 @@ def test_a_view_keeps_the_rows_of_lowest_priority_in_whatever_order_they_come(ta
     assert kept.keys() == {0, 2}
     assert kept[0].documents.tolist() == np.repeat(lowest(5), 2).tolist()
     assert kept[0].vectors.tolist() == np.concatenate([vectors(seq) for seq in lowest(5)]).tolist()
-    assert (kept[0].apart, kept[2].apart) == (False, True)
+    assert (kept[0].asymmetric, kept[2].asymmetric) == (False, True)
     assert table.counts() == {0: 5, 2: 3}
 
 

@@ -17,6 +17,7 @@ from tp_retrieval.indexing.vectors.fitting import (
     fit,
     fit_if_due,
     mapped_views,
+    unread_counts,
     with_maps,
 )
 from tp_retrieval.types import VectorView
@@ -106,20 +107,20 @@ def test_a_map_that_the_rows_do_not_allow_is_centring_and_is_tried_again_at_twic
     store, raw = create(VectorView(4, "whiten:2")), drawn(200, 4)
     add(store, np.tile(raw[0], (FIT_AT + 6, 1)))
     assert fitted(store) == [("center", 70)]
-    (sentence,) = fallbacks(store)
+    (sentence,) = fallbacks(store, unread_counts(store))
     assert sentence.startswith("view 0: whiten:2 can't be fitted on these 70 documents")
     assert "center was, and is tried again at 140" in sentence
     add(store, raw[:69])
     assert fitted(store) == [("center", 70)]
     add(store, raw[69:70])
     assert fitted(store) == [("whiten:2", 140)]
-    assert fallbacks(store) == []
+    assert fallbacks(store, unread_counts(store)) == []
 
 
 def test_a_map_that_lacks_rows_is_no_fallback(create):
     store = create(VectorView(40, "whiten:40"))
     add(store, drawn(70, 40))
-    assert (fitted(store), fallbacks(store)) == ([("center", 70)], [])
+    assert (fitted(store), fallbacks(store, unread_counts(store))) == ([("center", 70)], [])
 
 
 def test_fit_takes_the_rows_that_are_left(create):

@@ -90,7 +90,7 @@ class AffineMap:
         if stretches is None or stretches.count < within.FEWEST:
             raise InputError(f"postprocess: 'within:{kept}' needs stretches of {within.FEWEST} documents")
         mean = centring.mean
-        if stretches.apart:
+        if stretches.asymmetric:
             centring = cls(mean, query_mean=stretches.mean())
         matrix, spread = within.directions(covariance, stretches, min(kept, count - 1))
         spread = min(spread, float(np.sqrt(np.diag(covariance).max())))
@@ -186,21 +186,28 @@ def same_vectors(first: Float32Array, second: Float32Array) -> bool:
     return bool((cosines > _SAME).all())
 
 
+def fit_nearest(postprocess: str, vectors: Float32Array, stretches: ViewStretches | None = None) -> AffineMap:
+    """Fit a map on vectors `(n, width)` and stretches, or the nearest one that so few allow, as `attainable` says."""
+    count, width = vectors.shape
+    name = attainable(postprocess, width, count, 0 if stretches is None else stretches.count)
+    return AffineMap.fit(name, lambda: [vectors], stretches)
+
+
 def fit_views(
     raw: Float32Array, views: Sequence[VectorView], stretches: Mapping[int, ViewStretches] | None = None
 ) -> list[AffineMap]:
     """Fit each view's map on its part of raw vectors `(n, sum of widths)`; `InputError` if there are too few.
 
-    `stretches` are those of the views that need some; a view without falls back as `attainable` says.
+    `stretches` are those of the views that need some. A view that lacks them gets the nearest map, since texts of a few
+    words have none.
     """
-    maps = []
-    for i, (view, part) in enumerate(zip(views, split(raw, views), strict=True)):
-        own = (stretches or {}).get(i)
-        postprocess = view.postprocess
-        if postprocess.startswith("within"):
-            postprocess = attainable(postprocess, view.width, len(raw), 0 if own is None else own.count)
-        maps.append(AffineMap.fit(postprocess, lambda part=part: [part], own))  # type: ignore[misc]
-    return maps
+    of_views = stretches or {}
+    return [
+        fit_nearest(view.postprocess, part, of_views.get(i))
+        if view.postprocess.startswith("within")
+        else AffineMap.fit(view.postprocess, lambda part=part: [part])  # type: ignore[misc]
+        for i, (view, part) in enumerate(zip(views, split(raw, views), strict=True))
+    ]
 
 
 def combine(

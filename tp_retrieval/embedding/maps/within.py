@@ -11,7 +11,7 @@ the principal directions of the documents. It needs no query, no label and no gr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,24 +23,26 @@ from tp_retrieval.types import EmbedsStretches, Float32Array, VectorView
 FEWEST = 8
 """Documents of several stretches from which on the map is fitted; it beat centring from 4 documents on."""
 
-_TOKENS = 24  # of a stretch; 6 to 48 measured alike
-_SHORTEST = 4
-_MOST, _MOST_APART = 8, 3  # stretches of a document
-_SAMPLE, _SAMPLE_APART = 512, 256  # documents; half as many lose about half a point of nDCG@10
+SAMPLE, SAMPLE_ASYMMETRIC = 512, 256
+"""Documents that give stretches of a view; half as many lose about half a point of nDCG@10."""
+
+_TOKENS, _SHORTEST = 24, 6  # of a stretch; 6 to 48 measured alike
+_MOST, _MOST_ASYMMETRIC = 8, 3  # stretches of a document
+_EPSILON, _EPSILON_ASYMMETRIC = 0.003, 0.03  # share of the largest eigenvalue added before shrinking
 _NONE = np.zeros((0, 0), dtype=np.float32)
-_EPSILON, _EPSILON_APART = 0.003, 0.03  # share of the largest eigenvalue added before shrinking
 
 
 @dataclass(frozen=True)
 class ViewStretches:
     """The stretches of one view: raw vectors `(n, width)`, and the number of each one's document `(n,)`.
 
-    `apart` says that they were read as texts of their own, through the query template, and not in their document's pass.
+    `asymmetric` says that they were read as texts of their own, through the query template, and not in their document's
+    pass.
     """
 
     vectors: Float32Array
     documents: NDArray[np.int64]
-    apart: bool = False
+    asymmetric: bool = False
 
     @property
     def count(self) -> int:
@@ -66,7 +68,7 @@ class ViewStretches:
         position = {int(document): i for i, document in enumerate(documents)}
         kept = np.array([int(document) in position for document in self.documents], dtype=bool)
         numbers = np.array([position[int(document)] for document in self.documents[kept]], dtype=np.int64)
-        return ViewStretches(self.vectors[kept], numbers, self.apart)
+        return ViewStretches(self.vectors[kept], numbers, self.asymmetric)
 
 
 def directions(covariance: NDArray[np.float64], stretches: ViewStretches, kept: int) -> tuple[NDArray[np.float64], float]:
@@ -77,7 +79,7 @@ def directions(covariance: NDArray[np.float64], stretches: ViewStretches, kept: 
     """
     values, vectors = np.linalg.eigh(stretches.scatter())  # ascending
     largest = max(float(values[-1]), 0.0)
-    epsilon = _EPSILON_APART if stretches.apart else _EPSILON
+    epsilon = _EPSILON_ASYMMETRIC if stretches.asymmetric else _EPSILON
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         shrinking = vectors / np.sqrt(values.clip(min=0.0) + epsilon * largest)
         between = shrinking.T @ covariance @ shrinking
@@ -96,33 +98,55 @@ def needed_views(views: Sequence[VectorView]) -> frozenset[int]:
 
 
 def sample_size(view: VectorView) -> int:
-    """Return how many documents give a view's stretches: those with the lowest `priority`, whatever their order."""
-    return _SAMPLE_APART if view.asymmetric else _SAMPLE
+    """Return how many documents give a view's stretches: those of the lowest priority."""
+    return SAMPLE_ASYMMETRIC if view.asymmetric else SAMPLE
 
 
-def priority(text: str) -> int:
-    """Return a text's random place in the queue for the sample, the same each time, in 63 bits."""
+def priority_of(text: str) -> int:
+    """Return a digest of a text, below 2 to the 63rd: the lower it is, the sooner the text belongs to a sample."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def ranges(tokens: int, apart: bool = False) -> list[tuple[int, int]]:
-    """Return the stretches of a text of so many tokens: equal parts of about 24, at most 8, or 3 of those `apart`."""
+def ranges(tokens: int, *, asymmetric: bool = False) -> list[tuple[int, int]]:
+    """Return the stretches of a text of so many tokens: equal parts of about 24, at most 8, if `asymmetric` 3 of those."""
     count = max(1, min(round(tokens / _TOKENS), _MOST))
     if count == 1 and tokens >= 2 * _SHORTEST:
         count = 2
     edges = np.linspace(0, tokens, count + 1).round().astype(int).tolist()
     parts = list(pairwise(edges))
-    if apart and count > _MOST_APART:
-        parts = [parts[i] for i in np.linspace(0, count - 1, _MOST_APART).round().astype(int)]
+    if asymmetric and count > _MOST_ASYMMETRIC:
+        parts = [parts[i] for i in np.linspace(0, count - 1, _MOST_ASYMMETRIC).round().astype(int)]
     return parts
 
 
 def sample(texts: Sequence[str], views: Sequence[VectorView]) -> list[frozenset[int]]:
-    """Return for each text the views to whose sample it belongs; equal texts count once."""
-    first = {priority(text): i for i, text in reversed(list(enumerate(texts)))}
-    place = {i: rank for rank, (_, i) in enumerate(sorted(first.items()))}
-    sizes = {view: sample_size(views[view]) for view in needed_views(views)}
-    return [frozenset(view for view, size in sizes.items() if place.get(i, size) < size) for i in range(len(texts))]
+    """Return for each text the views to whose sample it belongs; of equal texts the first one does."""
+    chosen = unread_of_sample(by_priority(enumerate(texts)), views, {})
+    return [chosen.get(i, frozenset()) for i in range(len(texts))]
+
+
+def by_priority(texts: Iterable[tuple[int, str]]) -> dict[int, int]:
+    """Return the number of the text of each priority, of equal texts the first one's."""
+    numbers: dict[int, int] = {}
+    for number, text in texts:
+        numbers.setdefault(priority_of(text), number)
+    return numbers
+
+
+def unread_of_sample(
+    numbers: Mapping[int, int], views: Sequence[VectorView], read: Mapping[int, Set[int]]
+) -> dict[int, frozenset[int]]:
+    """Return the texts that belong to a view's sample and were not read for it, each with those views.
+
+    `numbers` are the texts by priority, `read` the priorities of those that were read, by view.
+    """
+    unread: dict[int, set[int]] = {}
+    for view in needed_views(views):
+        of_view = read.get(view, set())
+        for priority in sorted(of_view | numbers.keys())[: sample_size(views[view])]:
+            if priority not in of_view:
+                unread.setdefault(numbers[priority], set()).add(view)
+    return {number: frozenset(of_text) for number, of_text in unread.items()}
 
 
 def embed_sample(
@@ -136,8 +160,8 @@ def embed_sample(
     }
 
 
-def joined(stretches: Mapping[int, Float32Array], apart: bool) -> ViewStretches:
+def joined(stretches: Mapping[int, Float32Array], asymmetric: bool) -> ViewStretches:
     """Return the stretches `(s, width)` of numbered documents as one array, without documents of a single one."""
     several = {number: vectors for number, vectors in stretches.items() if len(vectors) > 1}
     numbers = np.repeat(np.array(list(several), dtype=np.int64), [len(vectors) for vectors in several.values()])
-    return ViewStretches(np.concatenate([*several.values()] or [_NONE]), numbers, apart)
+    return ViewStretches(np.concatenate([*several.values()] or [_NONE]), numbers, asymmetric)

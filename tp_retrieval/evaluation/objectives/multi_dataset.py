@@ -64,7 +64,7 @@ class MultiDatasetObjective:
         """The documents of each dataset whose stretches maps are fitted on, for each readout."""
         document_rows = _ranges([len(part.documents) for part in self._parts])
         pairs = list(zip(self._parts, document_rows, strict=True))
-        readouts: tuple[Readout, Readout] = ("mean", "last")
+        readouts = self._parts[0].sampled
         return {readout: np.concatenate([rows[part.sampled[readout]] for part, rows in pairs]) for readout in readouts}
 
     def compare(

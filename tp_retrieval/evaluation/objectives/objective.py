@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tp_retrieval.embedding.maps.affine import AffineMap, attainable, unit
+from tp_retrieval.embedding.maps.affine import fit_nearest, unit
 from tp_retrieval.embedding.maps.within import ViewStretches, sample
 from tp_retrieval.embedding.recipe import Readout
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
@@ -131,9 +131,7 @@ class SingleSet:
         stretches: ViewStretches | None = None,
     ) -> Float32Array:
         """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on documents and stretches."""
-        with_stretches = 0 if stretches is None else stretches.count
-        name = attainable(map_, documents.shape[1], len(documents), with_stretches)
-        fitted = AffineMap.fit(name, lambda: [documents], stretches)
+        fitted = fit_nearest(map_, documents, stretches)
         units = unit(fitted(documents))
         return self.cosines(units if queries is None else unit(fitted(queries, "query")), units)
 

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.documents.chunks import chunk
 from tp_retrieval.documents.sources import Source
+from tp_retrieval.embedding.maps.within import SAMPLE
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.index import Index
 from tp_retrieval.types import Document, EmbedsStretches
 
 _BATCH = 64  # chunks that are embedded and made durable together
-_SAMPLE = 512  # chunks whose stretches are read, and after which embedding is faster
 _REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
 
 
@@ -106,7 +106,7 @@ class FileImporter:
         return files
 
     def _add(self, documents: Sequence[Document], show_progress: bool) -> None:
-        told_at = 0 if len(documents) <= 2 * _SAMPLE else _SAMPLE
+        told_at = 0 if len(documents) <= 2 * SAMPLE else SAMPLE  # after it embedding is faster
         with tqdm(total=len(documents), unit="chunk", disable=not show_progress) as bar:
             for begin in range(0, len(documents), _BATCH):
                 started = time.perf_counter()

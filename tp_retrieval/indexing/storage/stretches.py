@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tp_retrieval.embedding.maps.within import ViewStretches, joined, needed_views, priority, sample_size
+from tp_retrieval.embedding.maps.within import (
+    ViewStretches,
+    by_priority,
+    joined,
+    needed_views,
+    priority_of,
+    sample_size,
+    unread_of_sample,
+)
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import record_digest
@@ -22,6 +30,14 @@ from tp_retrieval.types import Stretches, VectorView
 logger = logging.getLogger(__name__)
 
 _SELECT = "SELECT seq, view, priority, count, data, digest FROM stretches"
+
+
+class _Record(NamedTuple):
+    """The key of a record, without its vectors."""
+
+    seq: int
+    view: int
+    priority: int
 
 
 class StretchTable:
@@ -34,12 +50,12 @@ class StretchTable:
 
     def insert(self, seqs: Seqs, texts: Sequence[str], stretches: Sequence[Stretches], views: Sequence[VectorView]) -> None:
         """Add the stretches of rows, and remove those of rows that no longer belong to a view's sample."""
-        present = {(view, place): seq for seq, view, place in self._places()}
+        holder = {(record.view, record.priority): record.seq for record in self._records()}
         for seq, text, of_text in zip(seqs.tolist(), texts, stretches, strict=True):
             for view, vectors in of_text.items():
-                place = priority(text)
-                if present.setdefault((view, place), seq) == seq:  # else an equal text has some
-                    values = (seq, view, place, len(vectors), vectors.astype("<f4").tobytes())
+                priority = priority_of(text)
+                if holder.setdefault((view, priority), seq) == seq:  # else an equal text has some
+                    values = (seq, view, priority, len(vectors), vectors.astype("<f4").tobytes())
                     self._remove([(seq, view)])
                     sql = "INSERT INTO stretches VALUES (?, ?, ?, ?, ?, ?)"
                     self._database.execute(sql, (*values, record_digest(*values)))
@@ -52,7 +68,7 @@ class StretchTable:
         """Remove the stretches of rows."""
         gone = {*seqs}
         if gone:
-            self._remove(record for record in self._records() if record[0] in gone)
+            self._remove((record.seq, record.view) for record in self._records() if record.seq in gone)
 
     def clear(self) -> None:
         """Remove all stretches."""
@@ -71,28 +87,17 @@ class StretchTable:
         self, texts: Sequence[str], views: Sequence[VectorView], replaced: Collection[int] = ()
     ) -> list[frozenset[int]]:
         """Return for each text the views to whose sample it would belong if all were added and some rows were replaced."""
-        needed = needed_views(views)
-        wanted: list[set[int]] = [set() for _ in texts]
-        first = {priority(text): i for i, text in reversed(list(enumerate(texts)))} if needed else {}
-        for view in needed:
-            stored = {place for seq, of_view, place in self._places() if of_view == view and seq not in replaced}
-            for place in sorted(stored | first.keys())[: sample_size(views[view])]:
-                if place not in stored:
-                    wanted[first[place]].add(view)
-        return [frozenset(of_text) for of_text in wanted]
+        numbers = by_priority(enumerate(texts)) if needed_views(views) else {}
+        unread = unread_of_sample(numbers, views, self._read_priorities(replaced))
+        return [unread.get(i, frozenset()) for i in range(len(texts))]
 
     def missing(self, views: Sequence[VectorView]) -> dict[int, frozenset[int]]:
-        """Return the rows that belong to a view's sample without having stretches of it, each with those views."""
-        first: dict[int, int] = {}
-        for seq, text in self._database.each("SELECT seq, text FROM documents ORDER BY seq"):
-            first.setdefault(priority(text), seq)
-        queue, present = sorted(first), {(view, place) for _, view, place in self._places()}
-        lacking: dict[int, set[int]] = {}
-        for view in needed_views(views):
-            for place in queue[: sample_size(views[view])]:
-                if (view, place) not in present:
-                    lacking.setdefault(first[place], set()).add(view)
-        return {seq: frozenset(of_row) for seq, of_row in lacking.items()}
+        """Return the rows that belong to a view's sample without having stretches of it, each with those views.
+
+        Reads every text.
+        """
+        numbers = by_priority(self._database.each("SELECT seq, text FROM documents ORDER BY seq"))
+        return unread_of_sample(numbers, views, self._read_priorities())
 
     def read_counts(self) -> dict[int, int]:
         """Return of how many documents stretches were read, by view; some have a single one."""
@@ -107,14 +112,14 @@ class StretchTable:
         return {view: self._of_view(view, views[view]) for view in needed_views(views)}
 
     def _of_view(self, number: int, view: VectorView) -> ViewStretches:
-        found = {}
+        vectors = {}
         for *values, digest in self._database.execute(f"{_SELECT} WHERE view = ? ORDER BY seq", (number,)):
             seq, _, _, count, data = values
             if record_digest(*values) != digest or len(data) != 4 * count * view.width:
                 logger.warning("%s: stretches of record %s are damaged and left out", self._database.file, seq)
                 continue
-            found[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
-        return joined(found, view.asymmetric)
+            vectors[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
+        return joined(vectors, view.asymmetric)
 
     def problems(self) -> Iterable[str]:
         """Yield what is wrong with the records."""
@@ -132,12 +137,13 @@ class StretchTable:
                 damaged[seq, view] = f"{name} are of no stored document"
         return damaged
 
-    def _places(self) -> list[tuple[int, int, int]]:
-        """Return row, view and priority of every record."""
-        return [
-            (seq, view, place) for seq, view, place in self._database.execute("SELECT seq, view, priority FROM stretches")
-        ]
+    def _read_priorities(self, without: Collection[int] = ()) -> dict[int, set[int]]:
+        """Return the priorities of the documents that have stretches, by view, leaving out some rows."""
+        priorities: dict[int, set[int]] = {}
+        for record in self._records():
+            if record.seq not in without:
+                priorities.setdefault(record.view, set()).add(record.priority)
+        return priorities
 
-    def _records(self) -> list[tuple[int, int]]:
-        """Return row and view of every record."""
-        return [(seq, view) for seq, view in self._database.execute("SELECT seq, view FROM stretches")]
+    def _records(self) -> list[_Record]:
+        return [_Record(*row) for row in self._database.execute("SELECT seq, view, priority FROM stretches")]

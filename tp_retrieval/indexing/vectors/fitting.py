@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,35 +83,42 @@ def fit(store: Store) -> None:
     store.set_maps(fitted)
 
 
-def fallbacks(store: Store) -> list[str]:
-    """Return a sentence for each view whose rows do not allow the map that was tried, or that lacks stretches."""
+def fallbacks(store: Store, unread: Mapping[int, int]) -> list[str]:
+    """Return a sentence for each view whose rows do not allow the map that was tried, or that lacks stretches.
+
+    `unread` is what `unread_counts` returns.
+    """
     meta = store.meta.read()
-    unusual = [
+    lesser = [
         f"view {i}: {tried} can't be fitted on these {stored.fitted_on} documents, whose vectors hardly differ or pass "
         f"float32's range; {stored.postprocess} was, and is tried again at {_TRY_AGAIN * stored.fitted_on} or by rebuild"
         for i, (stored, tried) in enumerate(_with_tried(store, meta))
         if stored.postprocess != tried
     ]
-    unusual += [
+    return lesser + [
         f"view {i}: {meta.views[i].postprocess} is fitted on stretches of documents; {count} more must be read by the "
         "model, which rebuild does"
-        for i, count in unread_stretches(store).items()
+        for i, count in unread.items()
     ]
-    return unusual
 
 
-def unread_stretches(store: Store, views: Sequence[VectorView] | None = None) -> dict[int, int]:
-    """Return how many documents lack stretches, for each view (of the index's, or these) with less than half of its sample.
+def unread_counts(store: Store) -> dict[int, int]:
+    """Return how many documents lack stretches, for each view of the index that lacks most of its sample."""
+    return dict(Counter(view for views in unread_rows(store, store.meta.read().views).values() for view in views))
 
-    They are those whose vectors were given, or were embedded before the index had such a map. Reads all texts if it seems
-    that there are some.
+
+def unread_rows(store: Store, views: Sequence[VectorView]) -> dict[int, frozenset[int]]:
+    """Return the rows whose stretches must be read, each with the views that lack most of their sample.
+
+    Their vectors were given, or were embedded before the index had such a map. Reads every text if there may be some.
     """
-    views = store.meta.read().views if views is None else views
     rows, read = len(store.documents), store.stretches.read_counts()
-    lacking = [view for view in needed_views(views) if 2 * read.get(view, 0) < min(rows, sample_size(views[view]))]
-    missing = list(store.stretches.missing(views).values()) if lacking else []  # equal texts count once
-    counts = {view: sum(view in of_row for of_row in missing) for view in lacking}
-    return {view: count for view, count in counts.items() if count > read.get(view, 0)}
+    if all(2 * read.get(view, 0) >= min(rows, sample_size(views[view])) for view in needed_views(views)):
+        return {}
+    missing = store.stretches.missing(views)  # equal texts count once
+    counts = Counter(view for of_row in missing.values() for view in of_row)
+    lacking = {view for view, count in counts.items() if count > read.get(view, 0)}
+    return {seq: of_row & lacking for seq, of_row in missing.items() if of_row & lacking}
 
 
 def fit_if_due(store: Store) -> None:
