@@ -82,7 +82,7 @@ def spearman(predicted: Values | Float32Array, gold: Values) -> float:
     """
     if np.ptp(predicted) == 0 or np.ptp(gold) == 0:
         return 0.0
-    x, y = (ranks - ranks.mean() for ranks in (stats.rankdata(predicted), stats.rankdata(gold)))
+    x, y = (ranks - ranks.mean() for ranks in stats.rankdata(np.stack([predicted, gold]), axis=1))
     return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
