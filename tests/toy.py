@@ -33,9 +33,14 @@ class ToyEmbedder:
 class ToyWithStretches(ToyEmbedder):
     """A ToyEmbedder that also gives stretches of two words, for the map `within:K`."""
 
-    def embed_with_stretches(self, texts, wanted, *, show_progress=False):
+    def embed_with_stretches(self, texts, wanted, *, sampled=(), show_progress=False):
         width = self.dimension // self.views
-        return self.embed_documents(texts), [
+        vectors = self.embed_documents(texts)
+        for row, views in zip(vectors, wanted, strict=True):
+            if sampled and not {*sampled} & {*views}:
+                for view in sampled:
+                    row[width * view : width * (view + 1)] = np.nan
+        return vectors, [
             {view: self.stretches(text)[:, width * view : width * (view + 1)] for view in views}
             for text, views in zip(texts, wanted, strict=True)
         ]

@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 from tqdm.auto import tqdm
 
-from tp_retrieval.embedding.maps.affine import same_vectors
+from tp_retrieval.embedding.maps.affine import is_unread, same_vectors
 from tp_retrieval.errors import InputError
 from tp_retrieval.sqlite.database import Database, objects_made_by
 from tp_retrieval.sqlite.fork_safety import guard
@@ -34,7 +34,6 @@ from tp_retrieval.types import (
     HasProvenance,
     Identity,
     Provenance,
-    Role,
     Stretches,
     TextEmbedder,
     VectorView,
@@ -144,9 +143,13 @@ class CachedEmbedder:
         texts: Sequence[str],
         wanted: Sequence[Collection[int]],
         *,
+        sampled: Collection[int] = (),
         show_progress: bool = False,
     ) -> tuple[Float32Array, list[Stretches]]:
-        """Return the vectors of documents, and of each the stretches of the views that are wanted of it."""
+        """Return the vectors of documents, and of each the stretches of the views that are wanted of it.
+
+        A document of which no `sampled` view is wanted has NaN there, unless its whole vector is stored.
+        """
         checked = checked_texts(texts)
         pairs = [(text, view) for text, of_text in zip(checked, wanted, strict=True) for view in of_text]
         stretches = self._stored_stretches(pairs, views)
@@ -155,24 +158,57 @@ class CachedEmbedder:
             if (text, view) not in stretches:
                 missing.setdefault(text, set()).add(view)
         if missing:
-            stretches |= self._computed_stretches(embedder, missing)
-        vectors = self.embed_documents(checked, show_progress=show_progress)
+            stretches |= self._computed_stretches(embedder, missing, sampled)
+        partly = [bool(sampled) and not {*sampled} & {*of_text} for of_text in wanted]
+        vectors = np.empty((len(checked), self.dimension), dtype=np.float32)
+        for rows, embed in (
+            (np.flatnonzero(np.logical_not(partly)), self.embed_documents),
+            (np.flatnonzero(partly), partial(self._embed_partly, embedder, views, sampled)),
+        ):
+            if len(rows):
+                vectors[rows] = embed([checked[i] for i in rows], show_progress=show_progress)
         return vectors, [
             {view: stretches[text, view] for view in of_text} for text, of_text in zip(checked, wanted, strict=True)
         ]
 
+    def _embed_partly(
+        self,
+        embedder: EmbedsStretches,
+        views: Sequence[VectorView],
+        sampled: Collection[int],
+        texts: Sequence[str],
+        *,
+        show_progress: bool,
+    ) -> Float32Array:
+        """Return the vectors of documents, with NaN in the `sampled` views unless the whole vector is stored."""
+        unique = list(dict.fromkeys(texts))
+        vectors = np.full((len(unique), self.dimension), np.nan, dtype=np.float32)
+        missing = self._read([_key(self._space, "document", text) for text in unique], vectors)
+        columns = np.flatnonzero(np.repeat([i not in sampled for i in range(len(views))], [view.width for view in views]))
+
+        def compute(texts: Sequence[str]) -> Float32Array:
+            raw, _ = embedder.embed_with_stretches(texts, [()] * len(texts), sampled=sampled)
+            return raw[:, columns]
+
+        role = f"document without views {sorted(sampled)}"
+        read = self._embed([unique[i] for i in missing], role, compute, show_progress, len(columns))
+        vectors[np.ix_(np.array(missing, dtype=np.int64), columns)] = read
+        row = {text: i for i, text in enumerate(unique)}
+        return vectors[[row[text] for text in texts]]
+
     def _computed_stretches(
-        self, embedder: EmbedsStretches, missing: Mapping[str, Collection[int]]
+        self, embedder: EmbedsStretches, missing: Mapping[str, Collection[int]], sampled: Collection[int]
     ) -> dict[tuple[str, int], Float32Array]:
-        """Compute and store stretches of texts, and the vectors of those that have none stored, from the same pass."""
-        vectors, computed = embedder.embed_with_stretches(list(missing), list(missing.values()))
+        """Compute and store stretches of texts, and whole vectors where none is stored, from the same pass."""
+        vectors, computed = embedder.embed_with_stretches(list(missing), list(missing.values()), sampled=sampled)
         stretches = {
             (text, view): rows for text, of_text in zip(missing, computed, strict=True) for view, rows in of_text.items()
         }
         self._write([self._stretches_key(*pair) for pair in stretches], list(stretches.values()))
         keys = [_key(self._space, "document", text) for text in missing]
         new = self._read(keys, np.empty((len(keys), self.dimension), dtype=np.float32))
-        self._write([keys[i] for i in new], vectors[new])
+        whole = [i for i in new if not is_unread(vectors[i : i + 1])[0]]
+        self._write([keys[i] for i in whole], vectors[whole])
         return stretches
 
     def _stored_stretches(
@@ -190,12 +226,18 @@ class CachedEmbedder:
         return _key(self._space, f"stretches of view {view}", text)
 
     def _embed(
-        self, texts: Sequence[str], role: Role, compute: Callable[[Sequence[str]], Float32Array], show_progress: bool
+        self,
+        texts: Sequence[str],
+        role: str,
+        compute: Callable[[Sequence[str]], Float32Array],
+        show_progress: bool,
+        dimension: int | None = None,
     ) -> Float32Array:
+        dimension = dimension or self.dimension
         checked = checked_texts(texts)
         unique = list(dict.fromkeys(checked))
         keys = [_key(self._space, role, text) for text in unique]
-        vectors = np.empty((len(unique), self.dimension), dtype=np.float32)
+        vectors = np.empty((len(unique), dimension), dtype=np.float32)
         missing = self._read(keys, vectors)
         if missing and self._legacy_space is not None:
             old = [_key(self._legacy_space, role, unique[i]) for i in missing]
@@ -206,7 +248,7 @@ class CachedEmbedder:
         with tqdm(total=len(missing), unit="text", disable=not show_progress) as bar:
             for begin in range(0, len(missing), _WINDOW):
                 window = missing[begin : begin + _WINDOW]
-                computed = checked_vectors(compute([unique[i] for i in window]), len(window), self.dimension)
+                computed = checked_vectors(compute([unique[i] for i in window]), len(window), dimension)
                 self._write([keys[i] for i in window], computed)
                 vectors[window] = computed
                 bar.update(len(window))
@@ -220,7 +262,7 @@ class CachedEmbedder:
         missing = {key: i for i, key in enumerate(keys)}
         with self._lock:
             for key, data, digest in self._rows(keys):
-                if digest == _digest(key, data) and len(data) == 4 * self.dimension:
+                if digest == _digest(key, data) and len(data) == 4 * vectors.shape[1]:
                     vectors[missing.pop(key)] = np.frombuffer(data, dtype="<f4")
         return list(missing.values())
 

@@ -48,13 +48,15 @@ class VectorView:
     """One part of an embedder's raw vector: its width, the map an index fits to it, and its weight.
 
     `asymmetric` says that stretches of documents are read as queries for the map `within:K`, which then has a mean of its
-    own for queries.
+    own for queries. With `sample` an index reads the part of so many documents, and predicts it for the others from the
+    first part.
     """
 
     width: int
     postprocess: str = "none"
     weight: float = 1.0
     asymmetric: bool = False
+    sample: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,17 @@ class EmbedsStretches(Protocol):
     """An embedder that gives stretches of documents, on which an index fits the map `within:K`."""
 
     def embed_with_stretches(
-        self, texts: Sequence[str], wanted: Sequence[Collection[int]], *, show_progress: bool = False
+        self,
+        texts: Sequence[str],
+        wanted: Sequence[Collection[int]],
+        *,
+        sampled: Collection[int] = (),
+        show_progress: bool = False,
     ) -> tuple[Float32Array, list[Stretches]]:
-        """Return the vectors of documents, and of each the stretches of the views that are wanted of it."""
+        """Return the vectors of documents, and of each the stretches of the views that are wanted of it.
+
+        The `sampled` views are read of the texts of which one is wanted, and are NaN for the others.
+        """
 
 
 @runtime_checkable
@@ -187,8 +197,13 @@ def check_text(text: object, name: str) -> None:
         ) from error
 
 
-def checked_vectors(raw: Float32Array, count: int, dimension: int, name: str = "vectors") -> Float32Array:
-    """Return `raw` as `(count, dimension) float32`; raise `InputError` for another shape, NaN or infinity."""
+def checked_vectors(
+    raw: Float32Array, count: int, dimension: int, name: str = "vectors", *, unread: NDArray[np.bool_] | bool = False
+) -> Float32Array:
+    """Return `raw` as `(count, dimension) float32`; raise `InputError` for another shape, NaN or infinity.
+
+    The numbers that were `unread`, `(count, dimension)`, may be NaN.
+    """
     array = np.asarray(raw)
     if array.shape != (count, dimension):
         raise InputError(f"{name}: shape {array.shape} must be {(count, dimension)}")
@@ -196,7 +211,7 @@ def checked_vectors(raw: Float32Array, count: int, dimension: int, name: str = "
         raise InputError(f"{name}: type {array.dtype} must be floating point")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    bad = np.flatnonzero(~(np.isfinite(array) | unread).all(axis=1))
     if len(bad):
         raise InputError(f"{name}[{bad[0]}]: holds NaN or infinity")
     return array

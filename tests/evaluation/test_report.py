@@ -12,10 +12,17 @@ from tp_retrieval.evaluation import report
 from tp_retrieval.evaluation.metrics import Estimate
 from tp_retrieval.evaluation.tuning.log import PromptResult
 from tp_retrieval.evaluation.tuning.prompt_candidates import PromptCandidate
-from tp_retrieval.evaluation.tuning.tuner import Comparison, Tuned
+from tp_retrieval.evaluation.tuning.tuner import Comparison, FrontierPoint, Tuned
 from tp_retrieval.evaluation.tuning.view_search import ViewCandidate
 
 RECIPE = Recipe('Q <é> "{text}"', 'P & "{text}"', [View(2)])
+
+
+SHALLOW = Recipe('Q "{text}"', 'P "{text}"', [View(1, "mean", "within:8", 0.6), View(2, "last", "none", 0.4, 512)])
+FRONTIER = [
+    FrontierPoint(SHALLOW, 1, 98.7, Estimate(49.4, 40, 60), Estimate(0.7, -1, 2)),
+    FrontierPoint(RECIPE, 2, 12.3, Estimate(50.1, 40.2, 60.3), Estimate(0, 0, 0)),
+]
 
 
 def page(tmp_path, gain, *, kept_start=False, sets=("one",)):
@@ -29,9 +36,17 @@ def page(tmp_path, gain, *, kept_start=False, sets=("one",)):
         PromptResult(prompts[1], True, 5.6, [pair], curves, alone),
     ]
     compared = Comparison(Estimate(50.1, 40.2, 60.3), Estimate(45, 40, 50), gain)
-    tuned = Tuned(RECIPE, compared, dict.fromkeys(sets, compared), kept_start, 12, 24, 3.6, results)
+    tuned = Tuned(RECIPE, compared, dict.fromkeys(sets, compared), kept_start, 12, 24, 3.6, FRONTIER, results)
     files = report.write(tuned, tmp_path / "r.json", "Search on <here> & 'there'")
-    assert [file.name for file in files] == ["r.json", "r.exits.png", "r.scopes.png", "r.html"]
+    assert [file.name for file in files] == [
+        "r.json",
+        "r.fast.json",
+        "r.frontier.png",
+        "r.exits.png",
+        "r.scopes.png",
+        "r.html",
+    ]
+    assert Recipe.load(tmp_path / "r.fast.json") == SHALLOW
     return BeautifulSoup((tmp_path / "r.html").read_text(), "html.parser")
 
 
@@ -64,14 +79,20 @@ def test_names_and_recipe_are_text_and_every_row_is_there(tmp_path):
     shown = page(tmp_path, Estimate(5, 1, 9), sets=("s<1>", "s&2"))
     assert shown.title.get_text() == shown.h1.get_text() == "Search on <here> & 'there'"
     assert json.loads(shown.pre.get_text()) == RECIPE.to_dict()
-    sets, prompts = shown.find_all("table")
+    sets, costs, prompts = shown.find_all("table")
     numbers = ["50.1 [40.2, 60.3]", "45.0 [40.0, 50.0]", "5.0 [1.0, 9.0]"]
     assert cells(sets) == [["set", "score", "before", "gain"], ["s<1>", *numbers], ["s&2", *numbers]]
     pair = "last at 2, none (0.3) + mean at the final norm, whiten:128 (0.7)"
+    shallow = "mean at 1, within:8 (0.6) + last at 2, none (0.4; read of 512 documents)"
+    assert cells(costs) == [
+        ["blocks", "documents/s", "held out", "below the last", "views"],
+        ["1", "99", "49.4 [40.0, 60.0]", "0.7", shallow],
+        ["2", "12", "50.1 [40.2, 60.3]", "0.0", "last at 2, none (1)"],
+    ]
     assert cells(prompts) == [
         ["arm", "data", "best views", "dense share", "score", "seconds"],
         ["b & 'c'", "all", pair, "0.4", "51.2", "6"],
         ["b & 'c'", "sample", pair, "0.4", "51.2", "3"],
         ["as <it> was", "sample", "last at 2, none (1)", "–", "50.0", "1"],
     ]
-    assert len(page(tmp_path, Estimate(5, 1, 9)).find_all("table")) == 1
+    assert len(page(tmp_path, Estimate(5, 1, 9)).find_all("table")) == 2

@@ -229,7 +229,10 @@ def test_one_text_many_times_does_not_fill_the_sample(tmp_path):
 )
 def test_stretches_that_no_map_can_be_fitted_on_are_refused(tmp_path, stretches, words):
     embedder = StretchEmbedder()
-    embedder.embed_with_stretches = lambda texts, wanted: (embedder.embed_documents(texts), [{0: stretches}] * len(texts))
+    embedder.embed_with_stretches = lambda texts, wanted, **_: (
+        embedder.embed_documents(texts),
+        [{0: stretches}] * len(texts),
+    )
     with Index.create(tmp_path / "i", embedder) as index:
         with pytest.raises(InputError, match=words):
             index.add(["one text", "another"])

@@ -12,6 +12,7 @@ import typer
 import tp_retrieval
 from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, check_output, hint_unmeasured, print_report
 from tp_retrieval.documents.sources import read_texts
+from tp_retrieval.embedding.recipe import DEFAULT_RECIPE
 
 
 def embed(
@@ -30,7 +31,7 @@ def embed(
 
     embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe, dtype=dtype)
     if recipe is None:
-        hint_unmeasured("retrieval", embedder.backbone.name)
+        hint_unmeasured(DEFAULT_RECIPE, embedder.backbone.name)
     method = embedder.embed_queries if role == "query" else embedder.embed_documents
     vectors = method(texts, show_progress=sys.stderr.isatty(), processes=processes)
     try:

@@ -24,6 +24,7 @@ from tp_retrieval.cli.output import (
     print_rows,
 )
 from tp_retrieval.cli.search import reranker_of
+from tp_retrieval.embedding.recipe import DEFAULT_RECIPE
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs, read_labelled, read_retrieval, read_sts
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def retrieval(
     datasets = distinct([read_retrieval(folder) for folder in folders])
     options: SearchOptions = {} if dense_weight is None else {"dense_weight": dense_weight}
     results: dict[str, dict[str, Any]] = {}
-    for name, embedder in _embedders(model, recipe, "retrieval", against):
+    for name, embedder in _embedders(model, recipe, DEFAULT_RECIPE, against):
         if isinstance(embedder, tp_retrieval.Embedder):
             datasets = [cut(dataset, embedder, document_tokens) for dataset in datasets]
         is_ours = isinstance(embedder, tp_retrieval.Embedder)

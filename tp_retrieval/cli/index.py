@@ -17,6 +17,7 @@ import tp_retrieval
 from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_report
 from tp_retrieval.documents.jsonl import read_records
 from tp_retrieval.documents.sources import Source, find, read
+from tp_retrieval.embedding.recipe import DEFAULT_RECIPE
 from tp_retrieval.indexing.storage.store import FILE
 
 _WORTH_TELLING, _LONG = 20.0, 120.0  # seconds
@@ -144,7 +145,7 @@ def _open(
             ) from None
         embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe)
         if recipe is None:
-            hint_unmeasured("retrieval", embedder.backbone.name)
+            hint_unmeasured(DEFAULT_RECIPE, embedder.backbone.name)
         return tp_retrieval.Index.create(into, embedder, **options), embedder.count_tokens
     _check_options(opened, into, options)
     if model is None and recipe is None:

@@ -18,7 +18,7 @@ from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval, read_
 if TYPE_CHECKING:
     from tp_retrieval.evaluation.objectives.objective import Objective
     from tp_retrieval.evaluation.tuning.prompt_candidates import Task
-    from tp_retrieval.evaluation.tuning.tuner import Comparison, Tuned
+    from tp_retrieval.evaluation.tuning.tuner import Comparison, FrontierPoint, Tuned
 
 Output = Annotated[Path, typer.Option(help="Recipe to write, a .json file; the report and its pictures go beside it.")]
 Budget = Annotated[float, typer.Option(min=0, help="Minutes after which no further prompt is tried.")]
@@ -122,9 +122,21 @@ def _report(tuned: Tuned, output: Path, files: Sequence[Path]) -> dict[str, obje
         "held_out": tuned.held_out,
         "chosen_by": tuned.chosen_by,
         "kept_start": tuned.kept_start,
+        "frontier": [_point(point) for point in tuned.frontier],
         "arms": len(tuned.results),
         "minutes": round(tuned.minutes, 1),
         "files": [str(file) for file in files],
+    }
+
+
+def _point(point: FrontierPoint) -> dict[str, object]:
+    """Return a point of the frontier as a JSON object."""
+    return {
+        "blocks": point.blocks,
+        "texts_a_second": round(point.texts_a_second, 1),
+        "score": as_record(point.score),
+        "below_best": as_record(point.below_best),
+        "views": [view.to_dict() for view in point.recipe.views],
     }
 
 
@@ -144,6 +156,14 @@ def _summary(tuned: Tuned, output: Path, log: Path) -> dict[str, str]:
         "before": str(together.start),
         "gain": f"{together.gain}" + (", of the best that was found" if tuned.kept_start else unsure),
         **(each if len(each) > 1 else {}),
+        "fast recipe": str(output.with_suffix(".fast.json")) + ", the cheapest that is not surely worse than the best",
+        "quality over cost": "",
+        **{f"  {_cost(point)}": str(point.score) for point in tuned.frontier},
         "report": str(output.with_suffix(".html")),
         "tried": f"{len(tuned.results)} arms in {tuned.minutes:.0f} minutes; kept in {log}",
     }
+
+
+def _cost(point: FrontierPoint) -> str:
+    sampled = " and a sample" if any(view.sample for view in point.recipe.views) else ""
+    return f"{point.blocks} block{'' if point.blocks == 1 else 's'}{sampled}, {point.texts_a_second:.0f} documents/s"

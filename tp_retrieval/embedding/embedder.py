@@ -26,7 +26,7 @@ from tp_retrieval.embedding.maps.within import embed_sample, ranges
 from tp_retrieval.embedding.model import fingerprints
 from tp_retrieval.embedding.model.backbone import Backbone, n_blocks_of
 from tp_retrieval.embedding.model.source import ModelSource
-from tp_retrieval.embedding.recipe import Recipe
+from tp_retrieval.embedding.recipe import DEFAULT_RECIPE, Recipe
 from tp_retrieval.embedding.template import clean
 from tp_retrieval.embedding.workers import embedded
 from tp_retrieval.errors import InputError, TruncationWarning
@@ -41,8 +41,15 @@ from tp_retrieval.types import (
     checked_texts,
 )
 
-DEFAULT_RECIPE = "retrieval"
 _WINDOW = 4096  # texts tokenised and sorted by length together; memory does not grow with the input
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a pass reads: some views by number, ascending, and of some texts the stretches of the views of the mean."""
+
+    views: tuple[int, ...]
+    stretched: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,9 @@ class Embedder:
         """Load a model only as deep as its recipe reads it.
 
         `model` is a hub id, a folder, a GGUF file or a folder that `save` wrote; None is the embedded default, else the
-        hub's SmolLM2-135M-Instruct. `recipe` is a `Recipe`, a name or a JSON file, by default `retrieval`. `dtype` "auto"
-        is bfloat16 where it is faster than float32 here. `model_kwargs` go to transformers as they are. `whole` loads every
-        block and the LM head at once, for a `Reranker` or for generation to share. Raises `ModelNotFoundError`,
+        hub's SmolLM2-135M-Instruct. `recipe` is a `Recipe`, a name or a JSON file, by default `retrieval-balanced`. `dtype`
+        "auto" is bfloat16 where it is faster than float32 here. `model_kwargs` go to transformers as they are. `whole`
+        loads every block and the LM head at once, for a `Reranker` or for generation to share. Raises `ModelNotFoundError`,
         `UnsupportedModelError` or `RecipeError`.
         """
         saved = maps_file.read(Path(model)) if model is not None else None
@@ -152,7 +159,7 @@ class Embedder:
         """The parts of a raw vector, one a view of the recipe."""
         width = self._backbone.width
         return tuple(
-            VectorView(width, view.postprocess, view.weight, asymmetric=view.readout != "mean")
+            VectorView(width, view.postprocess, view.weight, view.readout != "mean", view.sample)
             for view in self._recipe.views
         )
 
@@ -214,7 +221,7 @@ class Embedder:
         With several `processes`, each loads the model and embeds a share of the texts, on a GPU of its own if there are
         several; a script that uses them needs `if __name__ == "__main__":`. Raises `WorkerError` if one is killed.
         """
-        vectors, _ = self._embed(texts, "query", show_progress, processes)
+        vectors, _ = self._embed(texts, "query", self._everything, show_progress, processes)
         return vectors
 
     def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False, processes: int = 1) -> Float32Array:
@@ -222,7 +229,7 @@ class Embedder:
 
         `processes` is as in `embed_queries`.
         """
-        vectors, _ = self._embed(texts, "document", show_progress, processes)
+        vectors, _ = self._embed(texts, "document", self._everything, show_progress, processes)
         return vectors
 
     def normalize(self, raw: Float32Array) -> Float32Array:
@@ -239,27 +246,58 @@ class Embedder:
         return Embedder(self._backbone, self._recipe, fit_views(raw, self.raw_views, stretches))
 
     def embed_with_stretches(
-        self, texts: Sequence[str], wanted: Sequence[Collection[int]], *, show_progress: bool = False
+        self,
+        texts: Sequence[str],
+        wanted: Sequence[Collection[int]],
+        *,
+        sampled: Collection[int] = (),
+        show_progress: bool = False,
     ) -> tuple[Float32Array, list[Stretches]]:
         """Return the vectors of documents as `embed_documents` does, and of each the stretches of the views wanted of it.
 
         Stretches are equal parts of a text, of about 24 tokens. Those of a view of the mean are read in the same pass, the
-        others as texts of their own through the query template. Raises `InputError` if the maps are fitted.
+        others as texts of their own through the query template. The `sampled` views are read of the texts of which one is
+        wanted; the vectors of the others are NaN there, and run no more blocks than the other views need. Raises
+        `InputError` if the maps are fitted.
         """
-        if self._maps is not None and any(wanted):
+        if self._maps is not None and (any(wanted) or sampled):
             raise InputError("stretches: this embedder's maps are fitted; give the one that it was fitted from")
         cleaned = self._cleaned(texts)
         views_of: dict[str, set[int]] = {}
         for text, views in zip(cleaned, wanted, strict=True):
             views_of.setdefault(text, set()).update(views)
         means = set(self._views_of_means)
-        vectors, shared = self._embed(
-            texts, "document", show_progress, 1, {t for t, views in views_of.items() if views & means}
-        )
+        stretched = {text for text, views in views_of.items() if views & means}
+        whole = [not sampled or not views_of[text].isdisjoint(sampled) for text in cleaned]
+        vectors, shared = self._embed_parts(texts, whole, sampled, stretched, show_progress)
         apart = self._read_apart([text for text, views in views_of.items() if views - means])
         return vectors, [
             {view: (shared if view in means else apart)[text][view] for view in views_of[text]} for text in cleaned
         ]
+
+    def _embed_parts(
+        self,
+        texts: Sequence[str],
+        whole: Sequence[bool],
+        sampled: Collection[int],
+        stretched: Collection[str],
+        show_progress: bool,
+    ) -> tuple[Float32Array, dict[str, Stretches]]:
+        """Return the vectors of documents, with NaN in the `sampled` views of those that are not read as a whole."""
+        reading = replace(self._everything, stretched=stretched)
+        if all(whole):
+            return self._embed(texts, "document", reading, show_progress)
+        rows = np.array(whole)
+        kept = [i for i in self._everything.views if i not in sampled]
+        vectors = np.full((len(texts), self._raw_dimension), np.nan, dtype=np.float32)
+        of_whole, stretches = self._embed([text for text, w in zip(texts, whole, strict=True) if w], "document", reading)
+        vectors[rows] = of_whole
+        others = [text for text, w in zip(texts, whole, strict=True) if not w]
+        of_others, more = self._embed(others, "document", replace(reading, views=tuple(kept)), show_progress)
+        width = self._backbone.width
+        columns = np.concatenate([np.arange(width * i, width * (i + 1)) for i in kept])
+        vectors[np.ix_(~rows, columns)] = of_others
+        return vectors, stretches | more
 
     def with_recipe(self, recipe: str | Path | Recipe) -> Embedder:
         """Return an embedder of the same weights with another recipe; missing blocks are loaded."""
@@ -283,27 +321,31 @@ class Embedder:
         self, texts: Sequence[str], role: Role, bar: tqdm[Any] | None = None
     ) -> tuple[Float32Array, list[int]]:
         """Return raw vectors `(n, dim) float32` of cleaned texts, and the number of tokens cut off each."""
-        part = self._raw_vectors(texts, role, bar)
+        part = self._raw_vectors(texts, role, self._everything, bar)
         return part.vectors, part.cuts
 
+    @property
+    def _everything(self) -> _Reading:
+        return _Reading(tuple(range(len(self._recipe.views))))
+
     def _raw_vectors(
-        self, texts: Sequence[str], role: Role, bar: tqdm[Any] | None = None, stretched: Collection[str] = ()
+        self, texts: Sequence[str], role: Role, reading: _Reading, bar: tqdm[Any] | None = None
     ) -> _RawVectors:
         """Return raw vectors of different, cleaned texts, and the stretches of some, of the views of the mean."""
         rows_of = [self._tokenizers[template].rows(texts) for template in self._recipe.templates(role)]
-        for i in (i for i, text in enumerate(texts) if text in stretched):
+        for i in (i for i, text in enumerate(texts) if text in reading.stretched):
             parts = ranges(min(rows[i].text[1] - rows[i].text[0] for rows in rows_of))  # as many in every template
             for rows in rows_of:
                 rows[i] = rows[i].with_stretches(parts)
-        raw = np.zeros((len(texts), self._raw_dimension), dtype=np.float32)
+        raw = np.zeros((len(texts), self._backbone.width * len(reading.views)), dtype=np.float32)
         sums: dict[str, Float32Array] = {}
         for rows in rows_of:
-            for group, vectors, means in self._embed_rows(rows, bar):
+            for group, vectors, means in self._embed_rows(rows, reading.views, bar):
                 raw[group] += vectors / len(rows_of)
                 for i, of_row in zip(group, means, strict=True):
                     if rows[i].stretches:
                         sums[texts[i]] = sums.get(texts[i], np.zeros_like(of_row)) + of_row
-        views = self._views_of_means
+        views = [i for i in reading.views if i in self._views_of_means]
         stretches: dict[str, Stretches] = {
             text: dict(zip(views, np.split(of_text / np.float32(len(rows_of)), len(views), axis=1), strict=True))
             for text, of_text in sums.items()
@@ -321,7 +363,7 @@ class Embedder:
         raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
         for begin in range(0, len(unique), _WINDOW):
             window = slice(begin, begin + _WINDOW)
-            raw[window] = self._raw_vectors(unique[window], "query").vectors
+            raw[window] = self._raw_vectors(unique[window], "query", self._everything).vectors
         self._check_finite(raw, unique)
         row = {part: i for i, part in enumerate(unique)}
         rows = {text: [row[part] for part in self._cleaned(of_text)] for text, of_text in parts.items()}
@@ -335,19 +377,19 @@ class Embedder:
         ]
 
     def _embed(
-        self, texts: Sequence[str], role: Role, show_progress: bool, processes: int, stretched: Collection[str] = ()
+        self, texts: Sequence[str], role: Role, reading: _Reading, show_progress: bool = False, processes: int = 1
     ) -> tuple[Float32Array, dict[str, Stretches]]:
-        """Return the vectors of texts, and the stretches of those in `stretched`, of views of the mean."""
+        """Return the vectors of texts, and the stretches that are read as well, by text."""
         if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
             raise InputError(f"processes: {processes!r} must be a whole number from 1")
         cleaned = self._cleaned(texts)
         unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
-        raw = np.zeros((len(unique), self._raw_dimension), dtype=np.float32)
+        raw = np.zeros((len(unique), self._backbone.width * len(reading.views)), dtype=np.float32)
         cut: dict[str, int] = {}
         stretches: dict[str, Stretches] = {}
         total = len(unique) * len(self._recipe.templates(role))
         with tqdm(total=total, unit="text", disable=not show_progress) as bar:
-            for begin, part in self._parts(unique, role, processes, bar, stretched):
+            for begin, part in self._parts(unique, role, reading, processes, bar):
                 raw[begin : begin + len(part.vectors)] = part.vectors
                 cut |= {text: n for text, n in zip(unique[begin : begin + len(part.cuts)], part.cuts, strict=True) if n}
                 stretches |= part.stretches
@@ -359,7 +401,7 @@ class Embedder:
         return raw if self._maps is None else combine(raw, self.raw_views, self._maps, role), stretches
 
     def _parts(
-        self, texts: Sequence[str], role: Role, processes: int, bar: tqdm[Any], stretched: Collection[str]
+        self, texts: Sequence[str], role: Role, reading: _Reading, processes: int, bar: tqdm[Any]
     ) -> Iterator[tuple[int, _RawVectors]]:
         """Yield the position and the raw vectors of parts of a list, in order."""
         if processes > 1 and len(texts) > 1:
@@ -370,7 +412,7 @@ class Embedder:
                     yield begin, _RawVectors(*part)
             return
         for begin in range(0, len(texts), _WINDOW):
-            yield begin, self._raw_vectors(texts[begin : begin + _WINDOW], role, bar, stretched)
+            yield begin, self._raw_vectors(texts[begin : begin + _WINDOW], role, reading, bar)
 
     def _source(self) -> tuple[ModelSource, Recipe, torch.dtype]:
         """Return the arguments that load the same raw embedder in another process; raise `InputError` if it can't."""
@@ -384,28 +426,27 @@ class Embedder:
         return [clean(text) for text in checked] if self._recipe.clean else checked
 
     def _embed_rows(
-        self, rows: Sequence[Row], bar: tqdm[Any] | None
+        self, rows: Sequence[Row], views: Sequence[int], bar: tqdm[Any] | None
     ) -> Iterator[tuple[list[int], Float32Array, list[Float32Array]]]:
         """Yield the numbers, the raw vectors and the stretches of batches of one template's rows."""
-        for group, (vectors, means) in self._batching.run(rows, self._forward):
+        for group, (vectors, means) in self._batching.run(rows, partial(self._forward, views=views)):
             ends = np.cumsum([len(rows[i].stretches) for i in group])
             yield group, vectors, np.split(means, ends[:-1])
             if bar is not None:
                 bar.update(len(group))
 
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[Row]) -> tuple[Float32Array, Float32Array]:
-        """Return the rows' raw vectors, and their stretches, of all views of the mean side by side."""
+    def _forward(self, rows: Sequence[Row], views: Sequence[int]) -> tuple[Float32Array, Float32Array]:
+        """Return the rows' raw vectors of some views, and the stretches of those of the mean, side by side."""
+        read_views = [(self._exits[i], self._recipe.views[i]) for i in views]
         batch = collate(rows).to(self._backbone.device)
         with self._backbone.lock:
             if batch.prefix not in self._prefixes:
                 self._prefixes[batch.prefix] = read_prefix(self._backbone, batch.prefix, max(self._depth, 1))
-            states = hidden_states(
-                self._backbone, batch, self._prefixes[batch.prefix], set(self._exits), self._recipe.prepend
-            )
-        views = list(zip(self._exits, self._recipe.views, strict=True))
-        vectors = torch.cat([read(states[count], batch, view.readout) for count, view in views], dim=1)
-        means = [read_stretches(states[count], batch) for count, view in views if view.readout == "mean"]
+            exits = {count for count, _ in read_views}
+            states = hidden_states(self._backbone, batch, self._prefixes[batch.prefix], exits, self._recipe.prepend)
+        vectors = torch.cat([read(states[count], batch, view.readout) for count, view in read_views], dim=1)
+        means = [read_stretches(states[count], batch) for count, view in read_views if view.readout == "mean"]
         stretches = torch.cat(means, dim=1).cpu().numpy() if means else np.zeros((0, 0), dtype=np.float32)
         return vectors.cpu().numpy(), stretches
 

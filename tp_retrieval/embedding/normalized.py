@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.embedding.maps.affine import unit
+from tp_retrieval.embedding.maps.affine import is_unread, split, unit
 from tp_retrieval.types import Float32Array, Provenance, Stretches
 
 
@@ -45,12 +45,21 @@ class UnitEmbedder(Embedder):
         return self.normalize(super().embed_documents(texts, show_progress=show_progress, processes=processes))
 
     def embed_with_stretches(
-        self, texts: Sequence[str], wanted: Sequence[Collection[int]], *, show_progress: bool = False
+        self,
+        texts: Sequence[str],
+        wanted: Sequence[Collection[int]],
+        *,
+        sampled: Collection[int] = (),
+        show_progress: bool = False,
     ) -> tuple[Float32Array, list[Stretches]]:
-        """Return unit vectors of documents, and stretches of which every view has the length that it has in those."""
-        vectors, stretches = super().embed_with_stretches(texts, wanted, show_progress=show_progress)
+        """Return unit vectors of documents, and stretches of which every view has the length that it has in those.
+
+        The views of a document of which the `sampled` ones are not read have the lengths that they have in a whole vector.
+        """
+        raw, stretches = super().embed_with_stretches(texts, wanted, sampled=sampled, show_progress=show_progress)
         total = sum(view.weight for view in self.raw_views)
         lengths = [np.float32(np.sqrt(view.weight / total)) for view in self.raw_views]
-        return self.normalize(vectors), [
-            {i: unit(part) * lengths[i] for i, part in of_text.items()} for of_text in stretches
-        ]
+        vectors, missing = self.normalize(raw), is_unread(raw)
+        parts = [unit(part) * length for part, length in zip(split(raw[missing], self.raw_views), lengths, strict=True)]
+        vectors[missing] = np.concatenate(parts, axis=1)
+        return vectors, [{i: unit(part) * lengths[i] for i, part in of_text.items()} for of_text in stretches]

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from tp_retrieval.embedding.maps.affine import NAMES, is_map
+from tp_retrieval.embedding.maps.within import FEWEST
 from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
+
+DEFAULT_RECIPE = "retrieval-balanced"
+"""The recipe of an embedder, and so of an index, where none is named."""
 
 FORMAT = 1
 _RECIPES = resources.files("tp_retrieval.embedding") / "recipes"
@@ -53,12 +57,14 @@ class View:
 
     `exit` counts the blocks that ran: 0 is the input embeddings, -1 all but the last block, None all blocks and the
     final norm. `postprocess` is the map that an index fits on its corpus; `weight` is the view's share of the cosine.
+    With `sample` an index reads the view of so many of its documents, and predicts it for the others from the first view.
     """
 
     exit: int | None
     readout: Readout = "last"
     postprocess: str = "none"
     weight: float = 1.0
+    sample: int | None = None
 
     def __post_init__(self) -> None:
         valid = self.exit is None or (_is_int(self.exit) and self.exit >= -1)
@@ -67,6 +73,12 @@ class View:
         _require(is_map(self.postprocess), "views.postprocess", self.postprocess, NAMES)
         valid = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
         _require(valid and 0 < self.weight < float("inf"), "views.weight", self.weight, "a positive number")
+        valid = self.sample is None or (_is_int(self.sample) and self.sample >= FEWEST)
+        _require(valid, "views.sample", self.sample, f"a number of documents from {FEWEST}, or null")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the view as its JSON object."""
+        return {name: value for name, value in vars(self).items() if name != "sample" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,9 @@ class Recipe:
 
     def _check(self) -> None:
         _require(bool(self.views), "views", [], "at least one view")
+        sampled = [view.sample is not None for view in self.views]
+        samples = [view.sample for view in self.views]
+        _require(sampled == sorted(sampled) and not sampled[0], "views.sample", samples, "null for the first views")
         _require(isinstance(self.clean, bool), "clean", self.clean, "true or false")
         _require(_is_int(self.max_tokens) and self.max_tokens > 0, "max_tokens", self.max_tokens, "a positive number")
         weight = self.dense_weight
@@ -158,7 +173,8 @@ class Recipe:
         if not isinstance(fields["views"], list):
             raise RecipeError(f"views: {fields['views']!r} must be a list of objects")
         fields["views"] = [
-            View(**_keys(view, "views.", {"exit"}, {"readout", "postprocess", "weight"})) for view in fields["views"]
+            View(**_keys(view, "views.", {"exit"}, {"readout", "postprocess", "weight", "sample"}))
+            for view in fields["views"]
         ]
         if fields.get("prepend") is not None:
             scope = {"start", "stop"}
@@ -206,7 +222,7 @@ class Recipe:
             "document": _sources(self.document),
             "clean": self.clean,
             "prepend": _prepend_json(self.prepend),
-            "views": [vars(view).copy() for view in self.views],
+            "views": [view.to_dict() for view in self.views],
             "max_tokens": self.max_tokens,
             **({} if self.dense_weight is None else {"dense_weight": self.dense_weight}),
         }
@@ -216,8 +232,8 @@ class Recipe:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def raw(self) -> Recipe:
-        """Return the recipe without maps and weights; equal raw recipes have equal raw vectors."""
-        views = tuple(replace(view, postprocess="none", weight=1.0) for view in self.views)
+        """Return the recipe without maps, weights and samples; equal raw recipes have equal raw vectors."""
+        views = tuple(View(view.exit, view.readout) for view in self.views)
         return replace(self, views=views, dense_weight=None)
 
 

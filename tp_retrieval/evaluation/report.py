@@ -18,7 +18,7 @@ from jinja2 import StrictUndefined, Template
 from tp_retrieval.embedding.forward.attention import SlotAttention
 from tp_retrieval.evaluation.geometry import Geometry
 from tp_retrieval.evaluation.tuning.log import PromptResult
-from tp_retrieval.evaluation.tuning.tuner import Tuned
+from tp_retrieval.evaluation.tuning.tuner import FrontierPoint, Tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,13 +32,15 @@ _PAGE = Template(
 
 
 def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
-    """Write the recipe, and beside it `NAME.html` and a PNG a picture; return the files."""
+    """Write the recipe, and beside it `NAME.fast.json`, `NAME.html` and a PNG a picture; return the files."""
     recipe_file.write_text(tuned.recipe.to_json(), encoding="utf-8")
-    pictures = {"exits": _exits(tuned.results)}
+    fast = recipe_file.with_suffix(".fast.json")
+    fast.write_text(tuned.fast.to_json(), encoding="utf-8")
+    pictures = {"frontier": _frontier(tuned.frontier), "exits": _exits(tuned.results)}
     scopes = _scopes(tuned.results)
     if scopes is not None:
         pictures["scopes"] = scopes
-    files, encoded = [recipe_file], {}
+    files, encoded = [recipe_file, fast], {}
     for name, figure in pictures.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=100, bbox_inches="tight")
@@ -52,6 +54,7 @@ def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
 
 def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
     captions = {
+        "frontier": "Held-out score over speed: each recipe scored higher than all cheaper ones where recipes were chosen.",
         "exits": "Score of a single view over the exit it is read at, for the arms that saw all data.",
         "scopes": "Best score on the sample for each scope of prepending, on the prompts that were rewired.",
     }
@@ -62,6 +65,26 @@ def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
         pictures=[(captions[name], png) for name, png in pictures.items()],
     )
     return page
+
+
+def _frontier(points: Sequence[FrontierPoint]) -> Figure:
+    """Draw the score with its interval over the documents embedded in a second."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    speeds = [point.texts_a_second for point in points]
+    scores = [point.score.value for point in points]
+    below, above = ([abs(getattr(point.score, end) - point.score.value) for point in points] for end in ("low", "high"))
+    axes.errorbar(speeds, scores, (below, above), fmt="o", capsize=3)
+    for point in points:
+        blocks = f"{point.blocks} block" + ("" if point.blocks == 1 else "s")
+        note = blocks + (", sampled" if any(view.sample for view in point.recipe.views) else "")
+        axes.annotate(note, (point.texts_a_second, point.score.value), xytext=(6, 4), textcoords="offset points")
+    axes.set(xscale="log", xlabel="documents embedded in a second on this machine", ylabel="held-out score")
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3)
+    return figure
 
 
 def _exits(results: Sequence[PromptResult]) -> Figure:

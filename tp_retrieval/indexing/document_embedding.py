@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
+from tp_retrieval.embedding.maps.affine import split
+from tp_retrieval.embedding.maps.within import sampled_views
 from tp_retrieval.types import EmbedsStretches, Float32Array, Stretches, TextEmbedder, VectorView, checked_vectors
 
 _PROGRESS_BATCH = 256  # texts embedded between two updates of a progress bar
@@ -28,6 +30,7 @@ def embed_documents(
 ) -> tuple[Float32Array, list[Stretches] | None]:
     """Return raw vectors `(n, sum of widths)` and the stretches that are wanted; with `wanted` None there are none.
 
+    Views that are read of a sample alone are NaN for the documents of which no stretches of such a view are wanted.
     Raises `InputError` for vectors or stretches of another shape, with NaN or infinity.
     """
     if not show_progress:
@@ -52,13 +55,17 @@ def embed_documents(
 def _embed(
     embedder: TextEmbedder, texts: Sequence[str], wanted: Wanted | None, views: Sequence[VectorView]
 ) -> tuple[Float32Array, list[Stretches] | None]:
-    stretches = None
-    if wanted is not None and isinstance(embedder, EmbedsStretches):
-        vectors, stretches = embedder.embed_with_stretches(texts, wanted)
-        check_stretches(stretches, views)
-    else:
-        vectors = embedder.embed_documents(texts)
-    return checked_vectors(vectors, len(texts), sum(view.width for view in views)), stretches
+    dimension = sum(view.width for view in views)
+    if wanted is None or not isinstance(embedder, EmbedsStretches):
+        return checked_vectors(embedder.embed_documents(texts), len(texts), dimension), None
+    sampled = sampled_views(views)
+    vectors, stretches = embedder.embed_with_stretches(texts, wanted, sampled=sampled)
+    check_stretches(stretches, views)
+    unread = np.zeros((len(texts), dimension), dtype=bool)
+    without = [sampled.isdisjoint(of_text) for of_text in wanted]
+    for view in sampled:
+        split(unread, views)[view][without] = True
+    return checked_vectors(vectors, len(texts), dimension, unread=unread), stretches
 
 
 def check_stretches(stretches: Sequence[Stretches], views: Sequence[VectorView]) -> None:

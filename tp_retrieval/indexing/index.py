@@ -15,7 +15,7 @@ from typing import TypedDict, Unpack, overload
 import numpy as np
 
 from tp_retrieval.embedding.maps.affine import rows_needed
-from tp_retrieval.embedding.maps.within import needed_views
+from tp_retrieval.embedding.maps.within import needed_views, sampled_views
 from tp_retrieval.errors import (
     CorruptIndexError,
     IncompatibleIndexError,
@@ -27,7 +27,7 @@ from tp_retrieval.errors import (
     TPRetrievalError,
 )
 from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, same_embedder, upgrade_fingerprint
-from tp_retrieval.indexing.document_embedding import check_stretches, embed_documents
+from tp_retrieval.indexing.document_embedding import embed_documents
 from tp_retrieval.indexing.info import IndexInfo, describe
 from tp_retrieval.indexing.search.engine import SearchEngine
 from tp_retrieval.indexing.search.query import (
@@ -305,12 +305,13 @@ class Index:
 
     def _views_with(self, postprocess: str | Sequence[str], stored: Sequence[VectorView]) -> tuple[VectorView, ...]:
         views = with_maps(stored, postprocess)
-        count, counts = len(self._store.documents), self._store.stretches.counts()
+        counts = self._store.stretches.counts()
         for i, view in enumerate(views):
             needed = rows_needed(view.postprocess, view.width)
+            count = len(self._store.documents) if view.sample is None else self._store.documents.count_wholly_read()
             if count < needed:
                 raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents, there are {count}")
-            if i in needed_views(views) and counts.get(i, 0) < needed:
+            if view.postprocess.startswith("within") and counts.get(i, 0) < needed:
                 raise InputError(
                     f"postprocess: {view.postprocess!r} needs {needed} documents of several stretches, {counts.get(i, 0)} "
                     "have some; texts of a few words have none, and some embedders give none"
@@ -327,17 +328,18 @@ class Index:
         if not texts or not isinstance(self.embedder, EmbedsStretches):
             return
         wanted = [unread[seq] for seq in texts]
-        _, stretches = self.embedder.embed_with_stretches(list(texts.values()), wanted, show_progress=show_progress)
-        check_stretches(stretches, views)
+        vectors, stretches = embed_documents(
+            self.embedder, list(texts.values()), wanted, views, show_progress=show_progress
+        )
+        read = {seq: (vectors[i], of_text) for i, (seq, of_text) in enumerate(zip(texts, stretches or [], strict=True))}
         with self._lock, self._store.transaction():
-            present = self._store.documents.by_seq(texts)
-            read = [(seq, of_text) for seq, of_text in zip(texts, stretches, strict=True) if seq in present]
+            seqs = sorted(self._store.documents.by_seq(texts))  # others were deleted meanwhile
             self._store.stretches.insert(
-                np.array([seq for seq, _ in read], dtype=np.int64),
-                [texts[seq] for seq, _ in read],
-                [of_text for _, of_text in read],
-                views,
+                np.array(seqs, dtype=np.int64), [texts[seq] for seq in seqs], [read[seq][1] for seq in seqs], views
             )
+            for seq in seqs:
+                if not sampled_views(views).isdisjoint(unread[seq]):
+                    self._store.documents.replace_vector(seq, read[seq][0])
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Check every record, the full text, the metadata index and the vectors; `repair` rebuilds what is derived.

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from tp_retrieval import Document, Index, InputError, Recipe
+from tp_retrieval.embedding.maps import within
 from tp_retrieval.embedding.maps.affine import attainable
 from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.evaluation import metrics, report
@@ -22,7 +23,7 @@ from tp_retrieval.evaluation.objectives.sts import StsObjective
 from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tuning.prompt_candidates import PromptCandidate, prompts, rewirings
 from tp_retrieval.evaluation.tuning.tuner import Tuner
-from tp_retrieval.evaluation.tuning.view_search import ViewCandidate, ViewSearch, ViewSearchResult, _Single
+from tp_retrieval.evaluation.tuning.view_search import ViewCandidate, ViewSearch, ViewSearchResult, _Single, frontier
 from tp_retrieval.indexing.search.query import DENSE_WEIGHT
 
 SLOTTED = 'This passage : <PST> "{text}" means in one word:"'
@@ -161,6 +162,53 @@ def test_the_search_finds_the_planted_pair_of_views(faq):
     assert np.allclose(search.candidate(best.views, 1.0).signal, best.signal)
 
 
+def test_a_sampled_view_is_scored_as_by_an_index_that_reads_a_sample(embedder, faq, monkeypatch):
+    for name in ("SAMPLE", "SAMPLE_ASYMMETRIC"):
+        monkeypatch.setattr(within, name, 16)
+    views = (View(1, "mean", "within:4", 0.6), View(4, "last", "within:4", 0.4, 16))
+    recipe = Recipe('A question : "{text}" is:"', 'A passage : "{text}" is:"', views)
+    objective, sweep = RetrievalObjective(faq, folded=False), Sweep(embedder)
+    queries = sweep.states(recipe.query[0].source, None, objective.queries)
+    documents = sweep.states(
+        recipe.document[0].source, None, objective.documents, query=recipe.query[0].source, sampled=objective.sampled
+    )
+    search = ViewSearch(objective, queries, documents)
+    scored = search.candidate(views, 0.5)
+    whole = search.candidate((views[0], replace(views[1], sample=None)), 0.5)
+    sweep.close()
+    indexed = evaluate_retrieval(embedder.with_recipe(recipe), faq, dense_weight=0.5)
+    assert np.allclose(scored.signal, indexed.values["hybrid"]["ndcg@10"])
+    assert not np.allclose(scored.signal, whole.signal)
+    assert (scored.blocks(4), whole.blocks(4)) == (1, 4)
+
+
+def candidate(score, *exits, sample=None):
+    views = [View(exit_) for exit_ in exits[:-1]] + [View(exits[-1], sample=sample)]
+    return ViewCandidate(tuple(views), 0.5, score, np.zeros(1))
+
+
+def test_the_frontier_is_what_no_cheaper_candidate_equals():
+    given = [
+        candidate(0.9, 1, None),
+        candidate(0.5, 1),
+        candidate(0.6, 1, None, sample=512),
+        candidate(0.55, 2),
+        candidate(0.7, 3),
+        candidate(0.7, 2, 4),
+    ]
+    assert [one.score for one in frontier(given, 6)] == [0.6, 0.7, 0.9]
+    assert [one.blocks(6) for one in frontier(given, 6)] == [1, 3, 6]
+
+
+def test_no_recipe_is_shallower_than_its_prepending(embedder, faq):
+    rewired = PromptCandidate("as it was", '<PST> "{text}"', '<PST> "{text}"', Prepend("tp", 1, 3))
+    begin = embedder.with_recipe(rewired.recipe([View(4)], Recipe("{text}", "{text}", [View(4)])))
+    tuned = Tuner(begin, RetrievalObjective(faq), "retrieval", budget_minutes=0).run()
+    for point in tuned.frontier:
+        exits = [4 if view.exit is None else view.exit for view in point.recipe.views]
+        assert point.recipe.prepend is None or max(exits) >= point.recipe.prepend.stop
+
+
 def test_arms_are_the_papers_prompts_and_rewirings_have_slots():
     sts = {arm.name: arm.document for arm in prompts("sts")}
     assert sts["prompteol"] == Recipe.load("prompteol").document[0].source
@@ -200,6 +248,10 @@ def test_the_tuned_score_is_what_the_recipe_scores_on_the_held_out_questions(sta
         assert score.value == pytest.approx(100 * scores[objective.held_out].mean(), abs=1e-6)
     assert tuned.recipe.dense_weight is not None or tuned.kept_start
     assert (tuned.held_out, tuned.chosen_by) == (8, 16)
+    assert [point.blocks for point in tuned.frontier] == sorted({point.blocks for point in tuned.frontier})
+    assert all(point.texts_a_second > 0 for point in tuned.frontier)
+    assert tuned.frontier[-1].below_best.value == 0
+    assert tuned.fast in [point.recipe for point in tuned.frontier]
     names = [one.prompt.name for one in tuned.results]
     assert names[0] == "as it was"
     assert {"one example", "two examples", "cot", "ke"} <= set(names)
@@ -360,12 +412,19 @@ def test_what_can_not_be_tuned_is_refused(start, faq):
 def test_the_report_stands_alone_and_shows_the_score(start, pairs, tmp_path):
     tuned = Tuner(start, StsObjective(pairs), "sts", budget_minutes=60).run()
     files = report.write(tuned, tmp_path / "recipe.json", "Similarity <here>")
-    assert [file.name for file in files] == ["recipe.json", "recipe.exits.png", "recipe.scopes.png", "recipe.html"]
+    assert [file.name for file in files] == [
+        "recipe.json",
+        "recipe.fast.json",
+        "recipe.frontier.png",
+        "recipe.exits.png",
+        "recipe.scopes.png",
+        "recipe.html",
+    ]
     assert Recipe.load(tmp_path / "recipe.json") == tuned.recipe
     page = (tmp_path / "recipe.html").read_text()
     assert "Similarity &lt;here&gt;" in page
     assert str(tuned.together.score) in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert "http" not in page.replace("http-equiv", "")
     for one in tuned.results:
         assert one.prompt.name in page

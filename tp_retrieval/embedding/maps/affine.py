@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,15 @@ from tp_retrieval.types import Float32Array, Role, VectorView
 Batches = Callable[[], Iterable[Float32Array]]
 """A function that returns an iterator over the raw vectors `(n, width)` in batches."""
 
+PairedBatches = Callable[[], Iterable[tuple[Float32Array, Float32Array]]]
+"""A function that returns an iterator over the raw vectors of two views of the same documents in batches."""
+
 _FEWEST = 64  # directions below which whitening loses against centring
 _NAMES = re.compile(r"none|center|(abtt|whiten|within):[1-9]\d*")
 NAMES = "none, center, abtt:K, whiten:D or within:K"
 """The maps by name, for messages."""
 
+_PENALTY = 1.0  # of ridge regression, in units of a standardised component's variance; 0.3 and 3 measured alike
 _ROUNDING = 1e-5  # spread, as a share of the largest mean, below which vectors differ by rounding alone
 _SAME = 0.999  # cosine of one text's vectors in bfloat16, in different batches
 _EPSILON = 1e-3  # share of the largest eigenvalue added before whitening; 1e-4 and 1e-2 measured worse
@@ -33,12 +37,16 @@ _EPSILON = 1e-3  # share of the largest eigenvalue added before whitening; 1e-4 
 class AffineMap:
     """The map `x` to `(x - mean) @ matrix`, `(n, width)` to `(n, kept)`; without mean or matrix where they are None.
 
-    `query_mean` is subtracted from queries in place of `mean`, where they lie elsewhere.
+    `query_mean` is subtracted from queries in place of `mean`, where they lie elsewhere. `source_mean` and `source_matrix`
+    are a second map, from the raw vectors of the first view to mapped ones of this view: for documents that were not read
+    for it, of which the raw vectors are NaN.
     """
 
     mean: Float32Array | None = None
     matrix: Float32Array | None = None
     query_mean: Float32Array | None = None
+    source_mean: Float32Array | None = None
+    source_matrix: Float32Array | None = None
 
     @classmethod
     def fit(cls, postprocess: str, batches: Batches, stretches: ViewStretches | None = None) -> AffineMap:
@@ -100,6 +108,34 @@ class AffineMap:
             map_ = cls(mean, _with_sign(matrix).astype(np.float32), centring.query_mean)
         return map_ if map_.finite else centring
 
+    def with_prediction(self, pairs: PairedBatches) -> AffineMap:
+        """Return the map with a prediction from another view: a ridge regression of the unit vectors that this map gives.
+
+        `pairs` are the raw vectors of the other view and of this one, of the same documents. Components of the other view
+        are standardised, and the penalty is 1 in units of their variance.
+        """
+
+        def joint() -> Iterator[Float32Array]:
+            for source, raw in pairs():
+                yield np.concatenate([source, unit(self(raw))], axis=1)
+
+        width = next(source.shape[1] for source, _ in pairs())
+        _, mean, covariance = _moments(joint)
+        spread = np.sqrt(np.diag(covariance)[:width].clip(min=0.0))
+        scale = np.divide(1.0, spread, out=np.zeros(width), where=spread > _ROUNDING * np.abs(mean[:width]))
+        standardised = scale[:, None] * covariance[:width] * np.concatenate([scale, np.ones(len(mean) - width)])
+        weights = np.linalg.solve(standardised[:, :width] + _PENALTY * np.eye(width), standardised[:, width:])
+        with np.errstate(over="ignore"):
+            source_mean, source_matrix = mean[:width].astype(np.float32), (scale[:, None] * weights).astype(np.float32)
+        map_ = replace(self, source_mean=source_mean, source_matrix=source_matrix)
+        return map_ if map_.finite else self
+
+    def predict(self, source: Float32Array) -> NDArray[np.floating[Any]]:
+        """Return mapped vectors `(n, kept)` by the raw ones of the first view; zeros where nothing predicts them."""
+        if self.source_mean is None or self.source_matrix is None:
+            return np.zeros((len(source), 1), dtype=np.float32)
+        return AffineMap(self.source_mean, self.source_matrix)(source)
+
     @property
     def finite(self) -> bool:
         """Whether every number of the map is finite."""
@@ -111,8 +147,7 @@ class AffineMap:
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return the fitted arrays by name."""
-        arrays = {"mean": self.mean, "matrix": self.matrix, "query_mean": self.query_mean}
-        return {name: array for name, array in arrays.items() if array is not None}
+        return {name: array for name, array in vars(self).items() if array is not None}
 
     def digest(self) -> str:
         """Return a digest of the fitted arrays."""
@@ -219,11 +254,29 @@ def combine(
     normalised. So the cosine of the whole is the weighted mean of the views' cosines.
     """
     heaviest = max(view.weight for view in views)
+    raw_parts = split(raw, views)
     parts = [
-        unit(map_(part, role)) * np.float32(np.sqrt(view.weight / heaviest))
-        for view, map_, part in zip(views, maps, split(raw, views), strict=True)
+        mapped_view(map_, part, raw_parts[0], role) * np.float32(np.sqrt(view.weight / heaviest))
+        for view, map_, part in zip(views, maps, raw_parts, strict=True)
     ]
     return unit(np.concatenate(parts, axis=1))
+
+
+def is_unread(raw: Float32Array) -> NDArray[np.bool_]:
+    """Return which rows of a view `(n, width)` were not read: those that are NaN."""
+    missing: NDArray[np.bool_] = np.isnan(raw[:, -1])
+    return missing
+
+
+def mapped_view(map_: AffineMap, raw: Float32Array, source: Float32Array, role: Role = "document") -> Float32Array:
+    """Return a view mapped and of unit length, predicted from the raw vectors `source` of the first view where unread."""
+    missing = is_unread(raw)
+    if not missing.any():
+        return unit(map_(raw, role))
+    mapped = np.zeros((len(raw), map_.width(raw.shape[1])), dtype=np.float32)
+    mapped[~missing] = unit(map_(raw[~missing], role))
+    mapped[missing] = unit(map_.predict(source[missing]))
+    return mapped
 
 
 def _with_sign(columns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -93,12 +93,19 @@ def directions(covariance: NDArray[np.float64], stretches: ViewStretches, kept: 
 
 
 def needed_views(views: Sequence[VectorView]) -> frozenset[int]:
-    """Return the numbers of the views whose maps are fitted on stretches."""
-    return frozenset(i for i, view in enumerate(views) if view.postprocess.startswith("within"))
+    """Return the numbers of the views that have a sample: to fit a map on stretches, or since no more are read."""
+    return sampled_views(views) | {i for i, view in enumerate(views) if view.postprocess.startswith("within")}
+
+
+def sampled_views(views: Sequence[VectorView]) -> frozenset[int]:
+    """Return the numbers of the views that are read of a sample of documents alone."""
+    return frozenset(i for i, view in enumerate(views) if view.sample is not None)
 
 
 def sample_size(view: VectorView) -> int:
-    """Return how many documents give a view's stretches: those of the lowest priority."""
+    """Return how many documents are a view's sample, and give its stretches: those of the lowest priority."""
+    if view.sample is not None:
+        return view.sample
     return SAMPLE_ASYMMETRIC if view.asymmetric else SAMPLE
 
 

@@ -73,6 +73,7 @@ class MultiDatasetObjective:
         documents: Float32Array,
         map_: str,
         stretches: ViewStretches | None = None,
+        source: Float32Array | None = None,
     ) -> Float32Array:
         """Return the datasets' cosines, flattened and concatenated."""
         query_rows = _ranges([len(part.queries) for part in self._parts])
@@ -84,6 +85,7 @@ class MultiDatasetObjective:
                     documents[d],
                     map_,
                     None if stretches is None else stretches.of(d),
+                    None if source is None else source[d],
                 ).ravel()
                 for part, q, d in zip(self._parts, query_rows, document_rows, strict=True)
             ]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tp_retrieval.embedding.maps.affine import fit_nearest, unit
+from tp_retrieval.embedding.maps.affine import fit_nearest, is_unread, mapped_view, unit
 from tp_retrieval.embedding.maps.within import ViewStretches, sample
 from tp_retrieval.embedding.recipe import Readout
 from tp_retrieval.evaluation.datasets import RetrievalSet, StsPairs
@@ -66,8 +66,12 @@ class Objective(Protocol):
         documents: Float32Array,
         map_: str,
         stretches: ViewStretches | None = None,
+        source: Float32Array | None = None,
     ) -> Float32Array:
-        """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on documents and stretches."""
+        """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on documents and stretches.
+
+        With `source`, the raw vectors of another view, documents that are NaN are predicted from it.
+        """
 
     def signal(self, cosines: Float32Array, dense_weight: float) -> Values:
         """Return one value an item."""
@@ -129,10 +133,17 @@ class SingleSet:
         documents: Float32Array,
         map_: str,
         stretches: ViewStretches | None = None,
+        source: Float32Array | None = None,
     ) -> Float32Array:
-        """Return the cosines that are scored, of raw vectors `(n, width)` and a map fitted on documents and stretches."""
-        fitted = fit_nearest(map_, documents, stretches)
-        units = unit(fitted(documents))
+        """Return the cosines that are scored, as the protocol says."""
+        if source is None:
+            fitted = fit_nearest(map_, documents, stretches)
+            units = unit(fitted(documents))
+        else:
+            read = ~is_unread(documents)
+            pair = source[read], documents[read]
+            fitted = fit_nearest(map_, documents[read], stretches).with_prediction(lambda: [pair])
+            units = mapped_view(fitted, documents, source)
         return self.cosines(units if queries is None else unit(fitted(queries, "query")), units)
 
     def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:

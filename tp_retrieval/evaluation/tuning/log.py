@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 class PromptResult:
     """What a prompt candidate reached on a sample (`full` False) or on all data: its best views, and every exit's score.
 
-    `start` are the views of the recipe that tuning began with, for the candidate with its prompt.
+    `start` are the views of the recipe that tuning began with, for the candidate with its prompt; `frontier` is that of
+    `ViewSearchResult`.
     """
 
     prompt: PromptCandidate
@@ -30,6 +31,7 @@ class PromptResult:
     best: list[ViewCandidate]
     curves: dict[str, dict[str, float]]
     start: ViewCandidate | None = None
+    frontier: list[ViewCandidate] = field(default_factory=list)
 
     @property
     def score(self) -> float:
@@ -81,9 +83,9 @@ def _read(file: Path) -> dict[str, PromptResult]:
 def _result(record: dict[str, Any]) -> tuple[str, PromptResult]:
     key, prompt, start = record.pop("key"), record.pop("arm"), record.pop("start")
     prompt["prepend"] = None if prompt["prepend"] is None else Prepend(**prompt["prepend"])
-    best = [_views(views) for views in record.pop("best")]
+    best, frontier = ([_views(views) for views in record.pop(name, [])] for name in ("best", "frontier"))
     start = None if start is None else _views(start)
-    return key, PromptResult(PromptCandidate(**prompt), best=best, start=start, **record)
+    return key, PromptResult(PromptCandidate(**prompt), best=best, start=start, frontier=frontier, **record)
 
 
 def _views(record: dict[str, Any]) -> ViewCandidate:

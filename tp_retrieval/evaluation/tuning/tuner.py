@@ -22,6 +22,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.embedding.maps.within import sampled_views
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.metrics import Estimate, Rows
@@ -29,13 +30,14 @@ from tp_retrieval.evaluation.objectives.objective import Objective, estimate, ga
 from tp_retrieval.evaluation.sweep import States, Sweep
 from tp_retrieval.evaluation.tuning.log import PromptResult, TuningLog
 from tp_retrieval.evaluation.tuning.prompt_candidates import PromptCandidate, Task, prompts, rewirings
-from tp_retrieval.evaluation.tuning.view_search import MAPS, ViewCandidate, ViewSearch
+from tp_retrieval.evaluation.tuning.view_search import MAPS, ViewCandidate, ViewSearch, frontier
 from tp_retrieval.types import Role
 
 BUDGET_MINUTES = 15.0
 _SAMPLE_ITEMS = {"sts": 250, "retrieval": 60}  # pairs or queries
 _SAMPLE_BUDGET = 0.55  # share of the budget
 _FINALISTS = 3
+_TIMED = 64  # documents
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,27 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class FrontierPoint:
+    """A recipe than which no cheaper one scored higher, its cost, and its score on items kept from the search.
+
+    `blocks` run for most documents, `texts_a_second` are documents that were embedded here; `below_best` is the gain of the
+    most expensive recipe of the frontier over this one.
+    """
+
+    recipe: Recipe
+    blocks: int
+    texts_a_second: float
+    score: Estimate
+    below_best: Estimate
+
+
+@dataclass(frozen=True)
 class Tuned:
     """The chosen recipe, and how the best one compares with the first, over all datasets together and on each of them.
 
     The held-out items decide whether to change the recipe at all (`kept_start`). So the gain of a changed recipe is never
-    below zero; that of an unchanged one says by how much the best recipe fell short.
+    below zero; that of an unchanged one says by how much the best recipe fell short. `frontier` are recipes by cost, the
+    cheapest first; `fast` is the cheapest that is not surely worse than the last one.
     """
 
     recipe: Recipe
@@ -62,7 +80,13 @@ class Tuned:
     held_out: int
     chosen_by: int
     minutes: float
+    frontier: list[FrontierPoint] = field(repr=False)
     results: list[PromptResult] = field(repr=False)
+
+    @property
+    def fast(self) -> Recipe:
+        """The cheapest recipe of the frontier of which the interval below the best one includes zero."""
+        return next(point.recipe for point in self.frontier if point.below_best.low <= 0)
 
     @property
     def score(self) -> Estimate:
@@ -173,10 +197,11 @@ class Tuner:
         with tqdm(total=count, desc=prompt.name, unit="text", disable=not self._show_progress, leave=False) as bar:
             documents = self._side(sweep, "document", prompt, objective, bar)
             queries = self._side(sweep, "query", prompt, objective, bar) if objective.queries else None
-        search = ViewSearch(objective, queries, documents)
+        stop = 0 if prompt.prepend is None else prompt.prepend.stop
+        search = ViewSearch(objective, queries, documents, least_depth=stop)
         views = search.run(thorough=full)
         start = self._start_views(search, objective) if is_start else None
-        return PromptResult(prompt, full, time.perf_counter() - begin, views.best, views.curves, start)
+        return PromptResult(prompt, full, time.perf_counter() - begin, views.best, views.curves, start, views.frontier)
 
     def _start_views(self, search: ViewSearch, objective: Objective) -> ViewCandidate:
         """Score the views of the embedder's recipe, whose exit -1 is counted from the front."""
@@ -227,8 +252,38 @@ class Tuner:
             held_out=len(rows),
             chosen_by=len(objective.chosen_by),
             minutes=minutes,
+            frontier=self._frontier(finals),
             results=[*sampled, *finals],
         )
+
+    def _frontier(self, finals: Sequence[PromptResult]) -> list[FrontierPoint]:
+        objective, rows = self._objective, self._objective.held_out
+        blocks = self._embedder.backbone.n_blocks
+        prompt_of = {id(candidate): r.prompt for r in finals for candidate in [*r.best[:1], *r.frontier]}
+        kept = frontier([candidate for r in finals for candidate in [*r.best[:1], *r.frontier]], blocks)
+        points = []
+        for candidate in kept:
+            weight = candidate.dense_weight if objective.queries else None
+            recipe = prompt_of[id(candidate)].recipe(candidate.views, self._embedder.recipe, weight)
+            points.append(
+                FrontierPoint(
+                    recipe,
+                    candidate.blocks(blocks),
+                    self._texts_a_second(recipe),
+                    estimate(objective, candidate.signal, rows),
+                    gain(objective, kept[-1].signal, candidate.signal, rows),
+                )
+            )
+        return points
+
+    def _texts_a_second(self, recipe: Recipe) -> float:
+        """Return how many documents are embedded in a second here, without what is read of a sample."""
+        embedder, texts = self._embedder.with_recipe(recipe), list(self._objective.documents[:_TIMED])
+        sampled = sampled_views(embedder.raw_views)
+        embedder.embed_with_stretches(texts[:1], [()], sampled=sampled)  # reads the prompt
+        begin = time.perf_counter()
+        embedder.embed_with_stretches(texts, [()] * len(texts), sampled=sampled)
+        return len(texts) / (time.perf_counter() - begin)
 
 
 def _ranked(results: Sequence[PromptResult]) -> list[PromptResult]:

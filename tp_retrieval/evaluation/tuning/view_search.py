@@ -13,6 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
+from tp_retrieval.embedding.maps.within import SAMPLE
 from tp_retrieval.embedding.recipe import Readout, View
 from tp_retrieval.errors import InputError
 from tp_retrieval.evaluation.metrics import Values
@@ -36,13 +37,21 @@ class ViewCandidate:
     score: float
     signal: Values = field(repr=False)
 
+    def blocks(self, n_blocks: int) -> int:
+        """Return how many blocks of a model of `n_blocks` run for most documents, those beyond a sample."""
+        return max(n_blocks if view.exit is None else view.exit for view in self.views if view.sample is None)
+
 
 @dataclass(frozen=True)
 class ViewSearchResult:
-    """The best candidates, and for each readout and map the score of a single view at every exit."""
+    """The best candidates, and for each readout and map the score of a single view at every exit.
+
+    `frontier` are candidates of which each runs more blocks and scores higher than the one before.
+    """
 
     best: list[ViewCandidate]
     curves: dict[str, dict[str, float]]
+    frontier: list[ViewCandidate] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,11 @@ class _Single:
 class ViewSearch:
     """Scores views of states on the items of an objective that recipes are chosen by.
 
-    `queries` is None where both sides are documents.
+    `queries` is None where both sides are documents. The deepest of a candidate's exits is `least_depth` or more.
     """
 
-    def __init__(self, objective: Objective, queries: States | None, documents: States) -> None:
+    def __init__(self, objective: Objective, queries: States | None, documents: States, *, least_depth: int = 0) -> None:
+        self._least_depth = least_depth
         self._objective = objective
         self._queries = queries
         self._documents = documents
@@ -76,18 +86,42 @@ class ViewSearch:
             for single in scored:
                 curves.setdefault(f"{readout}, {single.view.postprocess}", {})[str(single.view.exit)] = 100 * single.score
             singles += scored[:_PAIRED]
+            deep = [one for one in scored[_PAIRED:] if _depth([one.view]) >= self._least_depth]
+            if self._least_depth and deep:  # all of the best may be shallower
+                singles.append(replace(deep[0], cosines=self._cosines(deep[0].view)))
         if thorough:
             best_exits = list(dict.fromkeys(single.view.exit for single in sorted(singles, key=_descending)))[:3]
             singles += self._singles(best_exits, "last+mean", maps)[:1]
         candidates = [self._weighed((single.view,), single.cosines) for single in singles]
         candidates += self._pairs(singles)
+        candidates = [candidate for candidate in candidates if _depth(candidate.views) >= self._least_depth]
         candidates.sort(key=_descending)
-        return ViewSearchResult(candidates[:_KEPT], curves)
+        return ViewSearchResult(candidates[:_KEPT], curves, self._frontier(singles, candidates) if thorough else [])
+
+    def _frontier(self, singles: Sequence[_Single], candidates: Sequence[ViewCandidate]) -> list[ViewCandidate]:
+        """Return the best single views and candidates, and those with a sampled view, that no cheaper one equals."""
+        n_blocks = max(exit_ for exit_ in self._documents.exits if exit_ is not None)
+        tried = [*candidates, *(self.candidate(views, share) for views, share in map(self._sampled, candidates) if views)]
+        best_at: dict[int | None, _Single] = {}
+        for single in singles:
+            best_at[single.view.exit] = max(best_at.get(single.view.exit, single), single, key=lambda one: one.score)
+        for single in (one for one in best_at.values() if _depth([one.view]) >= self._least_depth):
+            tried.append(self._weighed((single.view,), self._cosines(single.view)))
+        return frontier(tried, n_blocks)
+
+    def _sampled(self, candidate: ViewCandidate) -> tuple[tuple[View, ...], float]:
+        """Return a pair with its deeper view read of a sample alone, if there are more documents; else no views."""
+        by_depth = sorted(candidate.views, key=lambda view: _depth([view]))
+        every_document = len(self._objective.sampled["mean"]) == len(self._objective.documents)
+        if len(by_depth) < 2 or every_document or not self._objective.queries:
+            return (), candidate.dense_weight
+        first, deeper = by_depth
+        return (first, replace(deeper, sample=SAMPLE)), candidate.dense_weight
 
     def candidate(self, views: Sequence[View], dense_weight: float) -> ViewCandidate:
         """Score views with a dense share."""
         total = sum(view.weight for view in views)
-        cosines = sum((view.weight / total) * self._cosines(view) for view in views)
+        cosines = sum((view.weight / total) * self._cosines(view, views[0]) for view in views)
         return self._scored(tuple(views), np.asarray(cosines, dtype=np.float32), dense_weight)
 
     def _singles(self, exits: Iterable[int | None], readout: Readout, maps: Sequence[str]) -> list[_Single]:
@@ -130,7 +164,8 @@ class ViewSearch:
         signal = self._objective.signal(cosines, dense_weight)
         return ViewCandidate(views, dense_weight, self._objective.score(signal, self._rows), signal)
 
-    def _cosines(self, view: View) -> Float32Array:
+    def _cosines(self, view: View, first: View | None = None) -> Float32Array:
+        """Return a view's cosines; a sampled one is predicted from the `first` view, as by an index of a sample of 512."""
         queries = None if self._queries is None else self._queries.view(view.exit, view.readout)
         documents, stretches = self._documents, None
         if view.postprocess.startswith("within"):
@@ -139,11 +174,30 @@ class ViewSearch:
                 raise InputError(
                     f"views: {view.postprocess} of {view.readout} can't be measured; take last, mean, or whiten:D"
                 )
-        return self._objective.compare(queries, documents.view(view.exit, view.readout), view.postprocess, stretches)
+        raw, source = documents.view(view.exit, view.readout), None
+        if view.sample is not None and first is not None:
+            source = documents.view(first.exit, first.readout)
+            raw = raw.copy()
+            raw[np.setdiff1d(np.arange(len(raw)), self._objective.sampled["mean"])] = np.nan
+        return self._objective.compare(queries, raw, view.postprocess, stretches, source)
+
+
+def frontier(candidates: Iterable[ViewCandidate], n_blocks: int) -> list[ViewCandidate]:
+    """Return the candidates that score higher than each one that runs as many blocks or fewer, cheapest first."""
+    kept: list[ViewCandidate] = []
+    for candidate in sorted(candidates, key=lambda one: (one.blocks(n_blocks), -one.score)):
+        if not kept or candidate.score > kept[-1].score:
+            kept.append(candidate)
+    return kept
 
 
 def _descending(scored: _Single | ViewCandidate) -> float:
     return -scored.score
+
+
+def _depth(views: Sequence[View]) -> float:
+    """Return the deepest exit of views; the final norm is deeper than every block."""
+    return max(np.inf if view.exit is None else view.exit for view in views)
 
 
 def _coarse(exits: Sequence[int | None]) -> list[int | None]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,10 +70,15 @@ _SELECT = "SELECT seq, id, text, metadata, vector, digest FROM documents WHERE"
 
 
 class Documents:
-    """The tables `documents` and `deletions`. Changes are made inside a transaction."""
+    """The tables `documents` and `deletions`. Changes are made inside a transaction.
 
-    def __init__(self, database: Database) -> None:
+    `widths` returns how many numbers a raw vector has where all views were read, and where those were not that are read of
+    a sample alone. These are the last ones; they are NaN, and not stored.
+    """
+
+    def __init__(self, database: Database, widths: Callable[[], tuple[int, int]]) -> None:
         self._database = database
+        self._widths = widths
 
     # -- changes
 
@@ -84,11 +89,23 @@ class Documents:
 
         def rows() -> Iterator[tuple[Any, ...]]:
             for seq, (document, vector) in enumerate(zip(documents, vectors, strict=True), first):
-                values = (seq, document.id, document.text, document.metadata_json, vector.astype("<f4").tobytes())
+                values = (seq, document.id, document.text, document.metadata_json, self._stored(vector))
                 yield (*values, record_digest(*values))
 
         self._database.execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", rows())
         return list(range(first, first + len(documents)))
+
+    def replace_vector(self, seq: int, vector: Float32Array) -> None:
+        """Replace the raw vector `(dimension,)` of a row."""
+        for row in self._select_rows([seq]):
+            values = (*self._checked(row)[:4], self._stored(vector))
+            sql = "UPDATE documents SET vector = ?, digest = ? WHERE seq = ?"
+            self._database.execute(sql, (values[-1], record_digest(*values), seq))
+
+    def _stored(self, vector: Float32Array) -> bytes:
+        _, least = self._widths()
+        read = vector[:least] if np.isnan(vector[-1]) else vector
+        return read.astype("<f4").tobytes()
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Remove rows whatever they hold, and log it."""
@@ -135,8 +152,7 @@ class Documents:
 
     def by_seq(self, seqs: Collection[int]) -> dict[int, Document]:
         """Return the documents of rows by row number."""
-        rows = (Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", [*seqs]))
-        return {row.seq: self._checked(row).document(self._database.file) for row in rows}
+        return {row.seq: self._checked(row).document(self._database.file) for row in self._select_rows(seqs)}
 
     def vectors(self, after: int = 0, batch: int = 1024) -> Iterator[tuple[Seqs, Float32Array]]:
         """Yield the row numbers beyond `after` and their raw vectors `(n, dimension)`, ascending, in batches."""
@@ -150,7 +166,7 @@ class Documents:
 
         Raises `CorruptIndexError` if a row is missing.
         """
-        rows = [Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", seqs.tolist())]
+        rows = self._select_rows(seqs.tolist())
         stored, vectors = self._matrix(rows) if rows else (seqs[:0], np.zeros((0, 0), dtype=np.float32))
         missing = np.setdiff1d(seqs, stored)
         if len(missing):
@@ -176,6 +192,15 @@ class Documents:
                 problems[seq] = str(error)
         return problems
 
+    def count_wholly_read(self) -> int:
+        """Return how many rows have a vector in which all views were read."""
+        dimension, _ = self._widths()
+        row = self._database.first("SELECT count(*) FROM documents WHERE length(vector) = ?", (4 * dimension,))
+        return 0 if row is None else int(row[0])
+
+    def _select_rows(self, seqs: Collection[int]) -> list[Row]:
+        return [Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", [*seqs])]
+
     def _rows(self, condition: str, values: Sequence[Any]) -> list[Row]:
         return [Row(*row) for row in self._database.execute(f"{_SELECT} {condition}", values)]
 
@@ -185,9 +210,17 @@ class Documents:
 
     def _matrix(self, rows: list[Row]) -> tuple[Seqs, Float32Array]:
         rows.sort(key=lambda row: row.seq)
+        widths = self._widths()
         for row in rows:
             row.check(self._database.file)
-            if not isinstance(row.vector, bytes) or len(row.vector) != len(rows[0].vector):
+            if not isinstance(row.vector, bytes) or len(row.vector) not in {4 * width for width in widths}:
                 raise CorruptIndexError(f"{self._database.file}: {row.name} has a vector of another length")
         seqs = np.array([row.seq for row in rows], dtype=np.int64)
-        return seqs, np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4").reshape(len(rows), -1)
+        whole = [len(row.vector) == 4 * widths[0] for row in rows]
+        if all(whole):
+            return seqs, np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4").reshape(len(rows), -1)
+        vectors = np.full((len(rows), widths[0]), np.nan, dtype=np.float32)
+        for row, vector in zip(rows, vectors, strict=True):
+            numbers = np.frombuffer(row.vector, dtype="<f4")
+            vector[: len(numbers)] = numbers
+        return seqs, vectors

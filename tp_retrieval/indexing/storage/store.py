@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from tp_retrieval.embedding.maps.within import sampled_views
 from tp_retrieval.errors import (
     CorruptIndexError,
     IncompatibleIndexError,
@@ -94,8 +96,16 @@ class Store:
         self.database = Database(file)
         self.transaction, self.snapshot = self.database.transaction, self.database.snapshot
         self.meta, self.maps = MetaTable(self.database), FittedMaps(self.database)
-        self.documents, self.metadata_index = Documents(self.database), MetadataIndex(self.database)
+        self.documents = Documents(self.database, lambda: self._row_widths)
+        self.metadata_index = MetadataIndex(self.database)
         self.stretches = StretchTable(self.database)
+
+    @cached_property
+    def _row_widths(self) -> tuple[int, int]:
+        """The numbers of a raw vector, and of one without the views that are read of a sample; they never change."""
+        views = self.meta.read().views
+        sampled = sampled_views(views)
+        return sum(view.width for view in views), sum(view.width for i, view in enumerate(views) if i not in sampled)
 
     @property
     def file(self) -> Path:

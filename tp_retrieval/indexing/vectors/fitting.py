@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
-from tp_retrieval.embedding.maps.affine import NAMES, AffineMap, attainable, combine, is_map, split
-from tp_retrieval.embedding.maps.within import needed_views, sample_size
+from tp_retrieval.embedding.maps.affine import NAMES, AffineMap, attainable, combine, is_map, is_unread, split
+from tp_retrieval.embedding.maps.within import needed_views, sample_size, sampled_views
 from tp_retrieval.errors import CorruptIndexError, InputError
 from tp_retrieval.indexing.storage.fitted_maps import StoredMap
 from tp_retrieval.indexing.storage.meta import IndexMeta
@@ -59,7 +59,9 @@ def mapped_views(store: Store) -> MappedViews:
     Raises `UnusableMapsError` for a map that is not finite, as version 0.1.0 stored where all rows were equal.
     """
     views, stored = store.meta.read().views, store.maps.all()
-    if stored and (len(stored) != len(views) or not all(map(_fits, stored, views))):
+    if stored and (
+        len(stored) != len(views) or not all(_fits(map_, view, views[0]) for map_, view in zip(stored, views, strict=True))
+    ):
         raise CorruptIndexError(f"{store.file}: the fitted maps are not those of the index's views")
     fitted = tuple(AffineMap(**map_.arrays) for map_ in stored)
     if not all(map_.finite for map_ in fitted):
@@ -75,9 +77,11 @@ def fit(store: Store) -> None:
     """
     count, meta = len(store.documents), store.meta.read()
     views, stretches = meta.views, store.stretches.of_views(meta.views)
-    tried, fitted = _attainable(views, count, {i: of_view.count for i, of_view in stretches.items()}), []
+    tried, fitted = _attainable(store, views, {i: of_view.count for i, of_view in stretches.items()}), []
     for i, postprocess in enumerate(tried):
         map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i), stretches.get(i))
+        if i in sampled_views(views) and store.documents.count_wholly_read():
+            map_ = map_.with_prediction(partial(_first_and, store, views, i))
         fitted.append(StoredMap(map_.fitted(postprocess), count, map_.arrays()))
     store.meta.write(replace(meta, maps_tried=tuple(tried)))
     store.set_maps(fitted)
@@ -131,7 +135,7 @@ def fit_if_due(store: Store) -> None:
     tried = _with_tried(store, meta)
     have = [tried_ if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, tried_ in tried]
     have = have or ["none"] * len(views)
-    better = _attainable(views, count, store.stretches.counts() if needed_views(views) else {})
+    better = _attainable(store, views, store.stretches.counts() if needed_views(views) else {})
     grown = any(
         stored.postprocess.startswith("within")
         and _TRY_AGAIN * stored.fitted_on <= count
@@ -155,10 +159,16 @@ def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> 
     return [replace(view, postprocess=map_) for view, map_ in zip(views, maps, strict=True)]
 
 
-def _attainable(views: Sequence[VectorView], count: int, with_stretches: Mapping[int, int]) -> list[str]:
+def _attainable(store: Store, views: Sequence[VectorView], with_stretches: Mapping[int, int]) -> list[str]:
     """Return the map to fit of each view, by the numbers of rows and of those that have several stretches of it."""
-    maps = [attainable(view.postprocess, view.width, count, with_stretches.get(i, 0)) for i, view in enumerate(views)]
-    return [map_ if count >= FIT_AT or map_.startswith("within") else "none" for map_ in maps]
+    count, sampled = len(store.documents), sampled_views(views)
+    read = store.documents.count_wholly_read() if sampled else count
+    maps = []
+    for i, view in enumerate(views):
+        rows = read if i in sampled else count
+        map_ = attainable(view.postprocess, view.width, rows, with_stretches.get(i, 0))
+        maps.append(map_ if rows >= FIT_AT or map_.startswith("within") else "none")
+    return maps
 
 
 def _with_tried(store: Store, meta: IndexMeta) -> list[tuple[StoredMap, str]]:
@@ -167,19 +177,35 @@ def _with_tried(store: Store, meta: IndexMeta) -> list[tuple[StoredMap, str]]:
     return list(zip(stored, meta.maps_tried or [map_.postprocess for map_ in stored], strict=False))
 
 
-def _fits(stored: StoredMap, view: VectorView) -> bool:
-    """Return whether a stored map's arrays have the shapes of an affine map of a view."""
+def _fits(stored: StoredMap, view: VectorView, first: VectorView) -> bool:
+    """Return whether a stored map's arrays have the shapes of an affine map of a view, predicted from the first one."""
     arrays = stored.arrays
     matrix = arrays.get("matrix")
     return (
-        arrays.keys() <= {"mean", "matrix", "query_mean"}
+        arrays.keys() <= {field.name for field in fields(AffineMap)}
         and all(arrays[name].shape == (view.width,) for name in arrays.keys() & {"mean", "query_mean"})
         and (matrix is None or (matrix.ndim == 2 and len(matrix) == view.width))
+        and _fits_source(arrays, view.width if matrix is None else matrix.shape[1], first)
     )
 
 
+def _fits_source(arrays: Mapping[str, Float32Array], kept: int, first: VectorView) -> bool:
+    """Return whether the arrays that predict a view of `kept` components from the first one have their shapes."""
+    source = {name: array.shape for name, array in arrays.items() if name.startswith("source")}
+    return source in ({}, {"source_mean": (first.width,), "source_matrix": (first.width, kept)})
+
+
 def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Float32Array]:
-    return (split(raw, views)[i] for _, raw in store.documents.vectors())
+    return (raw for _, raw in _first_and(store, views, i))
+
+
+def _first_and(store: Store, views: Sequence[VectorView], i: int) -> Iterator[tuple[Float32Array, Float32Array]]:
+    """Yield the raw vectors of the first view and of view i, in batches, of the documents that were read for it."""
+    for _, raw in store.documents.vectors():
+        parts = split(raw, views)
+        read = ~is_unread(parts[i])
+        if read.any():
+            yield parts[0][read], parts[i][read]
 
 
 def _effort(postprocess: str) -> tuple[int, int]:
