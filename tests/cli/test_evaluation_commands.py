@@ -130,6 +130,8 @@ def test_tune_writes_a_recipe_that_other_commands_take(run, faq, model, shallow,
     assert (report["held_out"], report["chosen_by"]) == (4, 8)
     assert [file.rsplit(".", 2)[-2:] for file in report["files"]] == [
         [str(output.with_suffix("")), "json"],
+        ["fast", "json"],
+        ["frontier", "png"],
         ["exits", "png"],
         [str(output.with_suffix("")), "html"],
     ]

@@ -171,11 +171,11 @@ def test_out_of_memory_halves_the_batch_and_remembers(embedder, monkeypatch):
     sizes = []
     forward = type(embedder)._forward
 
-    def small(self, rows):
+    def small(self, rows, views):
         sizes.append(len(rows))
         if len(rows) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, rows)
+        return forward(self, rows, views)
 
     monkeypatch.setattr(type(embedder), "_forward", small)
     assert relative(embedder.embed_documents(texts), want).max() < 1e-5
@@ -190,10 +190,10 @@ def test_a_budget_never_grows_however_long_the_prefix(folder, monkeypatch):
     embedder = Embedder.from_pretrained(folder, recipe=long, dtype="float32", device="cpu")
     before, forward = embedder._batching.budget, type(embedder)._forward
 
-    def small(self, rows):
+    def small(self, rows, views):
         if len(rows) > 8:
             raise MemoryError
-        return forward(self, rows)
+        return forward(self, rows, views)
 
     monkeypatch.setattr(type(embedder), "_forward", small)
     embedder.embed_queries([f"dog {i}" for i in range(40)])
@@ -201,7 +201,7 @@ def test_a_budget_never_grows_however_long_the_prefix(folder, monkeypatch):
 
 
 def test_one_text_that_does_not_fit_is_named_by_its_length(embedder, monkeypatch):
-    def never(self, rows):
+    def never(self, rows, views):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     monkeypatch.setattr(type(embedder), "_forward", never)
@@ -212,7 +212,7 @@ def test_one_text_that_does_not_fit_is_named_by_its_length(embedder, monkeypatch
 def test_other_errors_are_not_retried(embedder, monkeypatch):
     calls = []
 
-    def broken(self, rows):
+    def broken(self, rows, views):
         calls.append(1)
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 

@@ -156,14 +156,13 @@ def _summary(tuned: Tuned, output: Path, log: Path) -> dict[str, str]:
         "before": str(together.start),
         "gain": f"{together.gain}" + (", of the best that was found" if tuned.kept_start else unsure),
         **(each if len(each) > 1 else {}),
-        "fast recipe": str(output.with_suffix(".fast.json")) + ", the cheapest that is not surely worse than the best",
-        "quality over cost": "",
-        **{f"  {_cost(point)}": str(point.score) for point in tuned.frontier},
+        "fast": f"{output.with_suffix('.fast.json')}, the cheapest that is not surely worse than the best",
+        **{f"  {_cost(p)}": f"{p.score}, {p.texts_a_second:.0f} documents/s" for p in tuned.frontier},
         "report": str(output.with_suffix(".html")),
         "tried": f"{len(tuned.results)} arms in {tuned.minutes:.0f} minutes; kept in {log}",
     }
 
 
 def _cost(point: FrontierPoint) -> str:
-    sampled = " and a sample" if any(view.sample for view in point.recipe.views) else ""
-    return f"{point.blocks} block{'' if point.blocks == 1 else 's'}{sampled}, {point.texts_a_second:.0f} documents/s"
+    sampled = ", sampled" if any(view.sample for view in point.recipe.views) else ""
+    return f"{point.blocks} block{'' if point.blocks == 1 else 's'}{sampled}"

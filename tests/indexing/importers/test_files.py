@@ -7,6 +7,8 @@ import pytest
 from tests.toy import StretchEmbedder, ToyEmbedder
 from tp_retrieval import Index, InputError
 from tp_retrieval.documents.sources import find, read
+from tp_retrieval.embedding.maps.within import priority_of
+from tp_retrieval.indexing.importers import files
 from tp_retrieval.indexing.importers.files import FileChanges, FileImporter, refit_if_grown
 
 
@@ -120,3 +122,20 @@ def test_stretches_that_are_missing_are_read_when_maps_are_fitted_anew(tmp_path)
         embedder.embedded.clear()
         refit_if_grown(index)
         assert embedder.embedded == []
+
+
+def test_what_an_index_reads_more_of_is_added_first_and_nothing_else_moves(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SAMPLE", 3)
+    sources = []
+    for i in range(9):
+        path = tmp_path / f"{i}.txt"
+        path.write_text(f"text {min(i, 7)}")
+        sources.append(read(path))
+    FileImporter(index, len, 100).update(sources, [])
+    lowest = sorted((f"text {i}" for i in range(8)), key=priority_of)[:3]
+    stored = [document.text for document in index]
+    first = [text for text in stored if text in lowest]
+    assert stored == first + [text for text in stored if text not in lowest]
+    assert first == sorted(first)
+    assert stored[len(first) :] == sorted(stored[len(first) :])
+    assert len(stored) == 9

@@ -256,7 +256,8 @@ def combine(
     heaviest = max(view.weight for view in views)
     raw_parts = split(raw, views)
     parts = [
-        mapped_view(map_, part, raw_parts[0], role) * np.float32(np.sqrt(view.weight / heaviest))
+        (unit(map_(part, role)) if view.sample is None else mapped_view(map_, part, raw_parts[0], role))
+        * np.float32(np.sqrt(view.weight / heaviest))
         for view, map_, part in zip(views, maps, raw_parts, strict=True)
     ]
     return unit(np.concatenate(parts, axis=1))

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.documents.chunks import chunk
 from tp_retrieval.documents.sources import Source
-from tp_retrieval.embedding.maps.within import SAMPLE, by_priority
+from tp_retrieval.embedding.maps.within import SAMPLE, priority_of
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.index import Index
 from tp_retrieval.types import Document, EmbedsStretches
@@ -119,9 +119,9 @@ class FileImporter:
 
 def _sample_first(documents: Sequence[Document]) -> list[Document]:
     """Return documents with those first that an index reads more of, so that it reads no others meanwhile."""
-    number_of = by_priority((i, document.text) for i, document in enumerate(documents))
-    sample = {number_of[priority] for priority in sorted(number_of)[:SAMPLE]}
-    return [documents[i] for i in sorted(range(len(documents)), key=lambda i: i not in sample)]
+    priorities = [priority_of(document.text) for document in documents]
+    sample = set(sorted(set(priorities))[:SAMPLE])
+    return [documents[i] for i in sorted(range(len(documents)), key=lambda i: priorities[i] not in sample)]
 
 
 def refit_if_grown(index: Index, *, show_progress: bool = False) -> None:
