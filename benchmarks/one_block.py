@@ -2,7 +2,7 @@
 
     python benchmarks/one_block.py [--recipe retrieval-fast] [--against all-MiniLM-L6-v2] [--repeats 5]
 
-Passages of 256 of the model's tokens and questions come from examples/data/python-faq. Without `--against` the other side has
+Passages of 256 tokens and questions come from examples/data/python-faq. Without `--against` the other side has
 the architecture of all-MiniLM-L6-v2 with random weights, which takes the same time, and a vocabulary learnt from the same
 texts. Both sides at their defaults, ours in float32 as well; sides alternate, medians are reported. The last column is the
 arithmetic of the blocks for the texts' own tokens, as a share of what a plain matrix product of the same type reaches here.
@@ -24,7 +24,7 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import BertWordPieceTokenizer
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from tp_retrieval import Embedder
 
@@ -47,7 +47,9 @@ def random_minilm(texts: Sequence[str], folder: Path) -> SentenceTransformer:
     """Return a model of MiniLM's architecture with random weights."""
     learnt = BertWordPieceTokenizer()
     learnt.train_from_iterator(texts, vocab_size=30522, show_progress=False)
-    BertTokenizerFast(tokenizer_object=learnt._tokenizer, model_max_length=256).save_pretrained(folder)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=learnt._tokenizer, model_max_length=256, **names)
+    tokenizer.save_pretrained(folder)
     config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     BertModel(config).save_pretrained(folder)
     transformer = Transformer(str(folder))

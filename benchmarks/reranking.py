@@ -1,12 +1,12 @@
 """nDCG@10 of words, vectors and both, and of each reranked by the same model, on folders in BEIR's layout.
 
 Run: python benchmarks/reranking.py FOLDER... [--trec FILE] [--method NAME]... [--chat] [--calibrate] [--queries N]
-     [--depth 20 --depth 50] [--weight 0.5]... [--keep FOLDER]
+     [--demonstrations N] [--way both]... [--depth 20 --depth 50] [--weight 0.5]... [--keep FOLDER]
 
 Every pair of query and document among the first hits of the three ways is scored once, then reranked by `Reranker` at each
 depth and weight. Intervals are 95% bootstrap intervals over queries; those of a gain are paired. `--trec` is a file of
-`{"query", "positive", "negative"}` lines; its questions that have both are scored by MRR. `--keep` keeps the indexes for
-the next run. Prints tables and writes benchmarks/results/reranking.json.
+`{"query", "positive", "negative"}` lines; its questions that have both are scored by MRR. `--demonstrations` puts so many
+passages with their questions before the document, for query-likelihood. `--keep` keeps the indexes for the next run. Prints tables and writes benchmarks/results/reranking.json.
 """
 
 import argparse
@@ -29,10 +29,19 @@ from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
 from tp_retrieval.evaluation.metrics import bootstrap, mean_of
 from tp_retrieval.indexing.search.query import Mode
+from tp_retrieval.reranking.methods import QueryLikelihood
 from tp_retrieval.reranking.reranker import METHODS, PromptOptions
 
 ROOT = Path(__file__).parents[1]
 WAYS: Mapping[str, Mode] = {"words": "lexical", "vectors": "dense", "both": "hybrid"}
+DEMONSTRATIONS = (
+    (
+        "The heart pumps blood through the body. It beats about seventy times a minute at rest.",
+        "How fast does the heart beat?",
+    ),
+    ("Bread rises because yeast makes gas from sugar. In a cold kitchen this takes longer.", "Why does dough rise slowly?"),
+    ("The bridge was opened in 1932. Ships of up to forty metres in height pass below it.", "When was the bridge opened?"),
+)
 Hits = dict[str, list[Hit]]
 Record = dict[str, Any]
 """A JSON object of the results."""
@@ -68,7 +77,14 @@ class Task:
         return metrics.retrieval(run, self.data.grades)["ndcg@10"]
 
 
-def load(folder: Path, embedder: Embedder, indexes: Path, depth: int, count: int | None) -> Task:
+def demonstrated(count: int) -> str:
+    """Return the prompt of query-likelihood with passages and their questions before it."""
+    prompt = QueryLikelihood().prompt
+    shown = [prompt.replace("{document}", text).replace("{query}", question) for text, question in DEMONSTRATIONS[:count]]
+    return "\n\n".join([*shown, prompt])
+
+
+def load(folder: Path, embedder: Embedder, indexes: Path, depth: int, count: int | None, ways: Sequence[str]) -> Task:
     """Search a set's judged queries, or some of them, in an index that is created unless it exists."""
     data = read_retrieval(folder)
     if count is not None and count < len(data.queries):
@@ -83,6 +99,7 @@ def load(folder: Path, embedder: Embedder, indexes: Path, depth: int, count: int
         found = {
             name: dict(zip(data.queries, index.search(list(data.queries.values()), depth, mode=mode), strict=True))
             for name, mode in WAYS.items()
+            if name in ways
         }
     return Task(data, found)
 
@@ -162,6 +179,8 @@ def main() -> None:
     parser.add_argument("--method", action="append", choices=METHODS, help="may be given several times; by default all")
     parser.add_argument("--chat", action="store_true")
     parser.add_argument("--calibrate", action="store_true")
+    parser.add_argument("--demonstrations", type=int, default=0, choices=range(len(DEMONSTRATIONS) + 1))
+    parser.add_argument("--way", action="append", choices=WAYS, help="may be given several times; by default all")
     parser.add_argument("--queries", type=int, help="so many of each set's, drawn once")
     parser.add_argument("--depth", type=int, action="append")
     parser.add_argument("--weight", type=float, action="append")
@@ -174,11 +193,14 @@ def main() -> None:
     records: list[Record] = []
     with tempfile.TemporaryDirectory() as temporary:
         indexes = arguments.keep or Path(temporary)
-        tasks = [load(folder, embedder, indexes, max(depths), arguments.queries) for folder in arguments.folders]
+        ways = arguments.way or list(WAYS)
+        tasks = [load(folder, embedder, indexes, max(depths), arguments.queries, ways) for folder in arguments.folders]
     for method in arguments.method or METHODS:
         options: PromptOptions = {}
         if method != "embedding":
             options = {"chat": arguments.chat, "calibrate": arguments.calibrate}
+        if method == "query-likelihood" and arguments.demonstrations:
+            options["prompt"] = demonstrated(arguments.demonstrations)
         reranker = Reranker(embedder.with_recipe("sts") if method == "embedding" else embedder, method=method, **options)
         for task in tasks:
             measured = measure(task, reranker, weights, depths)
