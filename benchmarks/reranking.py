@@ -6,7 +6,8 @@ Run: python benchmarks/reranking.py FOLDER... [--trec FILE] [--method NAME]... [
 Every pair of query and document among the first hits of the three ways is scored once, then reranked by `Reranker` at each
 depth and weight. Intervals are 95% bootstrap intervals over queries; those of a gain are paired. `--trec` is a file of
 `{"query", "positive", "negative"}` lines; its questions that have both are scored by MRR. `--demonstrations` puts so many
-passages with their questions before the document, for query-likelihood. `--keep` keeps the indexes for the next run. Prints tables and writes benchmarks/results/reranking.json.
+passages with their questions before the document, for query-likelihood. `--keep` keeps the indexes for the next run.
+Prints tables and writes benchmarks/results/reranking.json.
 """
 
 import argparse
