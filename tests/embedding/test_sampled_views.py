@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tp_retrieval import CachedEmbedder, Embedder, InputError, Recipe, RecipeError
+from tp_retrieval import CachedEmbedder, Embedder, InputError, Recipe, RecipeError, TruncationWarning
 from tp_retrieval.embedding.maps.affine import is_unread
 from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.embedding.recipe import Prepend, View
@@ -74,6 +74,15 @@ def test_a_cache_gives_no_part_of_a_vector_for_a_whole_one(load, tmp_path):
         assert np.allclose(raw, whole, atol=1e-5)
 
 
+def test_what_is_cut_is_warned_of_once_with_its_position(load):
+    embedder = load(QUERY, DOCUMENT, VIEWS, None, True, 24)
+    texts = ["short", "a " * 30, "fine", "b " * 40, "c " * 35]
+    with pytest.warns(TruncationWarning, match=r"^3 of 5 texts were cut .* texts\[3\] lost the most") as caught:
+        embedder.embed_with_stretches(texts, [{1}, {1}, set(), set(), {1}], sampled={1})
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
 def test_a_fitted_embedder_reads_every_view(load):
     texts = [f"{text} number {i}" for i, text in enumerate(TEXTS * 8)]
     raw_embedder = load(QUERY, DOCUMENT, VIEWS)
@@ -104,7 +113,7 @@ def test_the_first_views_are_read_of_every_document(views, message):
         Recipe(QUERY, DOCUMENT, views)
 
 
-@pytest.mark.parametrize("sample", [0, 7, True, 8.0, "8"])
+@pytest.mark.parametrize("sample", [0, 7, True, 8.0, "8", 10**30])
 def test_a_sample_is_a_number_of_documents(sample):
-    with pytest.raises(RecipeError, match=r"views\.sample: .* must be a number of documents from 8, or null"):
+    with pytest.raises(RecipeError, match=r"views\.sample: .* must be a number of documents from 8 to 1000000, or null"):
         View(4, sample=sample)

@@ -85,7 +85,7 @@ def test_names_and_recipe_are_text_and_every_row_is_there(tmp_path):
     pair = "last at 2, none (0.3) + mean at the final norm, whiten:128 (0.7)"
     shallow = "mean at 1, within:8 (0.6) + last at 2, none (0.4; read of 512 documents)"
     assert cells(costs) == [
-        ["blocks", "documents/s", "held out", "below the last", "views"],
+        ["blocks", "documents/s", "held out", "below the tuned", "views"],
         ["1", "99", "49.4 [40.0, 60.0]", "0.7", shallow],
         ["2", "12", "50.1 [40.2, 60.3]", "0.0", "last at 2, none (1)"],
     ]

@@ -63,7 +63,8 @@ def test_vectors_are_those_of_an_oracle(tmp_path):
         spread = source[read].std(0)
         standardised = (source - source[read].mean(0)) / np.where(spread > 0, spread, np.inf)
         gram = standardised[read].T @ standardised[read] / SAMPLE + np.eye(16)
-        predicted = standardised @ np.linalg.solve(gram, standardised[read].T @ (target - target.mean(0)) / SAMPLE)
+        weights = np.linalg.solve(gram, standardised[read].T @ (target - target.mean(0)) / SAMPLE)
+        predicted = standardised @ weights + target.mean(0)
         views = unit(first(raw[:, :16])), unit(np.where(read[:, None], second(raw[:, 16:]), predicted))
         expected = unit(np.concatenate([views[0], views[1] * np.sqrt(0.5)], axis=1))
         (batch,) = index.batches()
@@ -93,8 +94,81 @@ def test_documents_added_piecemeal_are_read_if_they_belong_to_the_sample_by_then
         assert read_ids(parted) >= lowest(added)
         assert len(read_ids(parted)) < COUNT
         assert once._store.stretches.counts() == parted._store.stretches.counts() == {0: COUNT, 1: SAMPLE}
-        assert parted.search("a dog by the stone", 3)
+        for index in (once, parted):
+            index.rebuild()
+        for mine, other in zip(once._store.maps.all(), parted._store.maps.all(), strict=True):
+            assert mine.arrays.keys() == other.arrays.keys()
+            assert all(np.allclose(mine.arrays[name], other.arrays[name], atol=1e-4) for name in mine.arrays)
         assert parted.verify().problems == ()
+
+
+def test_parts_read_no_more_than_the_whole_if_what_is_to_come_is_known(tmp_path):
+    added = documents()
+    with filled(tmp_path / "a", [added]) as once, filled(tmp_path / "b", []) as parted:
+        with parted.adding([document.text for document in added]):
+            for i in range(0, COUNT, 7):
+                parted.add(added[i : i + 7])
+        assert read_ids(parted) == read_ids(once) == lowest(added)
+        parted.add([Document(f"one more {added[0].text}", {}, "later")])
+        for index in (once, parted):
+            index.delete(["later"])
+            index.rebuild()
+        for mine, other in zip(once.batches(), parted.batches(), strict=True):
+            assert np.allclose(mine[1], other[1], atol=1e-4)
+
+
+def test_equal_texts_have_equal_vectors_whenever_they_are_added(tmp_path):
+    added = documents()
+    inside, outside = (next(d for d in added if (d.id in lowest(added)) is there) for there in (True, False))
+    copies = [Document(inside.text, {}, "copy in"), Document(outside.text, {}, "copy out")]
+    with filled(tmp_path / "i", [added, copies]) as index:
+        index.rebuild()
+        ((stored, vectors),) = index.batches()
+        vector = {document.id: row for document, row in zip(stored, vectors, strict=True)}
+        assert np.array_equal(vector["copy in"], vector[inside.id])
+        assert np.array_equal(vector["copy out"], vector[outside.id])
+        assert index._store.stretches.counts() == {0: COUNT, 1: SAMPLE}
+
+
+@pytest.mark.parametrize("texts", ["sentences", "words"])
+def test_a_view_without_a_map_is_predicted_as_soon_as_documents_are_not_read(tmp_path, texts):
+    class Unmapped(SampledEmbedder):
+        views_ = (VectorView(16), VectorView(16, sample=SAMPLE))
+        provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, views_)
+
+    class OneWord(SampledEmbedder):
+        pass
+
+    added = documents() if texts == "sentences" else [Document(f"{WORDS[i % 12]}{i}", {}, f"d{i}") for i in range(COUNT)]
+    with filled(tmp_path / "i", [added], Unmapped() if texts == "sentences" else OneWord()) as index:
+        ((_, vectors),) = index.batches()
+        lengths = np.linalg.norm(vectors[:, -16:], axis=1)
+        assert (lengths > 0.3).all()
+        assert np.allclose(lengths, lengths[0], atol=1e-4)
+
+
+def test_a_refused_rebuild_leaves_what_it_read_in_order(tmp_path):
+    added = documents()
+    with filled(tmp_path / "i", [added]) as index:
+        index.delete(sorted(read_ids(index)))
+    with Index.open(tmp_path / "i", SampledEmbedder()) as index:
+        with pytest.raises(InputError, match=f"needs 32 documents that are read for the view, there are {SAMPLE}"):
+            index.rebuild(postprocess=["within:8", "whiten:16"])
+        found = [hit.document.id for hit in index.search("a dog by the stone", 9, mode="dense")]
+        assert index.verify().problems == ()
+    with Index.open(tmp_path / "i", SampledEmbedder()) as index:
+        assert [hit.document.id for hit in index.search("a dog by the stone", 9, mode="dense")] == found
+        assert index.verify().problems == ()
+
+
+@pytest.mark.parametrize("samples", [(8, None), (None, 7), (None, True), (None, 10**30), (None, 8, None)])
+def test_samples_that_no_index_can_keep_are_refused(tmp_path, samples):
+    class Odd(SampledEmbedder):
+        views_ = tuple(VectorView(16, sample=sample) for sample in samples)
+        provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, views_)
+
+    with pytest.raises(InputError, match=r"views.sample: \["):
+        Index.create(tmp_path / "i", Odd())
 
 
 def test_rebuild_reads_a_sample_whose_documents_were_deleted(tmp_path):

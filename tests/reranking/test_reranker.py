@@ -135,7 +135,7 @@ def test_texts_that_many_pairs_share_are_run_once(embedder, monkeypatch):
     monkeypatch.setattr(
         decoder,
         "forward",
-        lambda *args, **kwargs: (ran.append(kwargs["inputs_embeds"].shape[:2].numel()), forward(*args, **kwargs))[1],
+        lambda *args, **kwargs: (ran.append(kwargs["input_ids"].numel()), forward(*args, **kwargs))[1],
     )
     documents = ["word " * 200, "other " * 200]
     reranker.score_pairs([(f"query {i}", document) for i in range(6) for document in documents])
@@ -287,19 +287,31 @@ def test_a_method_without_a_model_and_a_model_without_a_head_are_refused(folder)
     assert abs(Reranker(whole).score(QUERY, TEXTS[:1])[0] - want) < 1e-4
 
 
-def test_a_model_that_changes_its_logits_in_another_way_is_refused(folder, monkeypatch):
+def with_logits(folder, monkeypatch, change):
+    """Return a backbone whose model changes its logits."""
     causal = AutoModelForCausalLM.from_pretrained(folder).eval()
     forward = causal.forward
 
-    def scaled(*args, **kwargs):
+    def changed(*args, **kwargs):
         output = forward(*args, **kwargs)
-        output.logits = output.logits * 2
+        output.logits = change(output.logits)
         return output
 
-    monkeypatch.setattr(causal, "forward", scaled)
-    backbone = Backbone.wrap(causal, AutoTokenizer.from_pretrained(folder))
+    monkeypatch.setattr(causal, "forward", changed)
+    return Backbone.wrap(causal, AutoTokenizer.from_pretrained(folder))
+
+
+def test_a_model_that_changes_its_logits_in_another_way_is_refused(folder, monkeypatch):
+    backbone = with_logits(folder, monkeypatch, lambda logits: logits**3)
     with pytest.raises(UnsupportedModelError, match="llama changes its logits"):
         backbone.language_model()
+
+
+def test_a_constant_factor_of_logits_is_taken_over(folder, monkeypatch):
+    backbone = with_logits(folder, monkeypatch, lambda logits: logits * 0.25)
+    scaled = Reranker(Embedder(backbone, tiny.RECIPE)).score(QUERY, TEXTS[:1])[0]
+    want = referred(backbone.whole, backbone.tokenizer, QueryLikelihood(), QUERY, TEXTS[0])
+    assert abs(scaled - want) < 1e-4
 
 
 def test_prompts_and_answers_are_yours(embedder, folder):

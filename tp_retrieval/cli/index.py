@@ -100,7 +100,7 @@ def _tell_time(recipe: Mapping[str, Any], chunks: int, seconds: float) -> None:
         return
     about = f"{seconds:.0f} seconds" if seconds < _LONG else f"{seconds / 60:.0f} minutes"
     line = f"tp-retrieval: {chunks:,} more chunks will take about {about}"
-    exits = [view.get("exit") for view in recipe.get("views", [])]
+    exits = [view.get("exit") for view in recipe.get("views", []) if view.get("sample") is None]
     if seconds >= _LONG and any(exit_ not in (0, 1) for exit_ in exits):
         line += "; --recipe retrieval-fast reads one block of the model at most, for a new index"
     sys.stderr.write(f"{line}\n")

@@ -156,7 +156,7 @@ def _summary(tuned: Tuned, output: Path, log: Path) -> dict[str, str]:
         "before": str(together.start),
         "gain": f"{together.gain}" + (", of the best that was found" if tuned.kept_start else unsure),
         **(each if len(each) > 1 else {}),
-        "fast": f"{output.with_suffix('.fast.json')}, the cheapest that is not surely worse than the best",
+        "fast": f"{output.with_suffix('.fast.json')}, the cheapest that is not surely worse",
         **{f"  {_cost(p)}": f"{p.score}, {p.texts_a_second:.0f} documents/s" for p in tuned.frontier},
         "report": str(output.with_suffix(".html")),
         "tried": f"{len(tuned.results)} arms in {tuned.minutes:.0f} minutes; kept in {log}",

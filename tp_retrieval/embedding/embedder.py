@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.forward.batching import Batching
-from tp_retrieval.embedding.forward.forward import Prefix, check_causal, hidden_states, read_prefix
+from tp_retrieval.embedding.forward.forward import Prefix, caches_prefix, check_causal, hidden_states, read_prefix
 from tp_retrieval.embedding.forward.readout import read, read_stretches
 from tp_retrieval.embedding.forward.tokens import Row, TemplateTokenizer, collate
 from tp_retrieval.embedding.maps import maps_file
@@ -81,13 +82,13 @@ class Embedder:
         self._batching = Batching(backbone.device)
         self._plain = backbone.plain_tokenizer
         self._max_tokens = min(recipe.max_tokens, backbone.max_positions or recipe.max_tokens)
-        kind = None if recipe.prepend is None else recipe.prepend.kind
+        check_causal(backbone)
+        kind, cached = None if recipe.prepend is None else recipe.prepend.kind, caches_prefix(backbone)
         self._tokenizers = {
-            template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens, kind=kind)
+            template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens, kind, cached)
             for template in recipe.query + recipe.document
         }
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
-        check_causal(backbone)
 
     @classmethod
     def from_pretrained(
@@ -133,6 +134,22 @@ class Embedder:
         embedder = cls(backbone, recipe, saved.maps, saved.folder.resolve())
         saved.check_weights(embedder.provenance.weights, embedder.legacy_identity().provenance.weights)
         return embedder
+
+    @classmethod
+    def from_model(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, recipe: str | Path | Recipe | None = None
+    ) -> Embedder:
+        """Return an embedder of a language model that is in memory, with the same weights.
+
+        Nothing is copied or changed: the model generates as before, and a `Reranker` of the embedder reads its LM head.
+        `recipe` is as in `from_pretrained`; one that was measured for the model is found by the model's name. Another
+        process can load the model, as an index does that is opened without an embedder, if that name says where it lies.
+        Raises `InputError` for a model in training mode or without weights, `UnsupportedModelError` for no decoder.
+        """
+        backbone = Backbone.wrap(model, tokenizer)
+        if not isinstance(recipe, Recipe):
+            recipe = Recipe.load(recipe or DEFAULT_RECIPE, backbone.name)
+        return cls(backbone, recipe)
 
     @property
     def backbone(self) -> Backbone:
@@ -284,19 +301,22 @@ class Embedder:
         show_progress: bool,
     ) -> tuple[Float32Array, dict[str, Stretches]]:
         """Return the vectors of documents, with NaN in the `sampled` views of those that are not read as a whole."""
-        reading = replace(self._everything, stretched=stretched)
+        reading, cut = replace(self._everything, stretched=stretched), dict[str, int]()
         if all(whole):
             return self._embed(texts, "document", reading, show_progress)
         rows = np.array(whole)
         kept = [i for i in self._everything.views if i not in sampled]
         vectors = np.full((len(texts), self._raw_dimension), np.nan, dtype=np.float32)
-        of_whole, stretches = self._embed([text for text, w in zip(texts, whole, strict=True) if w], "document", reading)
-        vectors[rows] = of_whole
+        read = [text for text, w in zip(texts, whole, strict=True) if w]
+        vectors[rows], stretches = self._embed(read, "document", reading, cut=cut)
         others = [text for text, w in zip(texts, whole, strict=True) if not w]
-        of_others, more = self._embed(others, "document", replace(reading, views=tuple(kept)), show_progress)
+        reading = replace(reading, views=tuple(kept))
+        of_others, more = self._embed(others, "document", reading, show_progress, cut=cut)
         width = self._backbone.width
         columns = np.concatenate([np.arange(width * i, width * (i + 1)) for i in kept])
         vectors[np.ix_(~rows, columns)] = of_others
+        if cut:
+            self._warn_of_truncation(self._cleaned(texts), cut)
         return vectors, stretches | more
 
     def with_recipe(self, recipe: str | Path | Recipe) -> Embedder:
@@ -377,25 +397,34 @@ class Embedder:
         ]
 
     def _embed(
-        self, texts: Sequence[str], role: Role, reading: _Reading, show_progress: bool = False, processes: int = 1
+        self,
+        texts: Sequence[str],
+        role: Role,
+        reading: _Reading,
+        show_progress: bool = False,
+        processes: int = 1,
+        cut: dict[str, int] | None = None,
     ) -> tuple[Float32Array, dict[str, Stretches]]:
-        """Return the vectors of texts, and the stretches that are read as well, by text."""
+        """Return the vectors of texts, and the stretches that are read as well, by text.
+
+        What texts lose is added to `cut`, or, without it, warned of.
+        """
         if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
             raise InputError(f"processes: {processes!r} must be a whole number from 1")
         cleaned = self._cleaned(texts)
         unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
         raw = np.zeros((len(unique), self._backbone.width * len(reading.views)), dtype=np.float32)
-        cut: dict[str, int] = {}
+        lost: dict[str, int] = {} if cut is None else cut
         stretches: dict[str, Stretches] = {}
         total = len(unique) * len(self._recipe.templates(role))
         with tqdm(total=total, unit="text", disable=not show_progress) as bar:
             for begin, part in self._parts(unique, role, reading, processes, bar):
                 raw[begin : begin + len(part.vectors)] = part.vectors
-                cut |= {text: n for text, n in zip(unique[begin : begin + len(part.cuts)], part.cuts, strict=True) if n}
+                lost |= {text: n for text, n in zip(unique[begin : begin + len(part.cuts)], part.cuts, strict=True) if n}
                 stretches |= part.stretches
         self._check_finite(raw, unique)
-        if cut:
-            self._warn_of_truncation(cleaned, cut)
+        if lost and cut is None:
+            self._warn_of_truncation(cleaned, lost)
         position = {text: i for i, text in enumerate(unique)}
         raw = raw[[position[text] for text in cleaned]]
         return raw if self._maps is None else combine(raw, self.raw_views, self._maps, role), stretches

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from tp_retrieval.embedding.maps.affine import NAMES, is_map
-from tp_retrieval.embedding.maps.within import FEWEST
+from tp_retrieval.embedding.maps.within import FEWEST, MOST
 from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 
@@ -73,8 +73,8 @@ class View:
         _require(is_map(self.postprocess), "views.postprocess", self.postprocess, NAMES)
         valid = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
         _require(valid and 0 < self.weight < float("inf"), "views.weight", self.weight, "a positive number")
-        valid = self.sample is None or (_is_int(self.sample) and self.sample >= FEWEST)
-        _require(valid, "views.sample", self.sample, f"a number of documents from {FEWEST}, or null")
+        valid = self.sample is None or (_is_int(self.sample) and FEWEST <= self.sample <= MOST)
+        _require(valid, "views.sample", self.sample, f"a number of documents from {FEWEST} to {MOST}, or null")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the view as its JSON object."""

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TypedDict, Unpack, overload
 import numpy as np
 
 from tp_retrieval.embedding.maps.affine import rows_needed
-from tp_retrieval.embedding.maps.within import needed_views, sampled_views
+from tp_retrieval.embedding.maps.within import check_samples, needed_views, priority_of, sampled_views
 from tp_retrieval.errors import (
     CorruptIndexError,
     IncompatibleIndexError,
@@ -90,6 +91,7 @@ class Index:
         self._embedder = embedder
         meta = store.meta.read()
         self._dimension = meta.dimension
+        self._upcoming: frozenset[int] = frozenset()  # priorities of texts that will be added
         self._vectors = SyncedVectors(folder, store)
         weight = DENSE_WEIGHT if meta.dense_weight is None else meta.dense_weight
         self._engine = SearchEngine(store, self._vectors, weight)
@@ -119,6 +121,7 @@ class Index:
         folder = _absolute(path)
         provenance = embedder.provenance if isinstance(embedder, HasProvenance) else None
         views = (VectorView(embedder.dimension),) if provenance is None else provenance.views
+        check_samples(views)
         meta = IndexMeta(
             dimension=embedder.dimension,
             fingerprint=embedder.fingerprint,
@@ -230,6 +233,20 @@ class Index:
             self._keep_snapshot(build=True)
         return ids
 
+    @contextmanager
+    def adding(self, texts: Sequence[str]) -> Iterator[None]:
+        """Within it, calls of `add` that add these texts in parts read no more of them than one call would.
+
+        Of a view that is read of a sample, and for maps, `add` reads the documents that belong to the sample by then. In
+        parts these are more than a single call's, unless the texts to come are known.
+        """
+        before = self._upcoming
+        self._upcoming = before | {priority_of(text) for text in texts}
+        try:
+            yield
+        finally:
+            self._upcoming = before
+
     def add_vectors(self, documents: Sequence[Document | str], vectors: Float32Array, *, fingerprint: str) -> list[str]:
         """Add documents with raw vectors `(n, dimension)` from elsewhere, and return their ids.
 
@@ -275,10 +292,11 @@ class Index:
         postprocess: str | Sequence[str] | None = None,
         show_progress: bool = False,
     ) -> None:
-        """Fit the maps anew on all documents and rebuild the vectors from the store; no document is embedded again.
+        """Fit the maps anew on all documents and rebuild the vectors from the store.
 
-        `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each. For
-        a map `within:K` the model reads the sample of documents if half of it is missing. Raises `InputError` if a map
+        `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each. No
+        document is embedded again, but for a sample of which half is missing: for a map `within:K`, and of views that are
+        read of a sample alone. Raises `InputError` if a map
         needs more documents than there are, or stretches that the embedder does not give.
         """
         if kind is not None:
@@ -310,7 +328,8 @@ class Index:
             needed = rows_needed(view.postprocess, view.width)
             count = len(self._store.documents) if view.sample is None else self._store.documents.count_wholly_read()
             if count < needed:
-                raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents, there are {count}")
+                read = "" if view.sample is None else " that are read for the view"
+                raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents{read}, there are {count}")
             if view.postprocess.startswith("within") and counts.get(i, 0) < needed:
                 raise InputError(
                     f"postprocess: {view.postprocess!r} needs {needed} documents of several stretches, {counts.get(i, 0)} "
@@ -332,14 +351,28 @@ class Index:
             self.embedder, list(texts.values()), wanted, views, show_progress=show_progress
         )
         read = {seq: (vectors[i], of_text) for i, (seq, of_text) in enumerate(zip(texts, stretches or [], strict=True))}
-        with self._lock, self._store.transaction():
+        with self._lock:
+            self._vectors.fall_behind()
+            self._store_read(texts, read, unread, views)
+
+    def _store_read(
+        self,
+        texts: Mapping[int, str],
+        read: Mapping[int, tuple[Float32Array, Stretches]],
+        unread: Mapping[int, frozenset[int]],
+        views: Sequence[VectorView],
+    ) -> None:
+        """Store vectors and stretches that were read later, of the rows that are still there."""
+        with self._store.transaction():
             seqs = sorted(self._store.documents.by_seq(texts))  # others were deleted meanwhile
             self._store.stretches.insert(
                 np.array(seqs, dtype=np.int64), [texts[seq] for seq in seqs], [read[seq][1] for seq in seqs], views
             )
-            for seq in seqs:
-                if not sampled_views(views).isdisjoint(unread[seq]):
-                    self._store.documents.replace_vector(seq, read[seq][0])
+            newly = [seq for seq in seqs if not sampled_views(views).isdisjoint(unread[seq])]
+            for seq in newly:
+                self._store.documents.replace_vector(seq, read[seq][0])
+            if newly:
+                self._store.next_generation()  # the vectors in memory, and in snapshots, are those of the rows before
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Check every record, the full text, the metadata index and the vectors; `repair` rebuilds what is derived.
@@ -564,7 +597,7 @@ class Index:
             views = self._store.meta.read().views
             if needed_views(views) and isinstance(embedder, EmbedsStretches):
                 replaced = set(self._store.documents.seqs_of(list(text_of)).tolist())
-                wanted = self._store.stretches.wanted(texts, views, replaced)
+                wanted = self._store.stretches.wanted(texts, views, replaced, self._upcoming)
         return embed_documents(embedder, texts, wanted, views, show_progress=show_progress)
 
     @property

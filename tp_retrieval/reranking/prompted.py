@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.forward.batching import Batching
-from tp_retrieval.embedding.forward.forward import Prefix, hidden_states, read_prefix
+from tp_retrieval.embedding.forward.forward import Prefix, caches_prefix, hidden_states, read_prefix
 from tp_retrieval.embedding.forward.tokens import Row, collate
 from tp_retrieval.embedding.model.backbone import LanguageModel
 from tp_retrieval.errors import TruncationWarning
@@ -79,7 +79,7 @@ class PromptScorer:
         """Return the scores of rows, whose common first tokens are run once."""
         read = [self._method.positions(row) for row in rows]
         stop = min((positions.start for positions in read if positions), default=0)
-        prefix = common_prefix(rows, stop)
+        prefix = common_prefix(rows, stop) if caches_prefix(self._model.backbone) else 0
         rows = [replace(row, prefix=prefix) for row in rows]
         scores = np.zeros(len(rows), dtype=np.float32)
         wanted = [i for i, positions in enumerate(read) if positions]

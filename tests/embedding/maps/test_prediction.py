@@ -30,7 +30,7 @@ def by_least_squares(source, target, vectors):
     centred = target - target.mean(0)
     rows = np.vstack([standardised, penalty]), np.vstack([centred, np.zeros((source.shape[1], target.shape[1]))])
     weights = np.linalg.lstsq(*rows, rcond=None)[0]
-    return (vectors - source.mean(0)) / source.std(0) @ weights
+    return (vectors - source.mean(0)) / source.std(0) @ weights + target.mean(0)
 
 
 @pytest.mark.parametrize("postprocess", ["center", f"whiten:{KEPT}"])

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -39,22 +40,23 @@ def test_an_encoder_decoder_is_refused(tokenizer, tmp_path):
         Embedder.from_pretrained(folder, recipe=RECIPE)
 
 
-def test_a_state_space_model_is_refused(tokenizer, tmp_path):
+def test_a_state_space_model_is_loaded_whole_and_embeds(tokenizer, tmp_path):
     config = transformers.MambaConfig(vocab_size=49152, hidden_size=32, num_hidden_layers=2, state_size=4)
     folder = save(transformers.MambaModel(config), tokenizer, tmp_path)
-    with pytest.raises(UnsupportedModelError, match="mamba"):
-        Embedder.from_pretrained(folder, recipe=RECIPE)
+    embedder = Embedder.from_pretrained(folder, recipe=RECIPE)
+    assert np.isfinite(embedder.embed_documents(["a dog", "the long green river"])).all()
+    assert len(embedder.backbone.blocks) == 2
 
 
-def test_linear_attention_and_ids_in_every_block_are_refused():
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("layer_types", ["linear_attention", "full_attention"]), ("hidden_size_per_layer_input", 8), ("num_hash_layers", 1)],
+)
+def test_what_blocks_know_beside_keys_and_values_is_no_attention_alone(name, value):
     config = transformers.LlamaConfig(**SMALL)
-    config.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(UnsupportedModelError, match="linear_attention"):
-        backbone.check_architecture(config)
-    config = transformers.LlamaConfig(**SMALL)
-    config.hidden_size_per_layer_input = 8
-    with pytest.raises(UnsupportedModelError, match="token ids"):
-        backbone.check_architecture(config)
+    assert backbone.has_attention_only(config)
+    setattr(config, name, value)
+    assert not backbone.has_attention_only(config)
 
 
 def test_a_recipe_too_deep_for_the_model_is_refused_before_weights_are_read(tokenizer, tmp_path):

@@ -7,9 +7,8 @@ import pytest
 from tests.toy import StretchEmbedder, ToyEmbedder
 from tp_retrieval import Index, InputError
 from tp_retrieval.documents.sources import find, read
-from tp_retrieval.embedding.maps.within import priority_of
-from tp_retrieval.indexing.importers import files
 from tp_retrieval.indexing.importers.files import FileChanges, FileImporter, refit_if_grown
+from tp_retrieval.types import Provenance, VectorView
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_an_interrupted_update_embeds_the_rest(index, embedder, folder, monkeypa
     assert embedder.embedded == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words."]
 
 
-def test_the_time_left_is_told_once_after_a_first_batch(index, tmp_path, monkeypatch):
+def test_the_time_left_is_told_once_after_the_second_batch(index, tmp_path, monkeypatch):
     (tmp_path / "long.txt").write_text("\n\n".join(f"Paragraph {i} has just six words." for i in range(400)))
     clock = itertools.count(100.0, 2.0)
     monkeypatch.setattr("tp_retrieval.indexing.importers.files.time.perf_counter", lambda: next(clock))
@@ -107,7 +106,7 @@ def test_the_time_left_is_told_once_after_a_first_batch(index, tmp_path, monkeyp
     importer = FileImporter(index, lambda text: len(text.split()), 16, lambda *estimate: told.append(estimate))
     changes = importer.update([read(path) for path in find([tmp_path / "long.txt"])], [])
     assert changes.added > 128
-    left = changes.added - 64
+    left = changes.added - 128
     assert told == [(left, pytest.approx(2.0 * left / 64))]
 
 
@@ -124,18 +123,15 @@ def test_stretches_that_are_missing_are_read_when_maps_are_fitted_anew(tmp_path)
         assert embedder.embedded == []
 
 
-def test_what_an_index_reads_more_of_is_added_first_and_nothing_else_moves(index, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SAMPLE", 3)
-    sources = []
-    for i in range(9):
-        path = tmp_path / f"{i}.txt"
-        path.write_text(f"text {min(i, 7)}")
-        sources.append(read(path))
-    FileImporter(index, len, 100).update(sources, [])
-    lowest = sorted((f"text {i}" for i in range(8)), key=priority_of)[:3]
-    stored = [document.text for document in index]
-    first = [text for text in stored if text in lowest]
-    assert stored == first + [text for text in stored if text not in lowest]
-    assert first == sorted(first)
-    assert stored[len(first) :] == sorted(stored[len(first) :])
-    assert len(stored) == 9
+def test_an_update_in_batches_reads_no_more_than_one_add_and_keeps_the_order(tmp_path):
+    class Sampled(StretchEmbedder):
+        views_ = (VectorView(16, "within:8"), VectorView(16, "within:4", 0.5, asymmetric=True, sample=24))
+        provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, views_)
+
+    (tmp_path / "long.txt").write_text("\n\n".join(f"Paragraph {i} has just six words." for i in range(400)))
+    with Index.create(tmp_path / "index", Sampled()) as index:
+        importer = FileImporter(index, lambda text: len(text.split()), 16)
+        assert importer.update([read(tmp_path / "long.txt")], []).added > 128
+        assert index._store.documents.count_wholly_read() == 24
+        stored = [int(document.text.split()[1]) for document in index]
+        assert stored == sorted(stored)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -17,6 +19,8 @@ from tp_retrieval.embedding.forward.tokens import TokenBatch
 from tp_retrieval.embedding.model.backbone import Backbone
 from tp_retrieval.embedding.recipe import Prepend
 from tp_retrieval.errors import UnsupportedModelError
+
+logger = logging.getLogger(__name__)
 
 Exit = int | None
 """Blocks that ran before a hidden state is read; None is all of them and the final norm."""
@@ -31,6 +35,10 @@ class Prefix:
     length: int
     keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
     sums: Mapping[int, torch.Tensor] | None = None
+
+    def cache(self) -> Cache | None:
+        """Return a cache that puts the prefix before any batch, None for an empty prefix."""
+        return Cache(layers=[_SharedPrefix(*pair) for pair in self.keys_values]) if self.length else None
 
 
 class _SharedPrefix(DynamicLayer):
@@ -59,12 +67,49 @@ class _DeepestExitReached(Exception):  # noqa: N818, no error
 
 @torch.inference_mode()
 def check_causal(backbone: Backbone) -> None:
-    """Raise `UnsupportedModelError` if a token attends to later ones, as in encoders: then nothing can be prepended."""
-    embeds = backbone.decoder.get_input_embeddings()(torch.tensor([[1, 2], [1, 3]], device=backbone.device))
-    first = _run(backbone, embeds, (1,), None)[1][:, 0]
+    """Raise `UnsupportedModelError` if tokens can't be read after every block, or if one sees what follows it."""
+    kind, ids = backbone.decoder.config.model_type, torch.tensor([[1, 2], [1, 3]], device=backbone.device)
+    exits = [*range(len(backbone.blocks) + 1), None]
+    try:
+        states = _run(backbone, ids, exits)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).split("\n")[0]
+        raise UnsupportedModelError(f"{kind} can't be run on texts alone ({reason})") from error
+    if set(exits) - states.keys():
+        raise UnsupportedModelError(f"{kind} does not run every block on texts alone")
+    if any(hidden.shape != (*ids.shape, backbone.width) for hidden in states.values()):
+        raise UnsupportedModelError(f"{kind} has no state of {backbone.width} numbers for each token after every block")
+    first = states[1][:, 0]
     if not torch.allclose(first[0], first[1], rtol=1e-2, atol=1e-3):
-        kind = backbone.decoder.config.model_type
         raise UnsupportedModelError(f"{kind} is no causal decoder: its tokens see what follows them, as in an encoder")
+
+
+@torch.inference_mode()
+def caches_prefix(backbone: Backbone) -> bool:
+    """Return whether the states of a common prefix can be kept and put before other texts; tried once a model.
+
+    Recurrent, convolutional and compressed states can't, nor can what blocks read beside their input: there the prefix is
+    read with every text.
+    """
+    if backbone.decoder not in _CACHES_PREFIX:
+        _CACHES_PREFIX[backbone.decoder] = backbone.has_attention_only and _cache_is_right(backbone)
+    return _CACHES_PREFIX[backbone.decoder]
+
+
+_CACHES_PREFIX: MutableMapping[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _cache_is_right(backbone: Backbone) -> bool:
+    ids, depth = [1, 2, 3, 4, 5, 6], len(backbone.blocks)
+    try:
+        prefix = read_prefix(backbone, ids[:3], depth)
+        after = torch.tensor([ids[3:]], device=backbone.device)
+        got = _run(backbone, after, (depth,), cache=prefix.cache())[depth]
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        logger.info("%s reads the prefix with every text (%s)", backbone.decoder.config.model_type, error)
+        return False
+    want = _run(backbone, torch.tensor([ids], device=backbone.device), (depth,))[depth][:, 3:]
+    return bool((got - want).norm() <= 0.05 * want.norm())
 
 
 @torch.inference_mode()
@@ -72,9 +117,8 @@ def read_prefix(backbone: Backbone, ids: Sequence[int], depth: int) -> Prefix:
     """Run a template's common first tokens through `depth` blocks."""
     if not ids:
         return Prefix(0)
-    embeds = backbone.decoder.get_input_embeddings()(torch.tensor([list(ids)], device=backbone.device))
     cache = DynamicCache()  # without the model's configuration, so that no layer drops what is outside a sliding window
-    states = _run(backbone, embeds, range(depth + 1), cache)
+    states = _run(backbone, torch.tensor([list(ids)], device=backbone.device), range(depth + 1), cache=cache)
     layers = [layer for layer in cache.layers[:depth] if isinstance(layer, DynamicLayer)]
     keys_values = tuple(
         (layer.keys, layer.values) for layer in layers if layer.keys is not None and layer.values is not None
@@ -88,28 +132,36 @@ def hidden_states(
     backbone: Backbone, batch: TokenBatch, prefix: Prefix, exits: Collection[Exit], prepend: Prepend | None
 ) -> dict[Exit, torch.Tensor]:
     """Return the hidden states `(B, T, H)` at each exit, the prefix's positions left out."""
-    embeds = backbone.decoder.get_input_embeddings()(batch.ids)  # (B, T) -> (B, T, H)
-    if batch.slots is not None:
-        embeds[torch.arange(len(embeds), device=embeds.device)[:, None], batch.slots[:, :, 0]] = 0.0
-    cache = Cache(layers=[_SharedPrefix(*pair) for pair in prefix.keys_values]) if prefix.length else None
-    rewired = prepending(list(backbone.blocks), prepend, batch.slots, batch.last, prefix.sums or {}, prefix.length)
-    return _run(backbone, embeds, exits, cache, rewired)
+    rewired = prepending(
+        list(backbone.blocks),
+        prepend,
+        batch.slots,
+        batch.last,
+        prefix.sums or {},
+        prefix.length,
+        backbone.streams_first,
+    )
+    return _run(backbone, batch.ids, exits, batch.slots, prefix.cache(), rewired)
 
 
 def _run(
     backbone: Backbone,
-    embeds: torch.Tensor,
+    ids: torch.Tensor,
     exits: Collection[Exit],
-    cache: Cache | None,
+    slots: torch.Tensor | None = None,
+    cache: Cache | None = None,
     rewired: AbstractContextManager[None] | None = None,
 ) -> dict[Exit, torch.Tensor]:
-    """Run the decoder and keep the hidden states at `exits`; without None among them it stops at the deepest."""
+    """Run the decoder on tokens `(B, T)` and keep the hidden states at `exits`; without None it stops at the deepest.
+
+    The embeddings at the slots are zero.
+    """
     states: dict[Exit, torch.Tensor] = {}
     wanted = sorted(count for count in exits if count is not None)
     stop = None if None in exits else wanted[-1]
 
     def keep(count: int, hidden: torch.Tensor) -> None:
-        states[count] = hidden
+        states[count] = backbone.merged(hidden)
         if count == stop:
             raise _DeepestExitReached
 
@@ -118,22 +170,29 @@ def _run(
     def keep_output(module: nn.Module, args: object, output: Any) -> None:
         if threading.get_ident() != owner:
             return
-        keep(len(backbone.blocks), output[0] if isinstance(output, tuple) else output)
+        keep(len(backbone.blocks), output[0] if isinstance(output, (tuple, list)) else output)
 
     reads: dict[nn.Module, PreHook] = {
         backbone.blocks[count]: lambda hidden, count=count: keep(count, hidden)  # type: ignore[misc]
         for count in wanted
         if count < len(backbone.blocks)
     }
+
+    def clear_slots(module: nn.Module, args: object, embeds: torch.Tensor) -> None:
+        if slots is not None and threading.get_ident() == owner:
+            embeds[torch.arange(len(embeds), device=embeds.device)[:, None], slots[:, :, 0]] = 0.0
+
     with ExitStack() as stack:
+        stack.callback(backbone.decoder.get_input_embeddings().register_forward_hook(clear_slots).remove)
         stack.enter_context(pre_hooks(reads))  # before prepending, which changes a block's input, not the previous output
         if rewired is not None:
             stack.enter_context(rewired)
         if len(backbone.blocks) in wanted:
             stack.callback(backbone.blocks[-1].register_forward_hook(keep_output).remove)
         try:
-            output = backbone.decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=cache is not None)
-            states[None] = output.last_hidden_state
+            options = {"past_key_values": cache, "use_cache": cache is not None}
+            taken = {name: value for name, value in options.items() if name in backbone.parameters}
+            states[None] = backbone.decoder(input_ids=ids, **taken).last_hidden_state
         except _DeepestExitReached:
             pass
     return states

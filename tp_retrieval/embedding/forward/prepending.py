@@ -24,12 +24,14 @@ def prepending(
     last: torch.Tensor,
     prefix_sums: Mapping[int, torch.Tensor],
     prefix_length: int,
+    streams_first: bool = False,
 ) -> Iterator[None]:
     """Rewrite the slots of every row before blocks `start..stop` (Token Prepending, arXiv 2412.11556, section 3).
 
     `slots` are positions of slots and of the tokens they copy `(B, S, 2)`, `last` is that of the last token `(B,)`.
-    `prefix_sums[i]` is the sum `(H,)` of a cached prefix's inputs of block i, which `tp-mean` needs. Without `prepend` or
-    slots nothing happens.
+    `prefix_sums[i]` is the sum `(H,)` of a cached prefix's inputs of block i, which `tp-mean` needs. Where blocks pass
+    several streams on, each is rewritten; with `streams_first` they are `(streams, B, T, H)`, else `(B, T, streams, H)`.
+    Without `prepend` or slots nothing happens.
     """
     if prepend is None or slots is None:
         yield
@@ -46,10 +48,11 @@ def prepending(
         hidden = hidden.clone()
         real = torch.arange(hidden.shape[1], device=last.device) <= last[:, None]
         real[rows, slot] = False
-        total = (hidden * real[:, :, None]).sum(dim=1, dtype=torch.float32)
+        ones = [1] * (hidden.dim() - 2)
+        total = (hidden * real.view(*real.shape, *ones)).sum(dim=1, dtype=torch.float32)
         if prefix_sum is not None:
             total += prefix_sum
-        hidden[rows, slot] = (total / (real.sum(dim=1) + prefix_length)[:, None]).to(hidden.dtype)
+        hidden[rows, slot] = (total / (real.sum(dim=1) + prefix_length).view(-1, *ones)).to(hidden.dtype)
         return hidden
 
     hooks: dict[nn.Module, PreHook] = {}
@@ -58,8 +61,20 @@ def prepending(
             hooks[blocks[i]] = copy_tokens
         else:
             hooks[blocks[i]] = lambda hidden, i=i: copy_mean(hidden, prefix_sums.get(i))  # type: ignore[misc]
+    if streams_first:
+        hooks = {block: _for_streams_first(function) for block, function in hooks.items()}
     with pre_hooks(hooks):
         yield
+
+
+def _for_streams_first(function: PreHook) -> PreHook:
+    """Return a function for states with the axis of streams in front."""
+
+    def changed(hidden: torch.Tensor) -> torch.Tensor | None:
+        result = function(hidden.movedim(0, 2))
+        return None if result is None else result.movedim(2, 0)
+
+    return changed
 
 
 @contextmanager

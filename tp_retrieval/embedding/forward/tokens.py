@@ -77,7 +77,8 @@ class TemplateTokenizer:
     """A tokenizer of texts into rows of one template, at most `max_tokens` long.
 
     Truncation takes text tokens only, from the end. With `echo` a copy of the text's tokens takes the slot's place; with
-    `htp` as many slots as there are sentences do, and another slot precedes every sentence.
+    `htp` as many slots as there are sentences do, and another slot precedes every sentence. With `has_prefix` False rows
+    have no common prefix.
     Raises `RecipeError` if the template leaves the text no room.
     """
 
@@ -88,6 +89,7 @@ class TemplateTokenizer:
         template: Template,
         max_tokens: int,
         kind: PrependKind | None = None,
+        has_prefix: bool = True,
     ) -> None:
         self._kind = kind if template.has_slot else None
         self._plain = plain
@@ -101,7 +103,8 @@ class TemplateTokenizer:
         head = start_ids(tokenizer) + literal_ids(tokenizer, template.head)
         self._slot = len(head) if template.has_slot else None
         self._lead = head + [self._placeholder] * template.has_slot + literal_ids(tokenizer, lead)
-        self.prefix = tuple(head if template.has_slot else self._lead + self._stable_ids())
+        prefix = head if template.has_slot else self._lead + self._stable_ids()
+        self.prefix = tuple(prefix if has_prefix else [])
         room = max_tokens - len(self.rows([""])[0].ids)
         if room < _MIN_TEXT_TOKENS:
             needed = max_tokens - room + _MIN_TEXT_TOKENS

@@ -37,9 +37,9 @@ _EPSILON = 1e-3  # share of the largest eigenvalue added before whitening; 1e-4 
 class AffineMap:
     """The map `x` to `(x - mean) @ matrix`, `(n, width)` to `(n, kept)`; without mean or matrix where they are None.
 
-    `query_mean` is subtracted from queries in place of `mean`, where they lie elsewhere. `source_mean` and `source_matrix`
-    are a second map, from the raw vectors of the first view to mapped ones of this view: for documents that were not read
-    for it, of which the raw vectors are NaN.
+    `query_mean` is subtracted from queries in place of `mean`, where they lie elsewhere. `x` to `(x - source_mean) @
+    source_matrix + source_offset` is a second map, from the raw vectors of the first view to mapped ones of this view: for
+    documents that were not read for it, of which the raw vectors are NaN.
     """
 
     mean: Float32Array | None = None
@@ -47,6 +47,7 @@ class AffineMap:
     query_mean: Float32Array | None = None
     source_mean: Float32Array | None = None
     source_matrix: Float32Array | None = None
+    source_offset: Float32Array | None = None
 
     @classmethod
     def fit(cls, postprocess: str, batches: Batches, stretches: ViewStretches | None = None) -> AffineMap:
@@ -126,15 +127,16 @@ class AffineMap:
         standardised = scale[:, None] * covariance[:width] * np.concatenate([scale, np.ones(len(mean) - width)])
         weights = np.linalg.solve(standardised[:, :width] + _PENALTY * np.eye(width), standardised[:, width:])
         with np.errstate(over="ignore"):
-            source_mean, source_matrix = mean[:width].astype(np.float32), (scale[:, None] * weights).astype(np.float32)
-        map_ = replace(self, source_mean=source_mean, source_matrix=source_matrix)
+            source_mean, offset = mean[:width].astype(np.float32), mean[width:].astype(np.float32)
+            matrix = (scale[:, None] * weights).astype(np.float32)
+        map_ = replace(self, source_mean=source_mean, source_matrix=matrix, source_offset=offset)
         return map_ if map_.finite else self
 
     def predict(self, source: Float32Array) -> NDArray[np.floating[Any]]:
         """Return mapped vectors `(n, kept)` by the raw ones of the first view; zeros where nothing predicts them."""
-        if self.source_mean is None or self.source_matrix is None:
+        if self.source_mean is None or self.source_matrix is None or self.source_offset is None:
             return np.zeros((len(source), 1), dtype=np.float32)
-        return AffineMap(self.source_mean, self.source_matrix)(source)
+        return AffineMap(self.source_mean, self.source_matrix)(source) + self.source_offset
 
     @property
     def finite(self) -> bool:

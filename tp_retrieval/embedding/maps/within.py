@@ -18,10 +18,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from tp_retrieval.errors import InputError
 from tp_retrieval.types import EmbedsStretches, Float32Array, VectorView
 
 FEWEST = 8
 """Documents of several stretches from which on the map is fitted; it beat centring from 4 documents on."""
+
+MOST = 1_000_000
+"""The largest sample of a view."""
 
 SAMPLE, SAMPLE_ASYMMETRIC = 512, 256
 """Documents that give stretches of a view; half as many lose about half a point of nDCG@10."""
@@ -100,6 +104,18 @@ def needed_views(views: Sequence[VectorView]) -> frozenset[int]:
 def sampled_views(views: Sequence[VectorView]) -> frozenset[int]:
     """Return the numbers of the views that are read of a sample of documents alone."""
     return frozenset(i for i, view in enumerate(views) if view.sample is not None)
+
+
+def check_samples(views: Sequence[VectorView]) -> None:
+    """Raise `InputError` unless samples are numbers of documents, and of the last views alone."""
+    samples = [view.sample for view in views]
+    for i, sample in enumerate(samples):
+        if sample is None and any(other is not None for other in samples[:i]):
+            raise InputError(f"views.sample: {samples} must be null for the first views")
+        if sample is not None and (i == 0 or type(sample) is not int or not FEWEST <= sample <= MOST):
+            raise InputError(
+                f"views.sample: {samples} must be numbers from {FEWEST} to {MOST}, and null for the first views"
+            )
 
 
 def sample_size(view: VectorView) -> int:

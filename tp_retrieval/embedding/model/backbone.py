@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -23,6 +24,7 @@ PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
 """Fields of a configuration that hold one value a block."""
 
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of blocks whose past is keys and values, each of one token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ class Backbone:
         Raises `UnsupportedModelError` if the model can't be rewired.
         """
         where = torch.device(device or default_device())
-        wanted = config if whole else shortened(config, max(depth, 1))
+        wanted = shortened(config, max(depth, 1)) if not whole and has_attention_only(config) else config
         model = source.weights(wanted, resolve_dtype(dtype, where), head=whole)
         if not source.places_itself:
             model = model.to(where)  # type: ignore[arg-type]
@@ -76,10 +78,17 @@ class Backbone:
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Backbone:
-        """Return the backbone of a model in memory, whose weights and hooks are left as they are."""
+        """Return the backbone of a model in memory, whose weights and hooks are left as they are.
+
+        A compiled model, or one with adapters of PEFT, is read inside its wrapper; adapters stay in effect. Raises
+        `InputError` for a model in training mode or without weights, `UnsupportedModelError` for another than a decoder.
+        """
+        model = _unwrapped(model)
         check_architecture(model.config)
         if model.training:
             raise InputError("the model is in training mode, where dropout makes vectors random; call model.eval()")
+        if not hasattr(model, "_hf_hook") and any(weights.is_meta for weights in model.parameters()):
+            raise InputError("the model's weights are on the meta device, where there are none; load them first")
         decoder, blocks = _find_blocks(model)
         name = model.config._name_or_path
         whole = None if model.get_output_embeddings() is None else model
@@ -126,6 +135,30 @@ class Backbone:
         return self.decoder.dtype
 
     @property
+    def has_attention_only(self) -> bool:
+        """Whether all that a block knows of earlier tokens is a key and a value of each."""
+        return has_attention_only(self.decoder.config) and "past_key_values" in self.parameters
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """The names of what the decoder's forward pass takes."""
+        return frozenset(inspect.signature(self.decoder.forward).parameters)
+
+    @property
+    def streams_first(self) -> bool:
+        """Whether states of blocks are `(streams, B, T, H)`, as in Gemma 3n."""
+        return hasattr(self.decoder.config.get_text_config(), "altup_num_inputs")
+
+    def merged(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the states of a block `(B, T, H)`: of several streams the one that is read on, or their mean."""
+        if hidden.dim() == 3:
+            return hidden
+        if self.streams_first:
+            active: torch.Tensor = hidden[self.decoder.config.get_text_config().altup_active_idx]
+            return active
+        return hidden.mean(dim=2)
+
+    @property
     def max_positions(self) -> int | None:
         """Longest sequence that the model was built for, if its configuration has it."""
         return getattr(self.decoder.config.get_text_config(), "max_position_embeddings", None)
@@ -140,20 +173,44 @@ class Backbone:
 class LanguageModel:
     """A whole causal language model: a backbone with every block, and the head that turns its states into logits.
 
-    Raises `UnsupportedModelError` if the model treats its logits in a way of its own.
+    Raises `UnsupportedModelError` if the model treats its logits in another way than by a constant factor and a cap.
     """
 
     backbone: Backbone
     model: PreTrainedModel
 
     def __post_init__(self) -> None:
+        if self.model.config.is_encoder_decoder:
+            raise UnsupportedModelError(f"{self.model.config.model_type} is an encoder-decoder")
+        if not torch.allclose(self._capped(self._example[0] * self._scale), self._example[1], rtol=1e-2, atol=1e-2):
+            raise UnsupportedModelError(f"{self.model.config.model_type} changes its logits in an unknown way")
+
+    @cached_property
+    def _example(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the head gives for two tokens, and the model's logits of them, `(2, vocabulary) float32`."""
         ids = torch.tensor([[1, 2]], device=self.backbone.device)
         with self.backbone.lock, torch.inference_mode():
             want = self.model(ids, use_cache=False).logits[0].float()
-            got = self.logits(self.backbone.decoder(ids, use_cache=False).last_hidden_state[0])
-        if not torch.allclose(got, want, rtol=1e-2, atol=1e-2):
-            kind = self.model.config.model_type
-            raise UnsupportedModelError(f"{kind} changes its logits in an unknown way")
+            states = self.backbone.decoder(ids, use_cache=False).last_hidden_state[0]
+            return self.model.get_output_embeddings()(states).float(), want
+
+    @cached_property
+    def _scale(self) -> float:
+        """The factor by which the model multiplies what its head gives, as Granite and Cohere do."""
+        head, want = self._example
+        cap = self._cap
+        if cap is not None:
+            want = cap * torch.atanh((want / cap).clamp(-0.999, 0.999))
+        scale = float((head * want).sum() / (head * head).sum().clamp(min=1e-30))
+        return 1.0 if abs(scale - 1) < 1e-2 else scale
+
+    @property
+    def _cap(self) -> float | None:
+        cap: float | None = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return cap
+
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
 
     @property
     def vocabulary(self) -> int:
@@ -162,15 +219,14 @@ class LanguageModel:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Return logits `(n, vocabulary) float32` of final states `(n, width)`."""
-        logits: torch.Tensor = self.model.get_output_embeddings()(states).float()
-        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return self._capped(self.model.get_output_embeddings()(states).float() * self._scale)
 
 
 def n_blocks_of(config: Any) -> int:
-    """Return the number of blocks of a configuration."""
+    """Return the number of blocks of a configuration; some count the layers inside a block, too."""
     check_architecture(config)
-    return int(config.get_text_config().num_hidden_layers)
+    text = config.get_text_config()
+    return int(min(getattr(text, "num_layers", None) or text.num_hidden_layers, text.num_hidden_layers))
 
 
 def shortened(config: Any, depth: int) -> Any:
@@ -187,32 +243,54 @@ def shortened(config: Any, depth: int) -> Any:
     return config
 
 
+def has_attention_only(config: Any) -> bool:
+    """Return whether every block is of attention, and reads its input and nothing else."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or [])
+    return kinds <= _ATTENTION_KINDS and n_blocks_of(config) == text.num_hidden_layers and not reads_ids(config)
+
+
+def reads_ids(config: Any) -> bool:
+    """Return whether blocks read token ids beside their input: embeddings of their own, or to choose experts."""
+    text = config.get_text_config()
+    return bool(getattr(text, "hidden_size_per_layer_input", 0) or getattr(text, "num_hash_layers", 0))
+
+
 def check_architecture(config: Any) -> None:
-    """Raise `UnsupportedModelError` with the reason if a configuration is not of a decoder with attention only."""
+    """Raise `UnsupportedModelError` with the reason if a configuration is not of a decoder."""
     kind = getattr(config, "model_type", type(config).__name__)
     text = config.get_text_config()
     if config.is_encoder_decoder:
         raise UnsupportedModelError(f"{kind} is an encoder-decoder; Token Prepending needs a decoder-only model")
     if not hasattr(text, "num_hidden_layers") or not hasattr(text, "hidden_size"):
         raise UnsupportedModelError(f"{kind} has no stack of transformer blocks")
-    other = set(getattr(text, "layer_types", None) or []) - _ATTENTION_KINDS
-    if other:
-        raise UnsupportedModelError(f"{kind} has {', '.join(sorted(other))} blocks; only attention can be cached by prefix")
-    if getattr(text, "hidden_size_per_layer_input", 0):
-        raise UnsupportedModelError(f"{kind} feeds token ids into every block; a placeholder has none")
+
+
+def _unwrapped(model: Any) -> PreTrainedModel:
+    """Return the model inside wrappers of torch.compile and of PEFT."""
+    while not isinstance(model, PreTrainedModel):
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "get_base_model", lambda: None)()
+        if inner is None:
+            raise InputError(f"model: expected a model of transformers, got {type(model).__name__}")
+        model = inner
+    return model
 
 
 def _find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList]:
     """Return the one list of blocks and the innermost model around it."""
-    kind, count = model.config.model_type, model.config.get_text_config().num_hidden_layers
+    kind, count = model.config.model_type, n_blocks_of(model.config)
     modules = dict(model.named_modules())
     lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList) and len(module) == count]
+    owners = {name: _owner(name, modules) for name in lists}
+    if len(lists) > 1:  # one may be of the part that reads images
+        text = type(model.config.get_text_config())
+        lists = [name for name in lists if type(owners[name].config) is text]
     if len(lists) != 1:
         raise UnsupportedModelError(f"{kind} has {len(lists)} lists of {count} blocks; one stack of them is needed")
-    parents = [lists[0].rsplit(".", cut)[0] for cut in range(1, lists[0].count(".") + 1)] + [""]
-    owners = (modules[name] for name in parents)
-    decoder = next(owner for owner in owners if isinstance(owner, PreTrainedModel))
-    missing = {"inputs_embeds", "past_key_values", "use_cache"} - set(inspect.signature(decoder.forward).parameters)
-    if missing:
-        raise UnsupportedModelError(f"{kind} takes no {' and no '.join(sorted(missing))}; it is no decoder")
-    return decoder, cast("nn.ModuleList", modules[lists[0]])
+    return owners[lists[0]], cast("nn.ModuleList", modules[lists[0]])
+
+
+def _owner(name: str, modules: Mapping[str, nn.Module]) -> PreTrainedModel:
+    """Return the innermost model around a module."""
+    parents = [name.rsplit(".", cut)[0] for cut in range(1, name.count(".") + 1)] + [""]
+    return next(module for module in map(modules.__getitem__, parents) if isinstance(module, PreTrainedModel))

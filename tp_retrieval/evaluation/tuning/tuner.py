@@ -54,7 +54,7 @@ class FrontierPoint:
     """A recipe than which no cheaper one scored higher, its cost, and its score on items kept from the search.
 
     `blocks` run for most documents, `texts_a_second` are documents that were embedded here; `below_best` is the gain of the
-    most expensive recipe of the frontier over this one.
+    tuned recipe over this one.
     """
 
     recipe: Recipe
@@ -70,7 +70,7 @@ class Tuned:
 
     The held-out items decide whether to change the recipe at all (`kept_start`). So the gain of a changed recipe is never
     below zero; that of an unchanged one says by how much the best recipe fell short. `frontier` are recipes by cost, the
-    cheapest first; `fast` is the cheapest that is not surely worse than the last one.
+    cheapest first and the tuned one last; `fast` is the cheapest that is not surely worse than that.
     """
 
     recipe: Recipe
@@ -85,7 +85,7 @@ class Tuned:
 
     @property
     def fast(self) -> Recipe:
-        """The cheapest recipe of the frontier of which the interval below the best one includes zero."""
+        """The cheapest recipe of the frontier of which the interval below the tuned one includes zero."""
         return next(point.recipe for point in self.frontier if point.below_best.low <= 0)
 
     @property
@@ -252,17 +252,19 @@ class Tuner:
             held_out=len(rows),
             chosen_by=len(objective.chosen_by),
             minutes=minutes,
-            frontier=self._frontier(finals),
+            frontier=self._frontier(finals, start if kept else chosen),
             results=[*sampled, *finals],
         )
 
-    def _frontier(self, finals: Sequence[PromptResult]) -> list[FrontierPoint]:
+    def _frontier(self, finals: Sequence[PromptResult], written: ViewCandidate) -> list[FrontierPoint]:
         objective, rows = self._objective, self._objective.held_out
         blocks = self._embedder.backbone.n_blocks
-        prompt_of = {id(candidate): r.prompt for r in finals for candidate in [*r.best[:1], *r.frontier]}
-        kept = frontier([candidate for r in finals for candidate in [*r.best[:1], *r.frontier]], blocks)
+        prompt_of = {id(candidate): r.prompt for r in finals for candidate in r.frontier}
+        prompt_of[id(written)] = next(r.prompt for r in finals if written is r.start or written is r.best[0])
+        kept = frontier([candidate for r in finals for candidate in r.frontier], blocks)
+        cheaper = [candidate for candidate in kept if candidate.blocks(blocks) < written.blocks(blocks)]
         points = []
-        for candidate in kept:
+        for candidate in [*cheaper, written]:
             weight = candidate.dense_weight if objective.queries else None
             recipe = prompt_of[id(candidate)].recipe(candidate.views, self._embedder.recipe, weight)
             points.append(
@@ -271,7 +273,7 @@ class Tuner:
                     candidate.blocks(blocks),
                     self._texts_a_second(recipe),
                     estimate(objective, candidate.signal, rows),
-                    gain(objective, kept[-1].signal, candidate.signal, rows),
+                    gain(objective, written.signal, candidate.signal, rows),
                 )
             )
         return points

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.documents.chunks import chunk
 from tp_retrieval.documents.sources import Source
-from tp_retrieval.embedding.maps.within import SAMPLE, priority_of
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.index import Index
 from tp_retrieval.types import Document, EmbedsStretches
@@ -43,7 +42,7 @@ class FileImporter:
     """Updates an index from files, whose chunks have the file's path and digest in their metadata.
 
     `count_tokens` measures chunks, of which none is longer than `chunk_tokens`. `on_estimate` is called with the chunks and
-    the seconds left, in a long update once the sample is embedded that maps are fitted on, which takes more time.
+    the seconds left once the second batch is embedded; the first one also reads the prompts.
     """
 
     def __init__(
@@ -106,22 +105,14 @@ class FileImporter:
         return files
 
     def _add(self, documents: Sequence[Document], show_progress: bool) -> None:
-        documents = _sample_first(documents)
-        told_at = 0 if len(documents) <= 2 * SAMPLE else SAMPLE  # after it embedding is faster
-        with tqdm(total=len(documents), unit="chunk", disable=not show_progress) as bar:
+        texts = [document.text for document in documents]
+        with self._index.adding(texts), tqdm(total=len(documents), unit="chunk", disable=not show_progress) as bar:
             for begin in range(0, len(documents), _BATCH):
                 started = time.perf_counter()
                 bar.update(len(self._index.add(documents[begin : begin + _BATCH])))
                 left = len(documents) - begin - _BATCH
-                if begin == told_at and left > 0 and self._on_estimate is not None:
+                if begin == _BATCH and left > 0 and self._on_estimate is not None:
                     self._on_estimate(left, (time.perf_counter() - started) * left / _BATCH)
-
-
-def _sample_first(documents: Sequence[Document]) -> list[Document]:
-    """Return documents with those first that an index reads more of, so that it reads no others meanwhile."""
-    priorities = [priority_of(document.text) for document in documents]
-    sample = set(sorted(set(priorities))[:SAMPLE])
-    return [documents[i] for i in sorted(range(len(documents)), key=lambda i: priorities[i] not in sample)]
 
 
 def refit_if_grown(index: Index, *, show_progress: bool = False) -> None:

@@ -20,6 +20,7 @@ from tp_retrieval.embedding.maps.within import (
     needed_views,
     priority_of,
     sample_size,
+    sampled_views,
     unread_of_sample,
 )
 from tp_retrieval.indexing.storage.metadata_index import Seqs
@@ -84,12 +85,28 @@ class StretchTable:
     # -- reading
 
     def wanted(
-        self, texts: Sequence[str], views: Sequence[VectorView], replaced: Collection[int] = ()
+        self,
+        texts: Sequence[str],
+        views: Sequence[VectorView],
+        replaced: Collection[int] = (),
+        upcoming: Collection[int] = (),
     ) -> list[frozenset[int]]:
-        """Return for each text the views to whose sample it would belong if all were added and some rows were replaced."""
-        numbers = by_priority(enumerate(texts)) if needed_views(views) else {}
-        unread = unread_of_sample(numbers, views, self._read_priorities(replaced))
-        return [unread.get(i, frozenset()) for i in range(len(texts))]
+        """Return for each text the views to whose sample it would belong if all were added and some rows were replaced.
+
+        `upcoming` are the priorities of texts that will be added later. A text that equals one of the sample has its views
+        that are read of a sample alone read, too, so that equal texts have equal vectors.
+        """
+        if not needed_views(views):
+            return [frozenset()] * len(texts)
+        numbers, read = by_priority(enumerate(texts)), self._read_priorities(replaced)
+        later = {priority: -1 for priority in upcoming}
+        unread = unread_of_sample(later | numbers, views, read)
+        sampled, wanted = sampled_views(views), []
+        for i, priority in enumerate(map(priority_of, texts)):
+            again = {view for view in sampled if priority in read.get(view, set())}
+            of_equal = unread.get(numbers[priority], frozenset()) & sampled
+            wanted.append(unread.get(i, frozenset()) | of_equal | again)
+        return wanted
 
     def missing(self, views: Sequence[VectorView]) -> dict[int, frozenset[int]]:
         """Return the rows that belong to a view's sample without having stretches of it, each with those views.
@@ -102,6 +119,10 @@ class StretchTable:
     def read_counts(self) -> dict[int, int]:
         """Return of how many documents stretches were read, by view; some have a single one."""
         return dict(self._database.execute("SELECT view, count(*) FROM stretches GROUP BY view"))
+
+    def seqs_of(self, view: int) -> Seqs:
+        """Return the rows of which a view's stretches were read, ascending."""
+        return np.sort(self._database.numbers("SELECT seq FROM stretches WHERE view = ?", (view,)))
 
     def counts(self) -> dict[int, int]:
         """Return how many documents have several stretches, by view."""

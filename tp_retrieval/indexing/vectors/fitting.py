@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
+import numpy as np
+
 from tp_retrieval.embedding.maps.affine import NAMES, AffineMap, attainable, combine, is_map, is_unread, split
 from tp_retrieval.embedding.maps.within import needed_views, sample_size, sampled_views
 from tp_retrieval.errors import CorruptIndexError, InputError
@@ -81,7 +83,7 @@ def fit(store: Store) -> None:
     for i, postprocess in enumerate(tried):
         map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i), stretches.get(i))
         if i in sampled_views(views) and store.documents.count_wholly_read():
-            map_ = map_.with_prediction(partial(_first_and, store, views, i))
+            map_ = map_.with_prediction(partial(_first_and_view, store, views, i))
         fitted.append(StoredMap(map_.fitted(postprocess), count, map_.arrays()))
     store.meta.write(replace(meta, maps_tried=tuple(tried)))
     store.set_maps(fitted)
@@ -129,7 +131,7 @@ def fit_if_due(store: Store) -> None:
     """Fit the maps if there are rows enough by now for better ones, inside a transaction."""
     meta = store.meta.read()
     views = meta.views
-    if all(view.postprocess == "none" for view in views):
+    if all(view.postprocess == "none" and view.sample is None for view in views):
         return
     count, wanted = len(store.documents), [view.postprocess for view in views]
     tried = _with_tried(store, meta)
@@ -142,8 +144,11 @@ def fit_if_due(store: Store) -> None:
         and stored.fitted_on < _GROWS_UNTIL
         for stored, _ in tried
     )
-    if grown or any(
-        h not in (b, full) and _effort(b) > _effort(h) for h, b, full in zip(have, better, wanted, strict=True)
+    unpredicted = not tried and sampled_views(views) and 0 < store.documents.count_wholly_read() < count
+    if (
+        grown
+        or unpredicted
+        or any(h not in (b, full) and _effort(b) > _effort(h) for h, b, full in zip(have, better, wanted, strict=True))
     ):
         fit(store)
 
@@ -165,9 +170,9 @@ def _attainable(store: Store, views: Sequence[VectorView], with_stretches: Mappi
     read = store.documents.count_wholly_read() if sampled else count
     maps = []
     for i, view in enumerate(views):
-        rows = read if i in sampled else count
+        rows = min(read, view.sample) if view.sample is not None else count
         map_ = attainable(view.postprocess, view.width, rows, with_stretches.get(i, 0))
-        maps.append(map_ if rows >= FIT_AT or map_.startswith("within") else "none")
+        maps.append(map_ if (count >= FIT_AT and rows > 1) or map_.startswith("within") else "none")
     return maps
 
 
@@ -192,20 +197,28 @@ def _fits(stored: StoredMap, view: VectorView, first: VectorView) -> bool:
 def _fits_source(arrays: Mapping[str, Float32Array], kept: int, first: VectorView) -> bool:
     """Return whether the arrays that predict a view of `kept` components from the first one have their shapes."""
     source = {name: array.shape for name, array in arrays.items() if name.startswith("source")}
-    return source in ({}, {"source_mean": (first.width,), "source_matrix": (first.width, kept)})
+    return source in ({}, {"source_mean": (first.width,), "source_matrix": (first.width, kept), "source_offset": (kept,)})
 
 
 def _raw_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[Float32Array]:
-    return (raw for _, raw in _first_and(store, views, i))
+    return (raw for _, raw in _first_and_view(store, views, i))
 
 
-def _first_and(store: Store, views: Sequence[VectorView], i: int) -> Iterator[tuple[Float32Array, Float32Array]]:
-    """Yield the raw vectors of the first view and of view i, in batches, of the documents that were read for it."""
-    for _, raw in store.documents.vectors():
+def _first_and_view(store: Store, views: Sequence[VectorView], i: int) -> Iterator[tuple[Float32Array, Float32Array]]:
+    """Yield the raw vectors of the first view and of view i, in batches.
+
+    Of a view that is read of a sample they are the sample's, which does not depend on the order of adding; more documents
+    may have been read. Where none has stretches, since vectors were given, they are those of all that were read.
+    """
+    sampled = i in sampled_views(views)
+    sample = store.stretches.seqs_of(i) if sampled else np.zeros(0, dtype=np.int64)
+    for seqs, raw in store.documents.vectors():
         parts = split(raw, views)
-        read = ~is_unread(parts[i])
-        if read.any():
-            yield parts[0][read], parts[i][read]
+        taken = np.isin(seqs, sample) if len(sample) else np.ones(len(seqs), dtype=bool)
+        if sampled:
+            taken &= ~is_unread(parts[i])
+        if taken.any():
+            yield parts[0][taken], parts[i][taken]
 
 
 def _effort(postprocess: str) -> tuple[int, int]:

@@ -1,0 +1,120 @@
+"""A language model in memory as an embedder: the same weights, and nothing about the model changes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests import tiny
+from tp_retrieval import Embedder, Index, InputError, Recipe, Reranker
+from tp_retrieval.embedding.recipe import Prepend, View
+from tp_retrieval.integrations.langchain import TPEmbeddings
+
+SLOTTED = Recipe('A text : <PST> "{text}"', 'A text : <PST> "{text}"', [View(3), View(1, "mean")], Prepend("tp", 1, 3))
+TEXTS = ["a dog runs", "the green river", "why is the house under the mountain?"]
+
+
+@pytest.fixture
+def folder(tiny_folder):
+    return tiny_folder("llama")
+
+
+@pytest.fixture
+def model(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def tokenizer(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("recipe", [tiny.RECIPE, SLOTTED], ids=["plain", "rewired"])
+def test_its_vectors_are_those_of_the_loaded_model_and_generation_goes_on_as_before(folder, model, tokenizer, recipe):
+    ids = tokenizer("a dog", return_tensors="pt")
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    state = {name: weights.clone() for name, weights in model.state_dict().items()}
+    with torch.inference_mode():
+        logits = model(**ids).logits
+    generated = model.generate(**ids, **options)
+    embedder = Embedder.from_model(model, tokenizer, recipe=recipe)
+    vectors = embedder.embed_documents(TEXTS)
+    assert torch.equal(model.generate(**ids, **options), generated)
+    assert np.array_equal(embedder.embed_documents(TEXTS), vectors)
+    with torch.inference_mode():
+        assert torch.equal(model(**ids).logits, logits)
+    assert all(torch.equal(weights, state[name]) for name, weights in model.state_dict().items())
+    loaded = Embedder.from_pretrained(folder, recipe=recipe, dtype="float32", device="cpu")
+    assert np.array_equal(vectors, loaded.embed_documents(TEXTS))
+    assert np.array_equal(embedder.embed_queries(TEXTS), loaded.embed_queries(TEXTS))
+
+
+def test_weights_are_shared_and_never_copied(model, tokenizer):
+    places = {weights.data_ptr() for weights in model.parameters()}
+    embedder = Embedder.from_model(model, tokenizer, recipe=SLOTTED)
+    embedder.embed_documents(TEXTS)
+    reranker = Reranker(embedder)
+    reranker.score("why?", TEXTS)
+    assert {weights.data_ptr() for weights in embedder.backbone.decoder.parameters()} <= places
+    assert embedder.backbone.language_model().model is model
+
+
+def test_an_index_of_it_is_opened_again_by_its_name(folder, model, tokenizer, tmp_path):
+    embedder = Embedder.from_model(model, tokenizer, recipe=tiny.RECIPE)
+    with Index.create(tmp_path / "i", embedder) as index:
+        index.add(TEXTS)
+        found = [hit.document.text for hit in index.search("river", 3)]
+    with Index.open(tmp_path / "i") as index:
+        assert [hit.document.text for hit in index.search("river", 3)] == found
+
+
+def test_a_recipe_is_found_by_the_models_name(model, tokenizer):
+    assert Embedder.from_model(model, tokenizer).recipe == Recipe.load("retrieval-balanced")
+    assert Embedder.from_model(model, tokenizer, recipe="prompteol").recipe == Recipe.load("prompteol")
+
+
+def test_adapters_take_it(model, tokenizer):
+    embedder = Embedder.from_model(model, tokenizer, recipe=tiny.RECIPE)
+    vectors = TPEmbeddings.from_embedder(embedder).embed_documents(TEXTS)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+class Adapted(nn.Module):
+    """A wrapper with PEFT's method."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.base = model
+
+    def get_base_model(self):
+        return self.base
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("wrap", [torch.compile, Adapted, lambda model: Adapted(torch.compile(model))])
+def test_wrappers_are_read_inside(model, tokenizer, wrap):
+    want = Embedder.from_model(model, tokenizer, recipe=SLOTTED).embed_documents(TEXTS)
+    assert np.array_equal(Embedder.from_model(wrap(model), tokenizer, recipe=SLOTTED).embed_documents(TEXTS), want)
+
+
+def test_hooks_of_others_stay_and_run(model, tokenizer):
+    ran = []
+    model.model.layers[0].register_forward_hook(lambda *_: ran.append(1))
+    embedder = Embedder.from_model(model, tokenizer, recipe=SLOTTED)
+    embedder.embed_documents(TEXTS)
+    assert ran
+    assert len(model.model.layers[0]._forward_hooks) == 1
+    assert not model.model.layers[1]._forward_pre_hooks
+    assert not model.get_input_embeddings()._forward_hooks
+
+
+def test_models_that_can_not_embed_are_refused_with_the_reason(model, tokenizer, folder):
+    with pytest.raises(InputError, match="training mode"):
+        Embedder.from_model(model.train(), tokenizer)
+    with pytest.raises(InputError, match="expected a model of transformers, got Linear"):
+        Embedder.from_model(nn.Linear(2, 2), tokenizer)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(model.config).eval()
+    with pytest.raises(InputError, match="meta device"):
+        Embedder.from_model(empty, tokenizer)
