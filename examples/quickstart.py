@@ -18,7 +18,7 @@ DOCUMENTS = [
 
 def main() -> None:
     """Make an index, search it, and search it again after opening it anew."""
-    embedder = Embedder.from_pretrained()  # the embedded SmolLM2-135M-Instruct, recipe "retrieval"
+    embedder = Embedder.from_pretrained()  # the embedded SmolLM2-135M-Instruct, recipe "retrieval-balanced"
     with tempfile.TemporaryDirectory() as folder:
         with Index.create(f"{folder}/index", embedder) as index:
             index.add(DOCUMENTS)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Lock
 from typing import Protocol
 
-from tp_retrieval import CachedEmbedder, Embedder, InputError
+from tp_retrieval import CachedEmbedder, Embedder, InputError, Recipe
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.embedding.normalized import UnitEmbedder
 
@@ -19,6 +20,14 @@ class EmbedderFields(Protocol):
     local_files_only: bool
     trust_remote_code: bool
     model_kwargs: dict[str, object]
+
+
+def loaded_from(model: object, tokenizer: object, recipe: str | Mapping[str, object] | None) -> Embedder | None:
+    """Return the embedder of a model in memory; None where `model` is a name, a path or nothing, to be loaded later."""
+    if model is None or isinstance(model, str):
+        return None
+    of_recipe = Recipe.from_dict(recipe) if isinstance(recipe, Mapping) else recipe
+    return Embedder.from_model(model, tokenizer, recipe=of_recipe)  # type: ignore[arg-type]
 
 
 def settings_of(adapter: EmbedderFields, model: str | None, device: str | None) -> EmbedderSettings:

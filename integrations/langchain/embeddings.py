@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
 from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
+from tp_retrieval.integrations.loading import LazyEmbedder, loaded_from, settings_of
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -15,8 +17,10 @@ class TPEmbeddings(BaseModel, Embeddings):
     """Embed queries and documents, each through the recipe's own template.
 
     `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted embedder,
-    whose vectors are mapped; None is the embedded default. It is loaded with the first text. `cache` is a file that keeps
-    every vector, see `CachedEmbedder`. Vectors are of unit length. Asynchronous calls run on one thread of the adapter.
+    whose vectors are mapped; None is the embedded default. It is loaded with the first text. A model in memory, with its
+    `tokenizer`, or an object that holds both, such as a `HuggingFacePipeline`, is taken as it is.
+    `cache` is a file that keeps every vector, see `CachedEmbedder`. Vectors are of unit length. Asynchronous calls run on
+    one thread of the adapter.
     """
 
     model_name: str | None = Field(default=None, alias="model")
@@ -34,6 +38,16 @@ class TPEmbeddings(BaseModel, Embeddings):
 
     _lazy: LazyEmbedder = PrivateAttr(default_factory=LazyEmbedder)
     _worker: Worker = PrivateAttr(default_factory=Worker)
+
+    def __init__(self, **fields: Any) -> None:
+        model, tokenizer = fields.get("model", fields.get("model_name")), fields.pop("tokenizer", None)
+        embedder = loaded_from(model, tokenizer, fields.get("recipe"))
+        if embedder is not None:
+            fields = {name: value for name, value in fields.items() if name not in ("model", "model_name", "recipe")}
+            fields |= EmbedderSettings.of(embedder).to_dict()
+        super().__init__(**fields)
+        if embedder is not None:
+            self._lazy = LazyEmbedder(embedder)
 
     @classmethod
     def from_embedder(cls, embedder: Embedder, *, cache: str | None = None, show_progress: bool = False) -> TPEmbeddings:

@@ -9,7 +9,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
 from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
+from tp_retrieval.integrations.loading import LazyEmbedder, loaded_from, settings_of
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -18,6 +18,8 @@ class TPEmbedding(BaseEmbedding):
 
     `model_name` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted
     embedder; "" is the embedded default. It is loaded with the first text, also in a process that this was pickled to.
+    `model` is the same by another name, or a model in memory with its `tokenizer`, or an object that holds both, such as a
+    `HuggingFaceLLM`, which is taken as it is.
     `cache` is a file that keeps every vector, see `CachedEmbedder`; LlamaIndex's own caches mix up the roles.
     Vectors are of unit length. Asynchronous calls run on one thread of the adapter.
     """
@@ -37,6 +39,18 @@ class TPEmbedding(BaseEmbedding):
 
     _lazy: LazyEmbedder = PrivateAttr(default_factory=LazyEmbedder)
     _worker: Worker = PrivateAttr(default_factory=Worker)
+
+    def __init__(self, **fields: Any) -> None:
+        model, tokenizer = fields.pop("model", fields.get("model_name")), fields.pop("tokenizer", None)
+        embedder = loaded_from(model, tokenizer, fields.get("recipe"))
+        if embedder is not None:
+            settings = EmbedderSettings.of(embedder).to_dict()
+            fields |= {"model_name": settings.pop("model", ""), **settings}
+        elif isinstance(model, str):
+            fields["model_name"] = model
+        super().__init__(**fields)
+        if embedder is not None:
+            self._lazy = LazyEmbedder(embedder)
 
     @classmethod
     def class_name(cls) -> str:

@@ -1,8 +1,11 @@
 """A language model in memory as an embedder: the same weights, and nothing about the model changes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -10,6 +13,7 @@ from tests import tiny
 from tp_retrieval import Embedder, Index, InputError, Recipe, Reranker
 from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.integrations.langchain import TPEmbeddings
+from tp_retrieval.integrations.llama_index import TPEmbedding
 
 SLOTTED = Recipe('A text : <PST> "{text}"', 'A text : <PST> "{text}"', [View(3), View(1, "mean")], Prepend("tp", 1, 3))
 TEXTS = ["a dog runs", "the green river", "why is the house under the mountain?"]
@@ -74,10 +78,33 @@ def test_a_recipe_is_found_by_the_models_name(model, tokenizer):
     assert Embedder.from_model(model, tokenizer, recipe="prompteol").recipe == Recipe.load("prompteol")
 
 
-def test_adapters_take_it(model, tokenizer):
+def holders(model, tokenizer):
+    """Return objects that hold a model as frameworks do."""
+    pipeline = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    return {
+        "pipeline": pipeline,
+        "HuggingFacePipeline": SimpleNamespace(pipeline=pipeline),
+        "ChatHuggingFace": SimpleNamespace(llm=SimpleNamespace(pipeline=pipeline)),
+        "HuggingFaceLLM": SimpleNamespace(_model=model, _tokenizer=tokenizer),
+    }
+
+
+def test_adapters_take_a_model_in_memory_and_what_holds_one(model, tokenizer):
     embedder = Embedder.from_model(model, tokenizer, recipe=tiny.RECIPE)
-    vectors = TPEmbeddings.from_embedder(embedder).embed_documents(TEXTS)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    want = embedder.normalize(embedder.embed_documents(TEXTS))
+    recipe = tiny.RECIPE.to_dict()
+    for holder in holders(model, tokenizer).values():
+        for adapter in (TPEmbeddings(model=holder, recipe=recipe), TPEmbedding(model=holder, recipe=recipe)):
+            documents = adapter.embed_documents if isinstance(adapter, TPEmbeddings) else adapter.get_text_embedding_batch
+            assert np.array_equal(np.array(documents(TEXTS), dtype=np.float32), want)
+            assert adapter.embedder.backbone.decoder is model.model
+        assert np.array_equal(
+            Embedder.from_model(holder, recipe=tiny.RECIPE).embed_documents(TEXTS)[0], embedder.embed_documents(TEXTS)[0]
+        )
+    plain = TPEmbeddings(model=model, tokenizer=tokenizer, recipe=recipe)
+    assert np.array_equal(np.array(plain.embed_documents(TEXTS), dtype=np.float32), want)
+    assert plain.model_name == model.config._name_or_path
+    assert TPEmbedding(model="a/name").model_name == TPEmbedding(model_name="a/name").model_name == "a/name"
 
 
 class Adapted(nn.Module):
@@ -112,8 +139,11 @@ def test_hooks_of_others_stay_and_run(model, tokenizer):
 def test_models_that_can_not_embed_are_refused_with_the_reason(model, tokenizer, folder):
     with pytest.raises(InputError, match="training mode"):
         Embedder.from_model(model.train(), tokenizer)
-    with pytest.raises(InputError, match="expected a model of transformers, got Linear"):
-        Embedder.from_model(nn.Linear(2, 2), tokenizer)
+    for other in (nn.Linear(2, 2), 7, object()):
+        with pytest.raises(InputError, match=f"expected a model of transformers.* got {type(other).__name__}"):
+            Embedder.from_model(other, tokenizer)
+    with pytest.raises(InputError, match="tokenizer: a model alone has none"):
+        Embedder.from_model(model.eval())
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(model.config).eval()
     with pytest.raises(InputError, match="meta device"):

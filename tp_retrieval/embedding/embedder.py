@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.forward.batching import Batching
 from tp_retrieval.embedding.forward.forward import Prefix, caches_prefix, check_causal, hidden_states, read_prefix
@@ -26,6 +26,7 @@ from tp_retrieval.embedding.maps.affine import AffineMap, combine, fit_views, sp
 from tp_retrieval.embedding.maps.within import embed_sample, ranges
 from tp_retrieval.embedding.model import fingerprints
 from tp_retrieval.embedding.model.backbone import Backbone, n_blocks_of
+from tp_retrieval.embedding.model.in_memory import held_by
 from tp_retrieval.embedding.model.source import ModelSource
 from tp_retrieval.embedding.recipe import DEFAULT_RECIPE, Recipe
 from tp_retrieval.embedding.template import clean
@@ -137,16 +138,26 @@ class Embedder:
 
     @classmethod
     def from_model(
-        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, recipe: str | Path | Recipe | None = None
+        cls,
+        model: object,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        recipe: str | Path | Recipe | None = None,
     ) -> Embedder:
         """Return an embedder of a language model that is in memory, with the same weights.
 
+        `model` is a causal language model of transformers, or an object that holds one with its tokenizer: a pipeline, a
+        `HuggingFacePipeline` or `ChatHuggingFace` of LangChain, a `HuggingFaceLLM` of LlamaIndex.
         Nothing is copied or changed: the model generates as before, and a `Reranker` of the embedder reads its LM head.
         `recipe` is as in `from_pretrained`; one that was measured for the model is found by the model's name. Another
         process can load the model, as an index does that is opened without an embedder, if that name says where it lies.
         Raises `InputError` for a model in training mode or without weights, `UnsupportedModelError` for no decoder.
         """
-        backbone = Backbone.wrap(model, tokenizer)
+        held = held_by(model)
+        tokenizer = held.tokenizer if tokenizer is None else tokenizer
+        if tokenizer is None:
+            raise InputError("tokenizer: a model alone has none; give that of the model")
+        backbone = Backbone.wrap(held.model, tokenizer)
         if not isinstance(recipe, Recipe):
             recipe = Recipe.load(recipe or DEFAULT_RECIPE, backbone.name)
         return cls(backbone, recipe)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.forward.tokens import plain_tokenizer
 from tp_retrieval.embedding.model.device import default_device, resolve_dtype
+from tp_retrieval.embedding.model.in_memory import unwrapped
 from tp_retrieval.embedding.model.source import ModelSource
 from tp_retrieval.errors import InputError, UnsupportedModelError
 
@@ -83,7 +84,7 @@ class Backbone:
         A compiled model, or one with adapters of PEFT, is read inside its wrapper; adapters stay in effect. Raises
         `InputError` for a model in training mode or without weights, `UnsupportedModelError` for another than a decoder.
         """
-        model = _unwrapped(model)
+        model = unwrapped(model)
         check_architecture(model.config)
         if model.training:
             raise InputError("the model is in training mode, where dropout makes vectors random; call model.eval()")
@@ -264,16 +265,6 @@ def check_architecture(config: Any) -> None:
         raise UnsupportedModelError(f"{kind} is an encoder-decoder; Token Prepending needs a decoder-only model")
     if not hasattr(text, "num_hidden_layers") or not hasattr(text, "hidden_size"):
         raise UnsupportedModelError(f"{kind} has no stack of transformer blocks")
-
-
-def _unwrapped(model: Any) -> PreTrainedModel:
-    """Return the model inside wrappers of torch.compile and of PEFT."""
-    while not isinstance(model, PreTrainedModel):
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "get_base_model", lambda: None)()
-        if inner is None:
-            raise InputError(f"model: expected a model of transformers, got {type(model).__name__}")
-        model = inner
-    return model
 
 
 def _find_blocks(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList]:
