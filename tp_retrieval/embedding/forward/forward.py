@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
@@ -65,9 +65,21 @@ class _DeepestExitReached(Exception):  # noqa: N818, no error
     """Raised by a hook after the last requested state, to skip the remaining blocks."""
 
 
-@torch.inference_mode()
 def check_causal(backbone: Backbone) -> None:
-    """Raise `UnsupportedModelError` if tokens can't be read after every block, or if one sees what follows it."""
+    """Raise `UnsupportedModelError` if tokens can't be read after every block, or if one sees what follows it.
+
+    Tried with two tokens, once a model.
+    """
+    if backbone.decoder not in _CAUSAL:
+        _try_two_tokens(backbone)
+        _CAUSAL.add(backbone.decoder)
+
+
+_CAUSAL: WeakSet[nn.Module] = WeakSet()
+
+
+@torch.inference_mode()
+def _try_two_tokens(backbone: Backbone) -> None:
     kind, ids = backbone.decoder.config.model_type, torch.tensor([[1, 2], [1, 3]], device=backbone.device)
     exits = [*range(len(backbone.blocks) + 1), None]
     try:
