@@ -79,10 +79,11 @@ def fit(store: Store) -> None:
     """
     count, meta = len(store.documents), store.meta.read()
     views, stretches = meta.views, store.stretches.of_views(meta.views)
-    tried, fitted = _attainable(store, views, {i: of_view.count for i, of_view in stretches.items()}), []
+    read = store.documents.count_wholly_read() if sampled_views(views) else count
+    tried, fitted = _attainable(views, count, read, {i: of_view.count for i, of_view in stretches.items()}), []
     for i, postprocess in enumerate(tried):
         map_ = AffineMap.fit(postprocess, partial(_raw_view, store, views, i), stretches.get(i))
-        if i in sampled_views(views) and store.documents.count_wholly_read():
+        if i in sampled_views(views) and read:
             map_ = map_.with_prediction(partial(_first_and_view, store, views, i))
         fitted.append(StoredMap(map_.fitted(postprocess), count, map_.arrays()))
     store.meta.write(replace(meta, maps_tried=tuple(tried)))
@@ -137,14 +138,16 @@ def fit_if_due(store: Store) -> None:
     tried = _with_tried(store, meta)
     have = [tried_ if count < _TRY_AGAIN * stored.fitted_on else stored.postprocess for stored, tried_ in tried]
     have = have or ["none"] * len(views)
-    better = _attainable(store, views, store.stretches.counts() if needed_views(views) else {})
+    counts = store.stretches.counts() if needed_views(views) else {}
+    read = min((store.stretches.read_counts().get(i) or count for i in sampled_views(views)), default=count)
+    better = _attainable(views, count, read, counts)
     grown = any(
         stored.postprocess.startswith("within")
         and _TRY_AGAIN * stored.fitted_on <= count
         and stored.fitted_on < _GROWS_UNTIL
         for stored, _ in tried
     )
-    unpredicted = not tried and sampled_views(views) and 0 < store.documents.count_wholly_read() < count
+    unpredicted = not tried and read < count
     if (
         grown
         or unpredicted
@@ -164,10 +167,11 @@ def with_maps(views: Sequence[VectorView], postprocess: str | Sequence[str]) -> 
     return [replace(view, postprocess=map_) for view, map_ in zip(views, maps, strict=True)]
 
 
-def _attainable(store: Store, views: Sequence[VectorView], with_stretches: Mapping[int, int]) -> list[str]:
-    """Return the map to fit of each view, by the numbers of rows and of those that have several stretches of it."""
-    count, sampled = len(store.documents), sampled_views(views)
-    read = store.documents.count_wholly_read() if sampled else count
+def _attainable(views: Sequence[VectorView], count: int, read: int, with_stretches: Mapping[int, int]) -> list[str]:
+    """Return the map to fit of each view, by the numbers of rows and of those that have several stretches of it.
+
+    `read` is the number of rows of which views were read that are read of a sample alone.
+    """
     maps = []
     for i, view in enumerate(views):
         rows = min(read, view.sample) if view.sample is not None else count
