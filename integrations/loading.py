@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
@@ -24,7 +25,7 @@ class EmbedderFields(Protocol):
 
 def loaded_from(model: object, tokenizer: object, recipe: str | Mapping[str, object] | None) -> Embedder | None:
     """Return the embedder of a model in memory; None where `model` is a name, a path or nothing, to be loaded later."""
-    if model is None or isinstance(model, str):
+    if model is None or isinstance(model, (str, Path)):
         return None
     of_recipe = Recipe.from_dict(recipe) if isinstance(recipe, Mapping) else recipe
     return Embedder.from_model(model, tokenizer, recipe=of_recipe)  # type: ignore[arg-type]
@@ -64,6 +65,8 @@ class LazyEmbedder:
             return self._cached
 
     def check_portable(self) -> None:
-        """Raise `InputError` if another process could not load the embedder from settings."""
+        """Raise `InputError` if another process could not load the embedder from settings, or would load other weights."""
+        if self._embedder is not None and self._embedder.backbone.source is None:
+            raise InputError("its model is in this process's memory alone; make the adapter with the model's name")
         if self._embedder is not None and self._embedder.fitted and self._embedder.folder is None:
             raise InputError("its maps are in this process's memory alone; save the embedder, and load it from its folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
@@ -42,6 +43,8 @@ class TPEmbeddings(BaseModel, Embeddings):
     def __init__(self, **fields: Any) -> None:
         model, tokenizer = fields.get("model", fields.get("model_name")), fields.pop("tokenizer", None)
         embedder = loaded_from(model, tokenizer, fields.get("recipe"))
+        if isinstance(model, Path):
+            fields |= {"model" if "model" in fields else "model_name": str(model)}
         if embedder is not None:
             fields = {name: value for name, value in fields.items() if name not in ("model", "model_name", "recipe")}
             fields |= EmbedderSettings.of(embedder).to_dict()

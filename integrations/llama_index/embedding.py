@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -46,8 +47,8 @@ class TPEmbedding(BaseEmbedding):
         if embedder is not None:
             settings = EmbedderSettings.of(embedder).to_dict()
             fields |= {"model_name": settings.pop("model", ""), **settings}
-        elif isinstance(model, str):
-            fields["model_name"] = model
+        elif isinstance(model, (str, Path)):
+            fields["model_name"] = str(model)
         super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyEmbedder(embedder)

@@ -1,5 +1,8 @@
 """A language model in memory as an embedder: the same weights, and nothing about the model changes."""
 
+import pickle
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from tp_retrieval import Embedder, Index, InputError, Recipe, Reranker
+from tp_retrieval import Embedder, Index, InputError, ModelNotFoundError, Recipe, Reranker
 from tp_retrieval.embedding.recipe import Prepend, View
 from tp_retrieval.integrations.langchain import TPEmbeddings
 from tp_retrieval.integrations.llama_index import TPEmbedding
@@ -148,3 +151,63 @@ def test_models_that_can_not_embed_are_refused_with_the_reason(model, tokenizer,
         empty = AutoModelForCausalLM.from_config(model.config).eval()
     with pytest.raises(InputError, match="meta device"):
         Embedder.from_model(empty, tokenizer)
+
+
+def test_a_model_that_goes_into_training_afterwards_is_refused(model, tokenizer):
+    embedder = Embedder.from_model(model, tokenizer, recipe=tiny.RECIPE)
+    model.train()
+    with pytest.raises(InputError, match="in training mode by now"):
+        embedder.embed_documents(TEXTS)
+
+
+def test_an_object_that_holds_itself_holds_no_model(tokenizer):
+    holder = SimpleNamespace()
+    holder.llm = holder
+    with pytest.raises(InputError, match="an object that holds one, got SimpleNamespace"):
+        Embedder.from_model(holder, tokenizer)
+
+
+def test_a_model_without_a_name_is_never_another_one(model, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("tp_retrieval.embedding.model.source._hub_has_an_address", lambda: False)
+    model.config._name_or_path = ""
+    embedder = Embedder.from_model(model, tokenizer, recipe=tiny.RECIPE)
+    with Index.create(tmp_path / "i", embedder) as index:
+        index.add(TEXTS)
+    with Index.open(tmp_path / "i", embedder) as index:
+        assert index.search("river", 1)
+    with Index.open(tmp_path / "i") as index, pytest.raises(ModelNotFoundError, match="llama without a name"):
+        index.search("river", 1)
+
+
+@pytest.mark.parametrize("adapter", [TPEmbeddings, TPEmbedding])
+def test_an_adapter_with_a_model_in_memory_is_not_pickled_as_another_one(model, tokenizer, adapter):
+    made = adapter(model=model, tokenizer=tokenizer, recipe=tiny.RECIPE.to_dict())
+    if adapter is TPEmbedding:
+        with pytest.raises(InputError, match="in this process's memory alone"):
+            pickle.dumps(made)
+    assert adapter(model=Path("a/name")).model_name == "a/name"
+
+
+def test_other_threads_may_run_the_model_while_hooks_come_and_go(model, tokenizer):
+    ids, failed, done = tokenizer("a dog", return_tensors="pt"), [], threading.Event()
+
+    def run():
+        with torch.inference_mode():
+            while not done.is_set():
+                try:
+                    model(**ids)
+                except Exception as error:
+                    failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    first, second = (Embedder.from_model(model, tokenizer, recipe=SLOTTED) for _ in range(2))
+    want = first.embed_documents(TEXTS)
+    for _ in range(40):
+        assert np.array_equal(first.embed_documents(TEXTS), want)
+        assert np.array_equal(second.embed_documents(TEXTS), want)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []

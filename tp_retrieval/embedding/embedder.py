@@ -149,6 +149,7 @@ class Embedder:
         `model` is a causal language model of transformers, or an object that holds one with its tokenizer: a pipeline, a
         `HuggingFacePipeline` or `ChatHuggingFace` of LangChain, a `HuggingFaceLLM` of LlamaIndex.
         Nothing is copied or changed: the model generates as before, and a `Reranker` of the embedder reads its LM head.
+        Make another embedder where the weights change, or another adapter of PEFT becomes active.
         `recipe` is as in `from_pretrained`; one that was measured for the model is found by the model's name. Another
         process can load the model, as an index does that is opened without an embedder, if that name says where it lies.
         Raises `InputError` for a model in training mode or without weights, `UnsupportedModelError` for no decoder.
@@ -422,6 +423,8 @@ class Embedder:
         """
         if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
             raise InputError(f"processes: {processes!r} must be a whole number from 1")
+        if self._backbone.decoder.training:
+            raise InputError("the model is in training mode by now, where dropout makes vectors random; call model.eval()")
         cleaned = self._cleaned(texts)
         unique = list(dict.fromkeys(cleaned))  # equal texts are embedded once, and so get equal vectors
         raw = np.zeros((len(unique), self._backbone.width * len(reading.views)), dtype=np.float32)

@@ -87,8 +87,8 @@ def pre_hooks(hooks: Mapping[nn.Module, PreHook]) -> Iterator[None]:
     handles = []
 
     def register(module: nn.Module, function: PreHook) -> None:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
-            if threading.get_ident() != owner:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> HookResult:
+            if threading.get_ident() != owner or kwargs is None:  # another thread, which may even call it without kwargs
                 return None
             if args:
                 changed = function(args[0])

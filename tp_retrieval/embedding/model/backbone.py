@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from tokenizers import Tokenizer
@@ -19,10 +20,16 @@ from tp_retrieval.embedding.forward.tokens import plain_tokenizer
 from tp_retrieval.embedding.model.device import default_device, resolve_dtype
 from tp_retrieval.embedding.model.in_memory import unwrapped
 from tp_retrieval.embedding.model.source import ModelSource
-from tp_retrieval.errors import InputError, UnsupportedModelError
+from tp_retrieval.errors import InputError, ModelNotFoundError, UnsupportedModelError
 
 PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
 """Fields of a configuration that hold one value a block."""
+
+_LOCKS: MutableMapping[nn.Module, threading.RLock] = WeakKeyDictionary()
+"""One lock a decoder, however many backbones share it."""
+
+_KNOWS_ITS_DEPTH = {"minicpm3", "gpt_neox_japanese", "xlstm"}
+"""Kinds whose first blocks depend on how many blocks there are, by a scale or by what the last one is."""
 
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of blocks whose past is keys and values, each of one token."""
@@ -63,8 +70,14 @@ class Backbone:
         Raises `UnsupportedModelError` if the model can't be rewired.
         """
         where = torch.device(device or default_device())
-        wanted = shortened(config, max(depth, 1)) if not whole and has_attention_only(config) else config
-        model = source.weights(wanted, resolve_dtype(dtype, where), head=whole)
+        wanted = shortened(config, max(depth, 1)) if not whole and _can_be_cut(config) else config
+        of_type = resolve_dtype(dtype, where)
+        try:
+            model = source.weights(wanted, of_type, head=whole)
+        except ModelNotFoundError:
+            if whole:
+                raise
+            model = source.weights(config, of_type, head=True)  # some can't be loaded without their head
         if not source.places_itself:
             model = model.to(where)  # type: ignore[arg-type]
         revision = getattr(config, "_commit_hash", None) or source.revision
@@ -91,9 +104,10 @@ class Backbone:
         if not hasattr(model, "_hf_hook") and any(weights.is_meta for weights in model.parameters()):
             raise InputError("the model's weights are on the meta device, where there are none; load them first")
         decoder, blocks = _find_blocks(model)
-        name = model.config._name_or_path
+        name = model.config._name_or_path or f"{model.config.model_type} without a name"
         whole = None if model.get_output_embeddings() is None else model
-        return cls(decoder, blocks, tokenizer, len(blocks), name, name, whole=whole)
+        lock = _LOCKS.setdefault(decoder, threading.RLock())
+        return cls(decoder, blocks, tokenizer, len(blocks), name, name, whole=whole, lock=lock)
 
     def language_model(self) -> LanguageModel:
         """Return the whole model with its LM head; missing parts are loaded now, once.
@@ -197,13 +211,13 @@ class LanguageModel:
 
     @cached_property
     def _scale(self) -> float:
-        """The factor by which the model multiplies what its head gives, as Granite and Cohere do."""
+        """The factor by which the model multiplies what its head gives, as Granite and Cohere do; by least squares."""
         head, want = self._example
-        cap = self._cap
-        if cap is not None:
-            want = cap * torch.atanh((want / cap).clamp(-0.999, 0.999))
-        scale = float((head * want).sum() / (head * head).sum().clamp(min=1e-30))
-        return 1.0 if abs(scale - 1) < 1e-2 else scale
+        if torch.allclose(self._capped(head), want, rtol=1e-3, atol=1e-3):
+            return 1.0
+        if self._cap is not None:
+            want = self._cap * torch.atanh((want / self._cap).clamp(-0.999, 0.999))
+        return float((head * want).sum() / (head * head).sum().clamp(min=1e-30))
 
     @property
     def _cap(self) -> float | None:
@@ -249,6 +263,11 @@ def has_attention_only(config: Any) -> bool:
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or [])
     return kinds <= _ATTENTION_KINDS and n_blocks_of(config) == text.num_hidden_layers and not reads_ids(config)
+
+
+def _can_be_cut(config: Any) -> bool:
+    """Return whether the first blocks of a model can be loaded alone."""
+    return has_attention_only(config) and config.get_text_config().model_type not in _KNOWS_ITS_DEPTH
 
 
 def reads_ids(config: Any) -> bool:

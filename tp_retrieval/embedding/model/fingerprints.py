@@ -131,11 +131,14 @@ def _cut(name: str, value: Any, n_blocks: int, depth: int) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with equal numbers written equally: 1 is 1.0, and six digits are what a GGUF file's float32 holds."""
+    """Return a value with equal numbers written equally: 1 is 1.0, and six digits are what a GGUF file's float32 holds.
+
+    What is ignored in a configuration is left out of the parts that it holds, too.
+    """
     if isinstance(value, float):
         return int(value) if value.is_integer() else f"{value:.6g}"
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items() if key not in _IGNORED}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value

@@ -24,7 +24,7 @@ class Held(NamedTuple):
     tokenizer: PreTrainedTokenizerBase | None
 
 
-def held_by(holder: object) -> Held:
+def held_by(holder: object, depth: int = 3) -> Held:
     """Return the model in an object: itself, or that of a pipeline or of a framework's wrapper.
 
     Raises `InputError` if there is none.
@@ -33,8 +33,8 @@ def held_by(holder: object) -> Held:
         return Held(holder, None)
     for name in _INSIDE:
         inside = getattr(holder, name, None)
-        if inside is not None and not isinstance(inside, str):
-            return held_by(inside)
+        if inside is not None and not isinstance(inside, str) and depth:
+            return held_by(inside, depth - 1)
     for model, tokenizer in _NAMES:
         if isinstance(getattr(holder, model, None), nn.Module):
             return Held(getattr(holder, model), getattr(holder, tokenizer, None))
