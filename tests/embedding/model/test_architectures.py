@@ -81,7 +81,11 @@ def assert_close(got, want):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_does_what_the_table_says(kind, tmp_path):
-    model = architectures.model(kind)
+    try:
+        model = architectures.model(kind)
+    except architectures.NotBuiltError:
+        assert architectures.recorded()[kind].startswith("not tried")
+        return
     said = architectures.outcome(model)
     assert architectures.recorded()[kind] == said
     if said.startswith("refused"):
