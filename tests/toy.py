@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -79,3 +80,12 @@ class StretchEmbedder(ToyWithStretches):
 
     def _with_squares(self, counts):
         return np.concatenate([counts, counts**2], axis=1)
+
+
+class SampledEmbedder(StretchEmbedder):
+    """A StretchEmbedder of whose second view an index reads 24 documents."""
+
+    provenance = replace(
+        StretchEmbedder.provenance,
+        views=(VectorView(16, "within:8"), VectorView(16, "within:4", 0.5, asymmetric=True, sample=24)),
+    )

@@ -5,7 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from tests.toy import StretchEmbedder
+from tests.toy import SampledEmbedder
 from tp_retrieval import Document, Index, InputError
 from tp_retrieval.embedding.maps.affine import AffineMap, combine, unit
 from tp_retrieval.embedding.maps.within import priority_of
@@ -13,11 +13,7 @@ from tp_retrieval.types import Provenance, VectorView
 
 WORDS = ("cat", "dog", "house", "tree", "river", "stone", "book", "light", "water", "bread", "train", "cloud")
 SAMPLE, COUNT = 24, 90
-VIEWS = (VectorView(16, "within:8"), VectorView(16, "within:4", 0.5, asymmetric=True, sample=SAMPLE))
-
-
-class SampledEmbedder(StretchEmbedder):
-    provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, VIEWS)
+VIEWS = SampledEmbedder.provenance.views
 
 
 def documents(count=COUNT, seed=0):

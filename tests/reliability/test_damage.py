@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.toy import StretchEmbedder, ToyEmbedder
+from tests.toy import SampledEmbedder, ToyEmbedder
 from tp_retrieval import CorruptIndexError, Document, Index, TPRetrievalError
 from tp_retrieval.indexing.verify import verify
 
@@ -23,7 +23,7 @@ def documents():
 
 def answers(folder):
     """Return all that a user may see: three ways of searching, filters, documents."""
-    with Index.open(folder, StretchEmbedder()) as index:
+    with Index.open(folder, SampledEmbedder()) as index:
         found = [
             [(hit.document, round(hit.score, 6)) for hit in index.search(query, 10, mode=mode, where=where)]
             for query in ("green river", "red apple cat")
@@ -36,7 +36,7 @@ def answers(folder):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "i"
-    with Index.create(folder, StretchEmbedder()) as index:
+    with Index.create(folder, SampledEmbedder()) as index:
         index.add(documents())
         index.delete(["id3", "id4"])
     assert sorted(file.name for file in folder.iterdir()) == ["index.sqlite", "index.sqlite.xxh128", "vectors-1.faiss"]
@@ -146,7 +146,7 @@ def test_damage_in_a_record_is_told_with_file_and_record(whole, tmp_path, table,
     folder = tmp_path / "i"
     shutil.copytree(whole, folder)
     damage(folder, table, column)
-    with pytest.raises(CorruptIndexError, match=words) as caught, Index.open(folder, StretchEmbedder()) as index:
+    with pytest.raises(CorruptIndexError, match=words) as caught, Index.open(folder, SampledEmbedder()) as index:
         index.get(["id9"])
     assert "index.sqlite" in str(caught.value)
 
@@ -175,7 +175,7 @@ def test_verify_names_a_damaged_document_and_repair_removes_it(whole, tmp_path, 
     repaired = verify(folder, repair=True)
     assert repaired.ok
     assert repaired.documents == 117
-    with Index.open(folder, StretchEmbedder()) as index:
+    with Index.open(folder, SampledEmbedder()) as index:
         assert index.get(["id9"]) == []
         index.add([document for document in documents() if document.id == "id9"])
         assert index.verify().ok
@@ -213,7 +213,7 @@ def test_repair_takes_a_file_that_does_not_open_any_more(whole, tmp_path):
     data = (folder / "index.sqlite").read_bytes()
     (folder / "index.sqlite").write_bytes(data + bytes(4096))  # a page that nothing points to
     with pytest.raises(CorruptIndexError, match=r"verify .*--repair"):
-        Index.open(folder, StretchEmbedder())
+        Index.open(folder, SampledEmbedder())
     assert "not those it was closed with" in verify(folder).problems[0]
     assert verify(folder, repair=True).ok
     assert answers(folder) == want
@@ -226,7 +226,7 @@ def test_repair_fits_damaged_maps_anew(whole, tmp_path, table, column):
     damage(folder, table, column)
     assert any("map 0" in problem for problem in verify(folder).problems)
     assert verify(folder, repair=True).ok
-    with Index.open(folder, StretchEmbedder()) as index:
+    with Index.open(folder, SampledEmbedder()) as index:
         assert index.info().fitted_on == len(index) == 118
 
 
@@ -240,7 +240,7 @@ def test_repair_makes_a_damaged_tree_of_ids_again(whole, tmp_path):
         assert not verify(folder).ok
         verify(folder, repair=True)
         assert verify(folder).ok
-        with Index.open(folder, StretchEmbedder()) as index:
+        with Index.open(folder, SampledEmbedder()) as index:
             assert len(index.get(["id50"])) == (len(index) == 118), "there, or removed and named"
             index.add([Document("again", {}, "id50")])
             assert [document.id for document in index].count("id50") == 1
@@ -252,7 +252,7 @@ def test_what_can_not_be_repaired_does_not_open(whole, tmp_path):
     damage(folder, "meta", "value")
     for _ in range(2):
         with pytest.raises(CorruptIndexError, match=r"meta record 'dimension' is damaged"):
-            Index.open(folder, StretchEmbedder())
+            Index.open(folder, SampledEmbedder())
         found = verify(folder, repair=True)
         assert (found.ok, len(found.left)) == (False, 1)
         assert "meta record 'dimension'" in found.left[0]

@@ -4,11 +4,10 @@ import itertools
 
 import pytest
 
-from tests.toy import StretchEmbedder, ToyEmbedder
+from tests.toy import SampledEmbedder, StretchEmbedder, ToyEmbedder
 from tp_retrieval import Index, InputError
 from tp_retrieval.documents.sources import find, read
 from tp_retrieval.indexing.importers.files import FileChanges, FileImporter, refit_if_grown
-from tp_retrieval.types import Provenance, VectorView
 
 
 @pytest.fixture
@@ -124,12 +123,8 @@ def test_stretches_that_are_missing_are_read_when_maps_are_fitted_anew(tmp_path)
 
 
 def test_an_update_in_batches_reads_no_more_than_one_add_and_keeps_the_order(tmp_path):
-    class Sampled(StretchEmbedder):
-        views_ = (VectorView(16, "within:8"), VectorView(16, "within:4", 0.5, asymmetric=True, sample=24))
-        provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, views_)
-
     (tmp_path / "long.txt").write_text("\n\n".join(f"Paragraph {i} has just six words." for i in range(400)))
-    with Index.create(tmp_path / "index", Sampled()) as index:
+    with Index.create(tmp_path / "index", SampledEmbedder()) as index:
         importer = FileImporter(index, lambda text: len(text.split()), 16)
         assert importer.update([read(tmp_path / "long.txt")], []).added > 128
         assert index._store.documents.count_wholly_read() == 24
