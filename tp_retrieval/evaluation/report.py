@@ -81,7 +81,10 @@ def _frontier(points: Sequence[FrontierPoint]) -> Figure:
         blocks = f"{point.blocks} block" + ("" if point.blocks == 1 else "s")
         note = blocks + (", sampled" if any(view.sample for view in point.recipe.views) else "")
         axes.annotate(note, (point.texts_a_second, point.score.value), xytext=(6, 4), textcoords="offset points")
-    axes.set(xscale="log", xlabel="documents embedded in a second on this machine", ylabel="held-out score")
+    axes.set_xscale("log")
+    for axis_ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis_ticks("{x:g}")
+    axes.set(xlabel="documents embedded in a second on this machine", ylabel="held-out score")
     axes.margins(x=0.15)
     axes.grid(alpha=0.3)
     return figure

@@ -160,6 +160,8 @@ def test_the_search_finds_the_planted_pair_of_views(faq):
     assert set(sorted(singles, key=lambda one: -singles[one])[:2]) == {("last", "2"), ("mean", "None")}
     assert 100 * best.score > max(singles.values())
     assert np.allclose(search.candidate(best.views, 1.0).signal, best.signal)
+    assert found.frontier[0].blocks(2) == 1  # the best of the first exit, however many others score higher
+    assert 100 * found.frontier[0].score == pytest.approx(max(curve["1"] for curve in found.curves.values()))
 
 
 def test_a_sampled_view_is_scored_as_by_an_index_that_reads_a_sample(embedder, faq, monkeypatch):

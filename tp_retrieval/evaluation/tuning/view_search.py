@@ -81,8 +81,10 @@ class ViewSearch:
         maps = MAPS if thorough else _COARSE_MAPS
         curves: dict[str, dict[str, float]] = {}
         singles: list[_Single] = []
+        every: list[_Single] = []
         for readout in readouts:
             scored = self._singles(exits, readout, maps)
+            every += scored
             for single in scored:
                 curves.setdefault(f"{readout}, {single.view.postprocess}", {})[str(single.view.exit)] = 100 * single.score
             singles += scored[:_PAIRED]
@@ -96,7 +98,7 @@ class ViewSearch:
         candidates += self._pairs(singles)
         candidates = [candidate for candidate in candidates if _depth(candidate.views) >= self._least_depth]
         candidates.sort(key=_descending)
-        return ViewSearchResult(candidates[:_KEPT], curves, self._frontier(singles, candidates) if thorough else [])
+        return ViewSearchResult(candidates[:_KEPT], curves, self._frontier(every, candidates) if thorough else [])
 
     def _frontier(self, singles: Sequence[_Single], candidates: Sequence[ViewCandidate]) -> list[ViewCandidate]:
         """Return the best single views and candidates, and those with a sampled view, that no cheaper one equals."""
