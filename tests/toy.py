@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from tp_retrieval.types import Provenance, VectorView
+from tp_retrieval.types import Document, Provenance, VectorView
+
+WORDS = ("cat", "dog", "house", "tree", "river", "stone", "book", "light", "water", "bread", "train", "cloud")
+
+
+def documents(count=70, seed=0):
+    """Return documents d0, d1 … of 7 to 15 words, all different."""
+    rng = np.random.default_rng(seed)
+    return [Document(" ".join(rng.choice(WORDS, 6 + i % 9)) + f" {i}", {}, f"d{i}") for i in range(count)]
 
 
 class ToyEmbedder:

@@ -179,12 +179,14 @@ def test_a_model_without_a_name_is_never_another_one(model, tokenizer, tmp_path,
         index.search("river", 1)
 
 
+def test_an_adapter_with_a_model_in_memory_is_not_pickled_as_another_one(model, tokenizer):
+    made = TPEmbedding(model=model, tokenizer=tokenizer, recipe=tiny.RECIPE.to_dict())
+    with pytest.raises(InputError, match="in this process's memory alone"):
+        pickle.dumps(made)
+
+
 @pytest.mark.parametrize("adapter", [TPEmbeddings, TPEmbedding])
-def test_an_adapter_with_a_model_in_memory_is_not_pickled_as_another_one(model, tokenizer, adapter):
-    made = adapter(model=model, tokenizer=tokenizer, recipe=tiny.RECIPE.to_dict())
-    if adapter is TPEmbedding:
-        with pytest.raises(InputError, match="in this process's memory alone"):
-            pickle.dumps(made)
+def test_adapters_take_a_path(adapter):
     assert adapter(model=Path("a/name")).model_name == "a/name"
 
 

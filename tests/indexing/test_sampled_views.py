@@ -1,24 +1,19 @@
 """An index whose second view is read of a sample of its documents, and predicted for the others."""
 
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.toy import SampledEmbedder
+from tests.toy import WORDS, SampledEmbedder, documents
 from tp_retrieval import Document, Index, InputError
 from tp_retrieval.embedding.maps.affine import AffineMap, combine, unit
 from tp_retrieval.embedding.maps.within import priority_of
-from tp_retrieval.types import Provenance, VectorView
+from tp_retrieval.types import VectorView
 
-WORDS = ("cat", "dog", "house", "tree", "river", "stone", "book", "light", "water", "bread", "train", "cloud")
 SAMPLE, COUNT = 24, 90
 VIEWS = SampledEmbedder.provenance.views
-
-
-def documents(count=COUNT, seed=0):
-    rng = np.random.default_rng(seed)
-    return [Document(" ".join(rng.choice(WORDS, 6 + i % 9)) + f" {i}", {}, f"d{i}") for i in range(count)]
 
 
 def filled(folder, parts, embedder=None):
@@ -40,7 +35,7 @@ def lowest(added):
 
 
 def test_the_second_view_is_read_of_the_documents_of_lowest_priority_and_no_others(tmp_path):
-    added = documents()
+    added = documents(COUNT)
     with filled(tmp_path / "i", [added]) as index:
         assert read_ids(index) == lowest(added)
         assert index.info().fitted == ("within:8", "within:4")
@@ -48,7 +43,7 @@ def test_the_second_view_is_read_of_the_documents_of_lowest_priority_and_no_othe
 
 
 def test_vectors_are_those_of_an_oracle(tmp_path):
-    added = documents()
+    added = documents(COUNT)
     with filled(tmp_path / "i", [added]) as index:
         raw = index.embedder.embed_documents([document.text for document in added])
         first, second = (AffineMap(**stored.arrays) for stored in index._store.maps.all())
@@ -75,7 +70,7 @@ def test_vectors_are_those_of_an_oracle(tmp_path):
 
 
 def test_rows_hold_no_numbers_of_views_that_were_not_read(tmp_path):
-    with filled(tmp_path / "i", [documents()]):
+    with filled(tmp_path / "i", [documents(COUNT)]):
         pass
     with sqlite3.connect(tmp_path / "i/index.sqlite") as database:
         lengths = dict(database.execute("SELECT length(vector), count(*) FROM documents GROUP BY 1"))
@@ -84,7 +79,7 @@ def test_rows_hold_no_numbers_of_views_that_were_not_read(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_documents_added_piecemeal_are_read_if_they_belong_to_the_sample_by_then(tmp_path, size):
-    added = documents()
+    added = documents(COUNT)
     parts = [added[i : i + size] for i in range(0, COUNT, size)]
     with filled(tmp_path / "a", [added]) as once, filled(tmp_path / "b", parts) as parted:
         assert read_ids(parted) >= lowest(added)
@@ -99,7 +94,7 @@ def test_documents_added_piecemeal_are_read_if_they_belong_to_the_sample_by_then
 
 
 def test_parts_read_no_more_than_the_whole_if_what_is_to_come_is_known(tmp_path):
-    added = documents()
+    added = documents(COUNT)
     with filled(tmp_path / "a", [added]) as once, filled(tmp_path / "b", []) as parted:
         with parted.adding([document.text for document in added]):
             for i in range(0, COUNT, 7):
@@ -114,7 +109,7 @@ def test_parts_read_no_more_than_the_whole_if_what_is_to_come_is_known(tmp_path)
 
 
 def test_equal_texts_have_equal_vectors_whenever_they_are_added(tmp_path):
-    added = documents()
+    added = documents(COUNT)
     inside, outside = (next(d for d in added if (d.id in lowest(added)) is there) for there in (True, False))
     copies = [Document(inside.text, {}, "copy in"), Document(outside.text, {}, "copy out")]
     with filled(tmp_path / "i", [added, copies]) as index:
@@ -126,17 +121,20 @@ def test_equal_texts_have_equal_vectors_whenever_they_are_added(tmp_path):
         assert index._store.stretches.counts() == {0: COUNT, 1: SAMPLE}
 
 
-@pytest.mark.parametrize("texts", ["sentences", "words"])
-def test_a_view_without_a_map_is_predicted_as_soon_as_documents_are_not_read(tmp_path, texts):
-    class Unmapped(SampledEmbedder):
-        views_ = (VectorView(16), VectorView(16, sample=SAMPLE))
-        provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, views_)
+class Unmapped(SampledEmbedder):
+    provenance = replace(SampledEmbedder.provenance, views=(VectorView(16), VectorView(16, sample=SAMPLE)))
 
-    class OneWord(SampledEmbedder):
-        pass
 
-    added = documents() if texts == "sentences" else [Document(f"{WORDS[i % 12]}{i}", {}, f"d{i}") for i in range(COUNT)]
-    with filled(tmp_path / "i", [added], Unmapped() if texts == "sentences" else OneWord()) as index:
+@pytest.mark.parametrize(
+    ("embedder", "added"),
+    [
+        (Unmapped(), documents(COUNT)),
+        (SampledEmbedder(), [Document(f"{WORDS[i % 12]}{i}", {}, f"d{i}") for i in range(COUNT)]),  # without stretches
+    ],
+    ids=["no maps", "texts of one word"],
+)
+def test_a_view_without_a_map_is_predicted_as_soon_as_documents_are_not_read(tmp_path, embedder, added):
+    with filled(tmp_path / "i", [added], embedder) as index:
         ((_, vectors),) = index.batches()
         lengths = np.linalg.norm(vectors[:, -16:], axis=1)
         assert (lengths > 0.3).all()
@@ -144,7 +142,7 @@ def test_a_view_without_a_map_is_predicted_as_soon_as_documents_are_not_read(tmp
 
 
 def test_a_refused_rebuild_leaves_what_it_read_in_order(tmp_path):
-    added = documents()
+    added = documents(COUNT)
     with filled(tmp_path / "i", [added]) as index:
         index.delete(sorted(read_ids(index)))
     with Index.open(tmp_path / "i", SampledEmbedder()) as index:
@@ -159,16 +157,15 @@ def test_a_refused_rebuild_leaves_what_it_read_in_order(tmp_path):
 
 @pytest.mark.parametrize("samples", [(8, None), (None, 7), (None, True), (None, 10**30), (None, 8, None)])
 def test_samples_that_no_index_can_keep_are_refused(tmp_path, samples):
-    class Odd(SampledEmbedder):
-        views_ = tuple(VectorView(16, sample=sample) for sample in samples)
-        provenance = Provenance("toy", "toy", None, "w", "float32", {"views": []}, views_)
-
+    views = tuple(VectorView(16, sample=sample) for sample in samples)
+    odd = SampledEmbedder()
+    odd.provenance = replace(odd.provenance, views=views)
     with pytest.raises(InputError, match=r"views.sample: \["):
-        Index.create(tmp_path / "i", Odd())
+        Index.create(tmp_path / "i", odd)
 
 
 def test_rebuild_reads_a_sample_whose_documents_were_deleted(tmp_path):
-    added, embedder = documents(), SampledEmbedder()
+    added, embedder = documents(COUNT), SampledEmbedder()
     with filled(tmp_path / "i", [added], embedder) as index, filled(tmp_path / "other", []) as other:
         index.delete(sorted(read_ids(index)))
         assert index.search("a dog by the stone", 3)  # by the maps as they were
@@ -187,7 +184,7 @@ def test_rebuild_reads_a_sample_whose_documents_were_deleted(tmp_path):
 
 
 def test_whole_vectors_from_elsewhere_are_taken_and_parts_refused(tmp_path):
-    added, embedder = documents(), SampledEmbedder()
+    added, embedder = documents(COUNT), SampledEmbedder()
     raw = embedder.embed_documents([document.text for document in added])
     with Index.create(tmp_path / "i", embedder) as index:
         index.add(added, vectors=raw)
@@ -207,12 +204,12 @@ def test_an_embedder_that_gives_no_vector_at_all_is_refused(tmp_path):
         Index.create(tmp_path / "i", Broken()) as index,
         pytest.raises(InputError, match=r"vectors\[0\]: holds NaN"),
     ):
-        index.add(documents())
+        index.add(documents(COUNT))
 
 
 @pytest.mark.parametrize("postprocess", ["none", "center", "whiten:4", ["center", "none"]])
 def test_every_map_has_a_prediction(tmp_path, postprocess):
-    with filled(tmp_path / "i", [documents()]) as index:
+    with filled(tmp_path / "i", [documents(COUNT)]) as index:
         index.rebuild(postprocess=postprocess)
         (batch,) = index.batches()
         assert np.allclose(np.linalg.norm(batch[1], axis=1), 1, atol=1e-5)
@@ -222,7 +219,7 @@ def test_every_map_has_a_prediction(tmp_path, postprocess):
 
 
 def test_a_row_cut_to_another_length_is_damage(tmp_path):
-    with filled(tmp_path / "i", [documents()]) as index:
+    with filled(tmp_path / "i", [documents(COUNT)]) as index:
         row = index._store.documents._select_rows([1])[0]
         with index._store.transaction():
             from tp_retrieval.sqlite.digest import record_digest

@@ -5,18 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.toy import StretchEmbedder, ToyEmbedder
+from tests.toy import StretchEmbedder, ToyEmbedder, documents
 from tp_retrieval import Document, Index, InputError
 from tp_retrieval.embedding.maps import within
 from tp_retrieval.embedding.maps.affine import combine, fit_views
 from tp_retrieval.embedding.maps.within import embed_sample
-
-WORDS = ("cat", "dog", "house", "tree", "river", "stone", "book", "light", "water", "bread", "train", "cloud")
-
-
-def documents(count=70, seed=0):
-    rng = np.random.default_rng(seed)
-    return [Document(" ".join(rng.choice(WORDS, 6 + i % 9)) + f" {i}", {}, f"d{i}") for i in range(count)]
 
 
 def maps_of(index):

@@ -135,7 +135,7 @@ def _point(point: FrontierPoint) -> dict[str, object]:
         "blocks": point.blocks,
         "texts_a_second": round(point.texts_a_second, 1),
         "score": as_record(point.score),
-        "below_best": as_record(point.below_best),
+        "below_tuned": as_record(point.below_tuned),
         "views": [view.to_dict() for view in point.recipe.views],
     }
 
@@ -157,12 +157,7 @@ def _summary(tuned: Tuned, output: Path, log: Path) -> dict[str, str]:
         "gain": f"{together.gain}" + (", of the best that was found" if tuned.kept_start else unsure),
         **(each if len(each) > 1 else {}),
         "fast": f"{output.with_suffix('.fast.json')}, the cheapest that is not surely worse",
-        **{f"  {_cost(p)}": f"{p.score}, {p.texts_a_second:.0f} documents/s" for p in tuned.frontier},
+        **{f"  {p.cost}": f"{p.score}, {p.texts_a_second:.0f} documents/s" for p in tuned.frontier},
         "report": str(output.with_suffix(".html")),
         "tried": f"{len(tuned.results)} arms in {tuned.minutes:.0f} minutes; kept in {log}",
     }
-
-
-def _cost(point: FrontierPoint) -> str:
-    sampled = ", sampled" if any(view.sample for view in point.recipe.views) else ""
-    return f"{point.blocks} block{'' if point.blocks == 1 else 's'}{sampled}"

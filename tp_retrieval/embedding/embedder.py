@@ -298,13 +298,13 @@ class Embedder:
         means = set(self._views_of_means)
         stretched = {text for text, views in views_of.items() if views & means}
         whole = [not sampled or not views_of[text].isdisjoint(sampled) for text in cleaned]
-        vectors, shared = self._embed_parts(texts, whole, sampled, stretched, show_progress)
+        vectors, shared = self._embed_sampled(texts, whole, sampled, stretched, show_progress)
         apart = self._read_apart([text for text, views in views_of.items() if views - means])
         return vectors, [
             {view: (shared if view in means else apart)[text][view] for view in views_of[text]} for text in cleaned
         ]
 
-    def _embed_parts(
+    def _embed_sampled(
         self,
         texts: Sequence[str],
         whole: Sequence[bool],

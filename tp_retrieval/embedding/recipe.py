@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from tp_retrieval.embedding.maps.affine import NAMES, is_map
-from tp_retrieval.embedding.maps.within import FEWEST, MOST
+from tp_retrieval.embedding.maps.within import FEWEST, LARGEST_SAMPLE, is_sample, whole_first
 from tp_retrieval.embedding.template import SLOT, Template
 from tp_retrieval.errors import RecipeError
 
@@ -73,8 +73,8 @@ class View:
         _require(is_map(self.postprocess), "views.postprocess", self.postprocess, NAMES)
         valid = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
         _require(valid and 0 < self.weight < float("inf"), "views.weight", self.weight, "a positive number")
-        valid = self.sample is None or (_is_int(self.sample) and FEWEST <= self.sample <= MOST)
-        _require(valid, "views.sample", self.sample, f"a number of documents from {FEWEST} to {MOST}, or null")
+        expected = f"a number of documents from {FEWEST} to {LARGEST_SAMPLE}, or null"
+        _require(self.sample is None or is_sample(self.sample), "views.sample", self.sample, expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the view as its JSON object."""
@@ -123,9 +123,8 @@ class Recipe:
 
     def _check(self) -> None:
         _require(bool(self.views), "views", [], "at least one view")
-        sampled = [view.sample is not None for view in self.views]
         samples = [view.sample for view in self.views]
-        _require(sampled == sorted(sampled) and not sampled[0], "views.sample", samples, "null for the first views")
+        _require(whole_first(samples), "views.sample", samples, "null for the first views")
         _require(isinstance(self.clean, bool), "clean", self.clean, "true or false")
         _require(_is_int(self.max_tokens) and self.max_tokens > 0, "max_tokens", self.max_tokens, "a positive number")
         weight = self.dense_weight

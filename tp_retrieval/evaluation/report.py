@@ -54,7 +54,7 @@ def write(tuned: Tuned, recipe_file: Path, title: str) -> list[Path]:
 
 def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
     captions = {
-        "frontier": "Held-out score over speed: each recipe scored higher than all cheaper ones where recipes were chosen.",
+        "frontier": "Held-out score over speed: the tuned recipe, and cheaper ones that were best where views were chosen.",
         "exits": "Score of a single view over the exit it is read at, for the arms that saw all data.",
         "scopes": "Best score on the sample for each scope of prepending, on the prompts that were rewired.",
     }
@@ -78,12 +78,10 @@ def _frontier(points: Sequence[FrontierPoint]) -> Figure:
     below, above = ([abs(getattr(point.score, end) - point.score.value) for point in points] for end in ("low", "high"))
     axes.errorbar(speeds, scores, (below, above), fmt="o", capsize=3)
     for point in points:
-        blocks = f"{point.blocks} block" + ("" if point.blocks == 1 else "s")
-        note = blocks + (", sampled" if any(view.sample for view in point.recipe.views) else "")
-        axes.annotate(note, (point.texts_a_second, point.score.value), xytext=(6, 4), textcoords="offset points")
+        axes.annotate(point.cost, (point.texts_a_second, point.score.value), xytext=(6, 4), textcoords="offset points")
     axes.set_xscale("log")
-    for axis_ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        axis_ticks("{x:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set(xlabel="documents embedded in a second on this machine", ylabel="held-out score")
     axes.margins(x=0.15)
     axes.grid(alpha=0.3)

@@ -60,7 +60,7 @@ def _embed(
         return checked_vectors(embedder.embed_documents(texts), len(texts), dimension), None
     sampled = sampled_views(views)
     vectors, stretches = embedder.embed_with_stretches(texts, wanted, sampled=sampled)
-    check_stretches(stretches, views)
+    _check_stretches(stretches, views)
     unread = np.zeros((len(texts), dimension), dtype=bool)
     without = [sampled.isdisjoint(of_text) for of_text in wanted]
     for view in sampled:
@@ -68,7 +68,7 @@ def _embed(
     return checked_vectors(vectors, len(texts), dimension, unread=unread), stretches
 
 
-def check_stretches(stretches: Sequence[Stretches], views: Sequence[VectorView]) -> None:
+def _check_stretches(stretches: Sequence[Stretches], views: Sequence[VectorView]) -> None:
     """Raise `InputError` for stretches of another width than their view, or with NaN or infinity."""
     for i, of_text in enumerate(stretches):
         for view, vectors in of_text.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from heapq import nsmallest
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from typing import TypedDict, Unpack, overload
 import numpy as np
 
 from tp_retrieval.embedding.maps.affine import rows_needed
-from tp_retrieval.embedding.maps.within import check_samples, needed_views, priority_of, sampled_views
+from tp_retrieval.embedding.maps.within import is_sample, needed_views, priority_of, sample_size, sampled_views, whole_first
 from tp_retrieval.errors import (
     CorruptIndexError,
     IncompatibleIndexError,
@@ -121,7 +122,9 @@ class Index:
         folder = _absolute(path)
         provenance = embedder.provenance if isinstance(embedder, HasProvenance) else None
         views = (VectorView(embedder.dimension),) if provenance is None else provenance.views
-        check_samples(views)
+        samples = [view.sample for view in views]
+        if not whole_first(samples) or not all(sample is None or is_sample(sample) for sample in samples):
+            raise InputError(f"views.sample: {samples} must be null for the first views, then numbers of documents")
         meta = IndexMeta(
             dimension=embedder.dimension,
             fingerprint=embedder.fingerprint,
@@ -240,8 +243,11 @@ class Index:
         Of a view that is read of a sample, and for maps, `add` reads the documents that belong to the sample by then. In
         parts these are more than a single call's, unless the texts to come are known.
         """
+        with self._lock, self._store.snapshot():
+            views = self._store.meta.read().views
+        most = max((sample_size(views[view]) for view in needed_views(views)), default=0)
         before = self._upcoming
-        self._upcoming = before | {priority_of(text) for text in texts}
+        self._upcoming = before | {*nsmallest(most, {priority_of(text) for text in texts})}  # no other can be in a sample
         try:
             yield
         finally:
@@ -296,14 +302,14 @@ class Index:
 
         `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each. No
         document is embedded again, but for a sample of which half is missing: for a map `within:K`, and of views that are
-        read of a sample alone. Raises `InputError` if a map
-        needs more documents than there are, or stretches that the embedder does not give.
+        read of a sample alone. Raises `InputError` if a map needs more documents than there are, or stretches that the
+        embedder does not give.
         """
         if kind is not None:
             check_kind(kind, self._dimension)
         if target_recall is not None:
             _check_recall(target_recall)
-        self._read_missing_stretches(postprocess, show_progress)
+        self._read_missing(postprocess, show_progress)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
@@ -337,8 +343,8 @@ class Index:
                 )
         return tuple(views)
 
-    def _read_missing_stretches(self, postprocess: str | Sequence[str] | None, show_progress: bool) -> None:
-        """Let the model read the stretches that the sample lacks, and store them; rows changed meanwhile are left out."""
+    def _read_missing(self, postprocess: str | Sequence[str] | None, show_progress: bool) -> None:
+        """Let the model read what the sample lacks, stretches or whole vectors, and store it."""
         with self._lock, self._store.snapshot():
             stored = self._store.meta.read().views
             views = stored if postprocess is None else with_maps(stored, postprocess)

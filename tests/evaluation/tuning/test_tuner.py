@@ -252,7 +252,7 @@ def test_the_tuned_score_is_what_the_recipe_scores_on_the_held_out_questions(sta
     assert (tuned.held_out, tuned.chosen_by) == (8, 16)
     assert [point.blocks for point in tuned.frontier] == sorted({point.blocks for point in tuned.frontier})
     assert all(point.texts_a_second > 0 for point in tuned.frontier)
-    assert tuned.frontier[-1].below_best.value == 0
+    assert tuned.frontier[-1].below_tuned.value == 0
     assert tuned.fast in [point.recipe for point in tuned.frontier]
     names = [one.prompt.name for one in tuned.results]
     assert names[0] == "as it was"

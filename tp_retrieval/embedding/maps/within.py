@@ -18,13 +18,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tp_retrieval.errors import InputError
 from tp_retrieval.types import EmbedsStretches, Float32Array, VectorView
 
 FEWEST = 8
 """Documents of several stretches from which on the map is fitted; it beat centring from 4 documents on."""
 
-MOST = 1_000_000
+LARGEST_SAMPLE = 1_000_000
 """The largest sample of a view."""
 
 SAMPLE, SAMPLE_ASYMMETRIC = 512, 256
@@ -106,16 +105,15 @@ def sampled_views(views: Sequence[VectorView]) -> frozenset[int]:
     return frozenset(i for i, view in enumerate(views) if view.sample is not None)
 
 
-def check_samples(views: Sequence[VectorView]) -> None:
-    """Raise `InputError` unless samples are numbers of documents, and of the last views alone."""
-    samples = [view.sample for view in views]
-    for i, sample in enumerate(samples):
-        if sample is None and any(other is not None for other in samples[:i]):
-            raise InputError(f"views.sample: {samples} must be null for the first views")
-        if sample is not None and (i == 0 or type(sample) is not int or not FEWEST <= sample <= MOST):
-            raise InputError(
-                f"views.sample: {samples} must be numbers from {FEWEST} to {MOST}, and null for the first views"
-            )
+def is_sample(sample: object) -> bool:
+    """Return whether a value can be the number of documents that a view is read of."""
+    return isinstance(sample, int) and not isinstance(sample, bool) and FEWEST <= sample <= LARGEST_SAMPLE
+
+
+def whole_first(samples: Sequence[int | None]) -> bool:
+    """Return whether the first of some views, and all before one that has a sample, are read of every document."""
+    sampled = [sample is not None for sample in samples]
+    return sampled[:1] != [True] and sampled == sorted(sampled)
 
 
 def sample_size(view: VectorView) -> int:

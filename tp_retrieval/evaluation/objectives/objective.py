@@ -136,14 +136,11 @@ class SingleSet:
         source: Float32Array | None = None,
     ) -> Float32Array:
         """Return the cosines that are scored, as the protocol says."""
-        if source is None:
-            fitted = fit_nearest(map_, documents, stretches)
-            units = unit(fitted(documents))
-        else:
-            read = ~is_unread(documents)
-            pair = source[read], documents[read]
-            fitted = fit_nearest(map_, documents[read], stretches).with_prediction(lambda: [pair])
-            units = mapped_view(fitted, documents, source)
+        read = ~is_unread(documents)
+        fitted = fit_nearest(map_, documents[read], stretches)
+        if source is not None:
+            fitted = fitted.with_prediction(lambda: [(source[read], documents[read])])
+        units = unit(fitted(documents)) if source is None else mapped_view(fitted, documents, source)
         return self.cosines(units if queries is None else unit(fitted(queries, "query")), units)
 
     def cosines(self, queries: Float32Array, documents: Float32Array) -> Float32Array:

@@ -53,15 +53,21 @@ class Comparison:
 class FrontierPoint:
     """A recipe than which no cheaper one scored higher, its cost, and its score on items kept from the search.
 
-    `blocks` run for most documents, `texts_a_second` are documents that were embedded here; `below_best` is the gain of the
-    tuned recipe over this one.
+    `blocks` run for most documents, `texts_a_second` are documents that were embedded here; `below_tuned` is the gain of
+    the tuned recipe over this one.
     """
 
     recipe: Recipe
     blocks: int
     texts_a_second: float
     score: Estimate
-    below_best: Estimate
+    below_tuned: Estimate
+
+    @property
+    def cost(self) -> str:
+        """The blocks that run, for people."""
+        sampled = any(view.sample is not None for view in self.recipe.views)
+        return f"{self.blocks} block{'' if self.blocks == 1 else 's'}{', sampled' if sampled else ''}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Tuned:
     @property
     def fast(self) -> Recipe:
         """The cheapest recipe of the frontier of which the interval below the tuned one includes zero."""
-        return next(point.recipe for point in self.frontier if point.below_best.low <= 0)
+        return next(point.recipe for point in self.frontier if point.below_tuned.low <= 0)
 
     @property
     def score(self) -> Estimate:

@@ -7,7 +7,7 @@ result.best[0].views, result.best[0].score, result.curves
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -103,7 +103,7 @@ class ViewSearch:
     def _frontier(self, singles: Sequence[_Single], candidates: Sequence[ViewCandidate]) -> list[ViewCandidate]:
         """Return the best single views and candidates, and those with a sampled view, that no cheaper one equals."""
         n_blocks = max(exit_ for exit_ in self._documents.exits if exit_ is not None)
-        tried = [*candidates, *(self.candidate(views, share) for views, share in map(self._sampled, candidates) if views)]
+        tried = [*candidates, *self._sampled(candidates)]
         best_at: dict[int | None, _Single] = {}
         for single in singles:
             best_at[single.view.exit] = max(best_at.get(single.view.exit, single), single, key=lambda one: one.score)
@@ -111,14 +111,14 @@ class ViewSearch:
             tried.append(self._weighed((single.view,), self._cosines(single.view)))
         return frontier(tried, n_blocks)
 
-    def _sampled(self, candidate: ViewCandidate) -> tuple[tuple[View, ...], float]:
-        """Return a pair with its deeper view read of a sample alone, if there are more documents; else no views."""
-        by_depth = sorted(candidate.views, key=lambda view: _depth([view]))
-        every_document = len(self._objective.sampled["mean"]) == len(self._objective.documents)
-        if len(by_depth) < 2 or every_document or not self._objective.queries:
-            return (), candidate.dense_weight
-        first, deeper = by_depth
-        return (first, replace(deeper, sample=SAMPLE)), candidate.dense_weight
+    def _sampled(self, candidates: Iterable[ViewCandidate]) -> Iterator[ViewCandidate]:
+        """Yield pairs with their deeper view read of a sample alone, if an index has more documents than that."""
+        if not self._objective.queries or len(self._objective.sampled["mean"]) == len(self._objective.documents):
+            return
+        for candidate in candidates:
+            if len(candidate.views) > 1:
+                first, deeper = sorted(candidate.views, key=lambda view: _depth([view]))
+                yield self.candidate((first, replace(deeper, sample=SAMPLE)), candidate.dense_weight)
 
     def candidate(self, views: Sequence[View], dense_weight: float) -> ViewCandidate:
         """Score views with a dense share."""

@@ -69,14 +69,21 @@ class Row(NamedTuple):
 _SELECT = "SELECT seq, id, text, metadata, vector, digest FROM documents WHERE"
 
 
+class RowWidths(NamedTuple):
+    """The numbers of a raw vector of which all views were read, and of one without those that are read of a sample."""
+
+    whole: int
+    partial: int
+
+
 class Documents:
     """The tables `documents` and `deletions`. Changes are made inside a transaction.
 
-    `widths` returns how many numbers a raw vector has where all views were read, and where those were not that are read of
-    a sample alone. These are the last ones; they are NaN, and not stored.
+    The views that are read of a sample are the last ones. Of a document that was not read for them they are NaN, and not
+    stored.
     """
 
-    def __init__(self, database: Database, widths: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, database: Database, widths: Callable[[], RowWidths]) -> None:
         self._database = database
         self._widths = widths
 
@@ -103,8 +110,7 @@ class Documents:
             self._database.execute(sql, (values[-1], record_digest(*values), seq))
 
     def _stored(self, vector: Float32Array) -> bytes:
-        _, least = self._widths()
-        read = vector[:least] if np.isnan(vector[-1]) else vector
+        read = vector[: self._widths().partial] if np.isnan(vector[-1]) else vector
         return read.astype("<f4").tobytes()
 
     def remove(self, seqs: Iterable[int]) -> None:
@@ -194,8 +200,8 @@ class Documents:
 
     def count_wholly_read(self) -> int:
         """Return how many rows have a vector in which all views were read."""
-        dimension, _ = self._widths()
-        row = self._database.first("SELECT count(*) FROM documents WHERE length(vector) = ?", (4 * dimension,))
+        sql = "SELECT count(*) FROM documents WHERE length(vector) = ?"
+        row = self._database.first(sql, (4 * self._widths().whole,))
         return 0 if row is None else int(row[0])
 
     def _select_rows(self, seqs: Collection[int]) -> list[Row]:
@@ -211,15 +217,15 @@ class Documents:
     def _matrix(self, rows: list[Row]) -> tuple[Seqs, Float32Array]:
         rows.sort(key=lambda row: row.seq)
         widths = self._widths()
+        sizes = {4 * width for width in widths}
         for row in rows:
             row.check(self._database.file)
-            if not isinstance(row.vector, bytes) or len(row.vector) not in {4 * width for width in widths}:
+            if not isinstance(row.vector, bytes) or len(row.vector) not in sizes:
                 raise CorruptIndexError(f"{self._database.file}: {row.name} has a vector of another length")
         seqs = np.array([row.seq for row in rows], dtype=np.int64)
-        whole = [len(row.vector) == 4 * widths[0] for row in rows]
-        if all(whole):
+        if all(len(row.vector) == 4 * widths.whole for row in rows):
             return seqs, np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4").reshape(len(rows), -1)
-        vectors = np.full((len(rows), widths[0]), np.nan, dtype=np.float32)
+        vectors = np.full((len(rows), widths.whole), np.nan, dtype=np.float32)
         for row, vector in zip(rows, vectors, strict=True):
             numbers = np.frombuffer(row.vector, dtype="<f4")
             vector[: len(numbers)] = numbers

@@ -22,7 +22,7 @@ from tp_retrieval.errors import (
     IndexNotFoundError,
 )
 from tp_retrieval.indexing.search.filters import Condition, answer
-from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument
+from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument, RowWidths
 from tp_retrieval.indexing.storage.fitted_maps import FittedMaps, StoredMap
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, FullText
 from tp_retrieval.indexing.storage.meta import FORMAT, IndexMeta, MetaTable
@@ -101,11 +101,11 @@ class Store:
         self.stretches = StretchTable(self.database)
 
     @cached_property
-    def _row_widths(self) -> tuple[int, int]:
-        """The numbers of a raw vector, and of one without the views that are read of a sample; they never change."""
+    def _row_widths(self) -> RowWidths:
+        """The numbers of raw vectors, which never change."""
         views = self.meta.read().views
-        sampled = sampled_views(views)
-        return sum(view.width for view in views), sum(view.width for i, view in enumerate(views) if i not in sampled)
+        whole, sampled = sum(view.width for view in views), sum(views[i].width for i in sampled_views(views))
+        return RowWidths(whole, whole - sampled)
 
     @property
     def file(self) -> Path:

@@ -98,11 +98,12 @@ class StretchTable:
         """
         if not needed_views(views):
             return [frozenset()] * len(texts)
-        numbers, read = by_priority(enumerate(texts)), self._read_priorities(replaced)
-        later = {priority: -1 for priority in upcoming}
+        priorities, read = [priority_of(text) for text in texts], self._read_priorities(replaced)
+        numbers = {priority: i for i, priority in reversed(list(enumerate(priorities)))}  # of equal texts the first
+        later = dict.fromkeys(upcoming, -1)
         unread = unread_of_sample(later | numbers, views, read)
         sampled, wanted = sampled_views(views), []
-        for i, priority in enumerate(map(priority_of, texts)):
+        for i, priority in enumerate(priorities):
             again = {view for view in sampled if priority in read.get(view, set())}
             of_equal = unread.get(numbers[priority], frozenset()) & sampled
             wanted.append(unread.get(i, frozenset()) | of_equal | again)

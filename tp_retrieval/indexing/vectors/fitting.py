@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ FIT_AT = 64
 """Rows from which on maps are fitted; fewer estimate a corpus's mean too badly. `within:K` is fitted earlier."""
 
 _TRY_AGAIN = 2  # growth after which a map that the rows did not allow is tried again
+_BATCH = 1024  # rows of a sample that are read at once
 _GROWS_UNTIL = 1024  # rows up to which a map `within:K` is fitted anew each time the corpus has doubled
 
 
@@ -214,15 +215,16 @@ def _first_and_view(store: Store, views: Sequence[VectorView], i: int) -> Iterat
     Of a view that is read of a sample they are the sample's, which does not depend on the order of adding; more documents
     may have been read. Where none has stretches, since vectors were given, they are those of all that were read.
     """
-    sampled = i in sampled_views(views)
-    sample = store.stretches.seqs_of(i) if sampled else np.zeros(0, dtype=np.int64)
-    for seqs, raw in store.documents.vectors():
+    batches: Iterable[Float32Array] = (raw for _, raw in store.documents.vectors())
+    if i in sampled_views(views):
+        sample = np.intersect1d(store.stretches.seqs_of(i), store.documents.seqs())
+        parts_of_sample = np.array_split(sample, range(_BATCH, len(sample), _BATCH))
+        batches = map(store.documents.vectors_of, parts_of_sample) if len(sample) else batches
+    for raw in batches:
         parts = split(raw, views)
-        taken = np.isin(seqs, sample) if len(sample) else np.ones(len(seqs), dtype=bool)
-        if sampled:
-            taken &= ~is_unread(parts[i])
-        if taken.any():
-            yield parts[0][taken], parts[i][taken]
+        read = ~is_unread(parts[i]) if i in sampled_views(views) else np.ones(len(raw), dtype=bool)
+        if read.any():
+            yield parts[0][read], parts[i][read]
 
 
 def _effort(postprocess: str) -> tuple[int, int]:
