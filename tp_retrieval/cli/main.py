@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from importlib import metadata
@@ -72,6 +73,7 @@ app.command("import-faiss")(import_faiss.import_faiss)
 def main() -> None:
     """Run the command line; a caller's mistake is one line on stderr and exit code 2."""
     warnings.showwarning = _one_line
+    _log_to_stderr()
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except TPRetrievalError as error:
@@ -87,6 +89,14 @@ def _end(message: str, code: int = 2) -> NoReturn:
     if message:
         sys.stderr.write(f"tp-retrieval: {' '.join(message.split())}\n")
     sys.exit(code)
+
+
+def _log_to_stderr() -> None:
+    """Write the package's log as the other lines on stderr, and what is long beforehand: the unpacking of a model."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("tp-retrieval: %(message)s"))
+    logging.getLogger("tp_retrieval").addHandler(handler)
+    logging.getLogger("tp_retrieval.embedding.model.gguf").setLevel(logging.INFO)
 
 
 def _one_line(

@@ -49,14 +49,14 @@ def test_a_hub_id_a_folder_and_a_gguf_file_are_named_by_what_the_caller_wrote(tm
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(gguf, "unpacked", lambda file: tmp_path / "cache" / file.stem)
+    monkeypatch.setattr(gguf, "described", lambda file: tmp_path / "cache" / file.stem)
     hub = ModelSource.find("owner/name", revision="main")
     assert (hub.name, hub.location, hub.origin, hub.revision) == ("owner/name", "owner/name", "owner/name", "main")
     local = ModelSource.find("model")
     assert (local.name, local.location, local.origin) == ("model", "model", str(tmp_path / "model"))
     file = ModelSource.find(tmp_path / "small.gguf")
     assert (file.name, file.location) == ("small", str(tmp_path / "cache" / "small"))
-    assert file.origin == str(tmp_path / "small.gguf")
+    assert (file.origin, file.packed) == (str(tmp_path / "small.gguf"), tmp_path / "small.gguf")
 
 
 @pytest.mark.parametrize(

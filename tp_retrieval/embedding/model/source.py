@@ -31,11 +31,15 @@ from tp_retrieval.errors import ModelNotFoundError
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The source of a model: its name, the location for transformers, and the caller's argument (None: the default)."""
+    """The source of a model: its name, the location for transformers, and the caller's argument (None: the default).
+
+    The location of a `packed` GGUF file is a folder with what describes the model; weights are unpacked when they are read.
+    """
 
     name: str
     location: str
     origin: str | None = None
+    packed: Path | None = None
     revision: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
@@ -49,7 +53,7 @@ class ModelSource:
             model = gguf.embedded_model() or gguf.FALLBACK_HUB_ID
         path = Path(model)
         if path.suffix == ".gguf":
-            return cls(path.stem, str(gguf.unpacked(path)), origin, **options)
+            return cls(path.stem, str(gguf.described(path)), origin, path, **options)
         return cls(str(model), str(model), origin, **options)
 
     @property
@@ -70,9 +74,10 @@ class ModelSource:
     def weights(self, config: Any, dtype: torch.dtype, *, head: bool = False) -> PreTrainedModel:
         """Load the weights of a configuration, from safetensors only, with or without the LM head."""
         loader: Any = AutoModelForCausalLM if head else AutoModel
+        location = self.location if self.packed is None else gguf.unpacked(self.packed, config, dtype, head=head)
         with self._explained(), _quiet_transformers():
             model, report = loader.from_pretrained(
-                self.location,
+                location,
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
