@@ -44,8 +44,10 @@ def embed_corpus(
     *,
     model: str | None = None,
     recipe: str | Path | Recipe | None = None,
+    device: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
+    model_kwargs: Mapping[str, object] | None = None,
     workers: int = 2,
     gpus: float = 0,
     shard_rows: int = 1000,
@@ -66,7 +68,8 @@ def embed_corpus(
     if not (output / PLAN).exists():
         check_rows(parts)
     stored_recipe = recipe.to_dict() if isinstance(recipe, Recipe) else None if recipe is None else str(recipe)
-    settings = {"model": model, "recipe": stored_recipe, "dtype": dtype, "revision": revision}
+    settings: dict[str, object] = {"model": model, "recipe": stored_recipe, "dtype": dtype, "revision": revision}
+    settings |= {name: value for name, value in {"device": device, "model_kwargs": model_kwargs}.items() if value}
     _keep_plan(output, {"settings": settings, "slices": [asdict(part) for part in parts], "files": _stamps(files)})
     left = [i for i in range(len(parts)) if not _shard_path(output, i).exists()]
     if left:

@@ -5,7 +5,7 @@ TPRetrievalError
 ├── RecipeError (ValueError)               a template or recipe that contradicts itself or the model
 ├── ModelNotFoundError (FileNotFoundError) no such model here, and no way to fetch it
 ├── UnsupportedModelError (TypeError)      a model whose blocks can't be rewired
-├── OutOfMemoryError (MemoryError)         one single text does not fit in memory
+├── OutOfMemoryError (MemoryError)         a model, or one single text, does not fit in memory
 ├── IndexNotFoundError (FileNotFoundError) nothing to open at that path
 ├── IndexExistsError (FileExistsError)     something is already at the path of a new index
 ├── IncompatibleIndexError (ValueError)    another model or recipe made this index
@@ -40,7 +40,7 @@ class UnsupportedModelError(TPRetrievalError, TypeError):
 
 
 class OutOfMemoryError(TPRetrievalError, MemoryError):
-    """A single text does not fit in memory; the message says how long it is."""
+    """A model, or one single text, does not fit in memory; the message says how large it is and what to do."""
 
 
 class IndexNotFoundError(TPRetrievalError, FileNotFoundError):

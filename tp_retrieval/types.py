@@ -63,8 +63,9 @@ class VectorView:
 class Provenance:
     """The origin of raw vectors, so that an index can name what differs when it is opened with another embedder.
 
-    `source` is what `Embedder.from_pretrained` takes to load the model again; None is the embedded default. `unit` means
-    that each view was scaled to unit length.
+    `source` is what `Embedder.from_pretrained` takes to load the model again; None is the embedded default. `settings` are
+    its other arguments, of those that JSON holds: the device that was asked for, and `model_kwargs`. `unit` means that each
+    view was scaled to unit length.
     """
 
     model: str
@@ -75,6 +76,7 @@ class Provenance:
     recipe: Mapping[str, Any]
     views: tuple[VectorView, ...]
     unit: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

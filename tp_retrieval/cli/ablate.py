@@ -12,7 +12,8 @@ import typer
 
 import tp_retrieval
 from tp_retrieval.cli.evaluate import Files, Folders, as_record, distinct, figure, require_evaluation
-from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, print_json, print_rows
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, print_json, print_rows
 from tp_retrieval.evaluation.datasets import read_retrieval, read_sts
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ app = typer.Typer(help="Measure the gain of each ingredient: prepending, exit, p
 
 
 @app.command()
+@with_model_options
 def sts(
     files: Files,
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     scope: Scope = "1..2",
     map_: Map = "none",
     items: Items = None,
@@ -46,14 +48,15 @@ def sts(
     datasets = distinct([read_sts(file) for file in files])
     if items is not None:
         datasets = [StsObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
-    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe="sts")
+    embedder = model.embedder("sts")
     _run(embedder, [StsObjective(dataset) for dataset in datasets], "sts", scope, map_, as_json)
 
 
 @app.command()
+@with_model_options
 def retrieval(
     folders: Folders,
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     scope: Scope = "1..2",
     map_: Map = "whiten:256",
     document_tokens: DocumentTokens = DOCUMENT_TOKENS,
@@ -68,7 +71,7 @@ def retrieval(
     datasets = distinct([read_retrieval(folder) for folder in folders])
     if items is not None:
         datasets = [RetrievalObjective(dataset, folded=False).sample(items).dataset for dataset in datasets]
-    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe="retrieval")
+    embedder = model.embedder("retrieval")
     objectives = [RetrievalObjective(cut(dataset, embedder, document_tokens), dense_weights=(1.0,)) for dataset in datasets]
     _run(embedder, objectives, "retrieval", scope, map_, as_json)
 

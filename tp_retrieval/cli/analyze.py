@@ -9,16 +9,18 @@ from typing import Annotated
 import typer
 
 from tp_retrieval.cli.evaluate import require_evaluation
-from tp_retrieval.cli.output import Json, Model, RecipeOption, check_output, print_json, print_rows
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import Json, RecipeOption, check_output, print_json, print_rows
 from tp_retrieval.documents.sources import read_texts
 
 _ATTENTION_TEXTS = 40
 
 
+@with_model_options
 def analyze(
     file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
     output: Annotated[Path, typer.Option(help="Picture to write, a .png file.")] = Path("analysis.png"),
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
     texts: Annotated[int, typer.Option(min=2, help="Largest number of texts to read.")] = 500,
     as_json: Json = False,
@@ -29,13 +31,12 @@ def analyze(
     """
     require_evaluation("matplotlib")
     check_output(output, ".png")
-    from tp_retrieval import Embedder
     from tp_retrieval.embedding.forward.attention import slot_attention
     from tp_retrieval.evaluation.geometry import geometry
     from tp_retrieval.evaluation.report import analysis
 
     sample = read_texts(file)[:texts]
-    embedder = Embedder.from_pretrained(model, recipe=recipe or "prompteol-tp")
+    embedder = model.embedder(recipe or "prompteol-tp")
     attention = slot_attention(embedder, sample[:_ATTENTION_TEXTS])
     geometries = geometry(embedder, sample)
     analysis(attention, geometries).savefig(output, dpi=150, bbox_inches="tight")

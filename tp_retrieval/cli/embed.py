@@ -10,18 +10,19 @@ import numpy as np
 import typer
 
 import tp_retrieval
-from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, check_output, hint_unmeasured, print_report
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import Json, RecipeOption, check_output, hint_unmeasured, print_report
 from tp_retrieval.documents.sources import read_texts
 from tp_retrieval.embedding.recipe import DEFAULT_RECIPE
 
 
+@with_model_options
 def embed(
     file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
     role: Annotated[Literal["query", "document"], typer.Option(help="Which of the recipe's templates to use.")],
     output: Annotated[Path, typer.Option(help="A .npy file, float32, one row a text: the recipe's raw views.")],
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
-    dtype: Dtype = "auto",
     processes: Annotated[int, typer.Option(min=1, help="Processes that embed, each with the model loaded.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +30,7 @@ def embed(
     texts = read_texts(file)
     check_output(output, ".npy")
 
-    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe, dtype=dtype)
+    embedder = model.embedder(recipe)
     if recipe is None:
         hint_unmeasured(DEFAULT_RECIPE, embedder.backbone.name)
     method = embedder.embed_queries if role == "query" else embedder.embed_documents

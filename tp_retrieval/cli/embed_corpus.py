@@ -12,21 +12,22 @@ from typing import Annotated
 import typer
 
 import tp_retrieval
-from tp_retrieval.cli.output import Dtype, Json, Model, RecipeOption, print_report
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import Json, RecipeOption, print_report
 from tp_retrieval.documents.sources import find, read
 from tp_retrieval.sqlite.atomic import atomic_write
 
 _CHUNKS = "chunks.jsonl"
 
 
+@with_model_options
 def embed_corpus(
     paths: Annotated[
         list[Path], typer.Argument(help="Files .jsonl and .parquet with `text`, or folders of texts to chunk.")
     ],
     into: Annotated[Path, typer.Option(help="Folder of the shards; an interrupted job goes on in its folder.")],
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
-    dtype: Dtype = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes that embed, each with the model loaded.")] = 2,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each process.")] = 0,
     shard_rows: Annotated[int, typer.Option(min=1, help="Documents of a shard.")] = 1000,
@@ -50,9 +51,9 @@ def embed_corpus(
         done = embed_on_ray(
             tables,
             into,
-            model=model,
+            model=model.model,
             recipe=recipe,
-            dtype=dtype,
+            **model.arguments,
             workers=workers,
             gpus=gpus,
             shard_rows=shard_rows,
@@ -63,12 +64,12 @@ def embed_corpus(
     print_report(report, as_json)
 
 
-def _chunked(paths: list[Path], into: Path, model: str | None, chunk_tokens: int) -> Path:
+def _chunked(paths: list[Path], into: Path, model: ModelOptions, chunk_tokens: int) -> Path:
     """Write the chunks of folders and files beside the shards' folder, unless it has them already; return the file."""
     from tp_retrieval.documents.chunks import chunk
 
     file = into.with_name(f"{into.name}.{_CHUNKS}")
-    embedder = tp_retrieval.Embedder.from_pretrained(model)
+    embedder = model.embedder()
     lines = [
         json.dumps({"id": document.id, "text": document.text, "metadata": dict(document.metadata)})
         for path in find(paths)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 import tp_retrieval
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
 from tp_retrieval.cli.output import (
     DOCUMENT_TOKENS,
     DocumentTokens,
     Json,
     Method,
-    Model,
     RecipeOption,
     hint_unmeasured,
     print_json,
@@ -47,8 +47,13 @@ app = typer.Typer(help="Measure a model and a recipe on labelled data.", no_args
 
 
 @app.command()
+@with_model_options
 def sts(
-    files: Files, model: Model = None, recipe: RecipeOption = None, against: Against = None, as_json: Json = False
+    files: Files,
+    model: ModelOptions = DEFAULT_MODEL,
+    recipe: RecipeOption = None,
+    against: Against = None,
+    as_json: Json = False,
 ) -> None:
     """Correlate the cosines of sentence pairs with gold scores (Spearman, over all pairs and for each subset)."""
     require_evaluation()
@@ -78,9 +83,10 @@ def sts(
 
 
 @app.command()
+@with_model_options
 def retrieval(
     folders: Folders,
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
     against: Against = None,
     document_tokens: DocumentTokens = DOCUMENT_TOKENS,
@@ -126,10 +132,11 @@ def retrieval(
 
 
 @app.command()
+@with_model_options
 def classification(
     train: Annotated[Path, typer.Argument(help="Table of label and text to fit a probe on.")],
     test: Annotated[Path, typer.Argument(help="Table of label and text to test it on.")],
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
     against: Against = None,
     as_json: Json = False,
@@ -179,11 +186,11 @@ def figure(record: dict[str, float]) -> str:
 
 
 def _embedders(
-    model: str | None, recipe: str | None, default: str, against: Sequence[str] | None
+    model: ModelOptions, recipe: str | None, default: str, against: Sequence[str] | None
 ) -> Iterator[tuple[str, TextEmbedder]]:
     from tp_retrieval.evaluation.baseline import TrainedEmbedder
 
-    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe or default)
+    embedder = model.embedder(recipe or default)
     if recipe is None:
         hint_unmeasured(default, embedder.backbone.name)
     yield f"{Path(embedder.backbone.name).name}, {Path(recipe or default).stem}", embedder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,8 @@ import typer
 from tqdm.auto import tqdm
 
 import tp_retrieval
-from tp_retrieval.cli.output import Json, Model, RecipeOption, hint_unmeasured, print_report
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import Json, RecipeOption, hint_unmeasured, print_report
 from tp_retrieval.documents.jsonl import read_records
 from tp_retrieval.documents.sources import Source, find, read
 from tp_retrieval.embedding.recipe import DEFAULT_RECIPE
@@ -33,13 +34,14 @@ class _Report:
     documents: int
 
 
+@with_model_options
 def index(
     into: Annotated[Path, typer.Option(help="Folder of the index; created if missing.")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders: .md .rst .txt .html .jsonl")] = None,
     from_parquet: Annotated[
         Path | None, typer.Option(help="Folder that `embed-corpus` wrote: its vectors are loaded, no document is embedded.")
     ] = None,
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
     kind: Annotated[
@@ -133,29 +135,29 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
 
 
 def _open(
-    into: Path, model: str | None, recipe: str | None, options: Mapping[str, Any]
+    into: Path, model: ModelOptions, recipe: str | None, options: Mapping[str, Any]
 ) -> tuple[tp_retrieval.Index, Callable[[str], int]]:
     """Open or create the index; return it with the token counter of its model."""
     try:
-        opened = tp_retrieval.Index.open(into)
+        opened = model.open_index(into)
     except tp_retrieval.IndexNotFoundError:
         if into.exists() and (not into.is_dir() or any(not file.name.startswith(FILE) for file in into.iterdir())):
             raise tp_retrieval.InputError(
                 f"--into: {into} holds other files; give an index, an empty folder or a new one"
             ) from None
-        embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe)
+        embedder = model.embedder(recipe)
         if recipe is None:
             hint_unmeasured(DEFAULT_RECIPE, embedder.backbone.name)
         return tp_retrieval.Index.create(into, embedder, **options), embedder.count_tokens
     _check_options(opened, into, options)
-    if model is None and recipe is None:
+    if model.model is None and recipe is None:
         if not isinstance(opened.embedder, tp_retrieval.Embedder):
             raise tp_retrieval.InputError(f"--into: {into} was made by an embedder that counts no tokens")
         return opened, opened.embedder.count_tokens
     with opened:
         info = opened.info()
     stored = None if info.recipe is None else tp_retrieval.Recipe.from_dict(info.recipe)
-    embedder = tp_retrieval.Embedder.from_pretrained(model or info.source, recipe=recipe or stored)
+    embedder = replace(model, model=model.model or info.source).embedder(recipe or stored)
     if stored is not None:
         _check_maps(into, stored, embedder.recipe)
     return tp_retrieval.Index.open(into, embedder), embedder.count_tokens

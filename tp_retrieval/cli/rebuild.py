@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
 from tp_retrieval.cli.output import Json, print_report
 
 
+@with_model_options
 def rebuild(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
     kind: Annotated[
@@ -22,12 +24,11 @@ def rebuild(
         list[str] | None,
         typer.Option(help="none, center, abtt:K, whiten:D or within:K; for all views, or once a view."),
     ] = None,
+    loading: LoadingOptions = AS_STORED,
     as_json: Json = False,
 ) -> None:
     """Fit the maps and build the vectors anew from the stored raw vectors; no text is embedded."""
-    from tp_retrieval import Index
-
-    with Index.open(index) as opened:
+    with loading.open_index(index) as opened:
         maps = postprocess[0] if postprocess and len(postprocess) == 1 else postprocess or None
         progress = sys.stderr.isatty()
         opened.rebuild(kind=kind, target_recall=target_recall, postprocess=maps, show_progress=progress)

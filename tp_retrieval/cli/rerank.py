@@ -12,16 +12,18 @@ from rich.padding import Padding
 from rich.text import Text
 
 import tp_retrieval
-from tp_retrieval.cli.output import Json, Method, Model, excerpt, print_json
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import Json, Method, excerpt, print_json
 from tp_retrieval.documents.sources import read_texts
 
 
+@with_model_options
 def rerank(
     query: Annotated[str, typer.Argument(help="Question or keywords.")],
     file: Annotated[Path, typer.Argument(help='One text a line, or .jsonl with "text".')],
     method: Annotated[Method, typer.Option(help="Method of scoring.")] = "query-likelihood",
     top: Annotated[int | None, typer.Option("-n", "--top-n", min=1, help="Number of texts; by default all.")] = None,
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: Annotated[str | None, typer.Option(help="Recipe of the method embedding; by default `sts`.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +32,7 @@ def rerank(
 
     if recipe is not None and method != "embedding":
         raise tp_retrieval.InputError("--recipe: only the method embedding follows one")
-    reranker = tp_retrieval.Reranker.from_pretrained(model, method=method, recipe=recipe)
+    reranker = tp_retrieval.Reranker.from_pretrained(model.model, method=method, recipe=recipe, **model.arguments)
     ranked = reranker.order(query, texts, top_n=top, show_progress=sys.stderr.isatty())
     if as_json:
         records = [

@@ -11,10 +11,12 @@ from rich.padding import Padding
 from rich.text import Text
 
 import tp_retrieval
+from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
 from tp_retrieval.cli.output import Json, Method, excerpt, parsed_object, print_json, shortened
 from tp_retrieval.types import TextEmbedder
 
 
+@with_model_options
 def search(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
     query: Annotated[str, typer.Argument(help="Question or keywords.")],
@@ -30,11 +32,12 @@ def search(
     rerank: Annotated[
         Method | None, typer.Option(help="Rerank the best hits with the index's model, by this method.")
     ] = None,
+    loading: LoadingOptions = AS_STORED,
     as_json: Json = False,
 ) -> None:
     """Find the documents that answer a query, best first."""
     condition = None if where is None else parsed_object(where, "--where")
-    with tp_retrieval.Index.open(index) as opened:
+    with loading.open_index(index) as opened:
         reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
         hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker)
     if as_json:

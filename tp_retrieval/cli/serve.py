@@ -10,18 +10,20 @@ from typing import Annotated
 import typer
 
 import tp_retrieval
-from tp_retrieval.cli.output import Model, RecipeOption
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import RecipeOption
 
 KEYS = "TP_RETRIEVAL_API_KEYS"
 EVERYWHERE = ("", "0.0.0.0", "::")  # addresses of every interface
 
 
+@with_model_options
 def serve(
     indexes: Annotated[
         list[Path] | None,
         typer.Argument(help="Folders of indexes to search, served under the folder's name or NAME=FOLDER."),
     ] = None,
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at: 0.0.0.0 is every one the machine has, unix:FILE a socket of its own.")
@@ -49,7 +51,7 @@ def serve(
     folders = named(indexes or [])
     method = None if rerank == "none" else rerank
     keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
-    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe, whole=method is not None)
+    embedder = model.embedder(recipe, whole=method is not None)
     settings = Settings(Limits(requests=max_requests, texts=max_texts), batching, method)
     app = create_app(
         embedder,

@@ -11,7 +11,8 @@ import typer
 
 import tp_retrieval
 from tp_retrieval.cli.evaluate import Files, as_record, require_evaluation
-from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, Model, RecipeOption, check_output, print_report
+from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, RecipeOption, check_output, print_report
 from tp_retrieval.documents.sources import find, read
 from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval, read_sts, read_unlabelled, self_supervised
 
@@ -27,10 +28,11 @@ app = typer.Typer(help="Find the recipe that scores highest for a model on label
 
 
 @app.command()
+@with_model_options
 def sts(
     files: Files,
     output: Output = Path("recipe.json"),
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
     budget: Budget = 15.0,
     as_json: Json = False,
@@ -42,17 +44,18 @@ def sts(
     from tp_retrieval.evaluation.objectives.sts import StsObjective
 
     objective = combined([StsObjective(read_sts(file)) for file in files])
-    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe or "sts")
+    embedder = model.embedder(recipe or "sts")
     _run(embedder, objective, "sts", output, budget, as_json)
 
 
 @app.command()
+@with_model_options
 def retrieval(
     folders: Annotated[
         list[Path], typer.Argument(help="Folders with corpus.jsonl, queries.jsonl and qrels.tsv, or any folders of texts.")
     ],
     output: Output = Path("recipe.json"),
-    model: Model = None,
+    model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
     budget: Budget = 15.0,
     document_tokens: DocumentTokens = DOCUMENT_TOKENS,
@@ -68,7 +71,7 @@ def retrieval(
     from tp_retrieval.evaluation.objectives.multi_dataset import combined
     from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 
-    embedder = tp_retrieval.Embedder.from_pretrained(model, recipe=recipe or "retrieval")
+    embedder = model.embedder(recipe or "retrieval")
     datasets = [dataset_of(folder, document_tokens, embedder) for folder in folders]
     objective = combined([RetrievalObjective(cut(dataset, embedder, document_tokens)) for dataset in datasets])
     _run(embedder, objective, "retrieval", output, budget, as_json)

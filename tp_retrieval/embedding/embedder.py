@@ -111,7 +111,7 @@ class Embedder:
         hub's SmolLM2-135M-Instruct. `recipe` is a `Recipe`, a name or a JSON file, by default `retrieval-balanced`. `dtype`
         "auto" is bfloat16 where it is faster than float32 here. `model_kwargs` go to transformers as they are. `whole`
         loads every block and the LM head at once, for a `Reranker` or for generation to share. Raises `ModelNotFoundError`,
-        `UnsupportedModelError` or `RecipeError`.
+        `UnsupportedModelError`, `OutOfMemoryError` or `RecipeError`.
         """
         saved = maps_file.read(Path(model)) if model is not None else None
         if saved is not None:
@@ -120,6 +120,7 @@ class Embedder:
             model, revision, recipe = saved.model, revision or saved.revision, saved.recipe
         source = ModelSource.find(
             model,
+            device=device,
             revision=revision,
             local_files_only=local_files_only,
             trust_remote_code=trust_remote_code,
@@ -129,7 +130,7 @@ class Embedder:
         if not isinstance(recipe, Recipe):
             recipe = Recipe.load(recipe or DEFAULT_RECIPE, source.name)
         depth = recipe.depth(n_blocks_of(config))
-        backbone = Backbone.load(source, config, depth, device=device, dtype=dtype, whole=whole)
+        backbone = Backbone.load(source, config, depth, dtype=dtype, whole=whole)
         if saved is None:
             return cls(backbone, recipe)
         embedder = cls(backbone, recipe, saved.maps, saved.folder.resolve())
@@ -215,6 +216,7 @@ class Embedder:
             dtype=str(backbone.dtype).removeprefix("torch."),
             recipe=self._recipe.to_dict(),
             views=self.raw_views if self._maps is None else (VectorView(self.dimension),),
+            settings={} if backbone.source is None else backbone.source.settings,
         )
 
     @cached_property
@@ -513,5 +515,5 @@ class Embedder:
 
 def _load_again(source: ModelSource, recipe: Recipe, dtype: torch.dtype, device: str) -> Embedder:
     """Load the raw embedder of a recipe in another process."""
-    config = source.config()
-    return Embedder(Backbone.load(source, config, recipe.depth(n_blocks_of(config)), device=device, dtype=dtype), recipe)
+    source, config = replace(source, device=device), source.config()
+    return Embedder(Backbone.load(source, config, recipe.depth(n_blocks_of(config)), dtype=dtype), recipe)

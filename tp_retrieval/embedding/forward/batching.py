@@ -8,10 +8,13 @@ from typing import TypeVar
 import torch
 
 from tp_retrieval.embedding.forward.tokens import Row
-from tp_retrieval.errors import OutOfMemoryError
+from tp_retrieval.embedding.model.device import is_out_of_memory
+from tp_retrieval.errors import OutOfMemoryError, UnsupportedModelError
 
 _TOKEN_BUDGET = {"cpu": 2048}  # padded tokens a batch, as many as two cores keep in cache
 _ACCELERATOR_TOKEN_BUDGET = 32768
+
+_NOT_ON_MPS = "the device mps lacks an operation of this model; set PYTORCH_ENABLE_MPS_FALLBACK=1, or device='cpu'"
 
 Result = TypeVar("Result")
 
@@ -26,7 +29,7 @@ class Batching:
         """Yield the row numbers of each batch and the result of `forward`, longest rows first.
 
         Where a batch does not fit in memory, the budget becomes half of it, for good; a single row that does not fit raises
-        `OutOfMemoryError`.
+        `OutOfMemoryError`, an operation that mps does not have `UnsupportedModelError`.
         """
         waiting = batches(rows, self.budget)[::-1]
         while waiting:
@@ -35,7 +38,9 @@ class Batching:
             try:
                 result = forward(batch)
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if isinstance(error, NotImplementedError) and "MPS" in str(error):
+                    raise UnsupportedModelError(_NOT_ON_MPS) from error
+                if not is_out_of_memory(error):
                     raise
                 if len(group) == 1:
                     raise OutOfMemoryError(
@@ -64,8 +69,3 @@ def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
 def length(row: Row) -> int:
     """Return the number of a row's tokens in a forward pass."""
     return len(row.ids) - row.prefix
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    messages = ("can't allocate memory", "out of memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(message in str(error) for message in messages)

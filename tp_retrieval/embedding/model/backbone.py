@@ -6,6 +6,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -14,13 +15,13 @@ from weakref import WeakKeyDictionary
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.forward.tokens import plain_tokenizer
-from tp_retrieval.embedding.model.device import default_device, resolve_dtype
+from tp_retrieval.embedding.model.device import free_memory, is_out_of_memory, resolve_device, resolve_dtype
 from tp_retrieval.embedding.model.in_memory import unwrapped
 from tp_retrieval.embedding.model.source import ModelSource
-from tp_retrieval.errors import InputError, ModelNotFoundError, UnsupportedModelError
+from tp_retrieval.errors import InputError, ModelNotFoundError, OutOfMemoryError, UnsupportedModelError
 
 PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
 """Fields of a configuration that hold one value a block."""
@@ -61,25 +62,17 @@ class Backbone:
         config: Any,
         depth: int,
         *,
-        device: str | None,
         dtype: str | torch.dtype,
         whole: bool = False,
     ) -> Backbone:
         """Load the first `depth` blocks of a model, or all and the LM head.
 
-        Raises `UnsupportedModelError` if the model can't be rewired.
+        Raises `UnsupportedModelError` if the model can't be rewired, `OutOfMemoryError` if it is larger than the memory.
         """
-        where = torch.device(device or default_device())
+        where = resolve_device(source.device)
         wanted = shortened(config, max(depth, 1)) if not whole and _can_be_cut(config) else config
         of_type = resolve_dtype(dtype, where)
-        try:
-            model = source.weights(wanted, of_type, head=whole)
-        except ModelNotFoundError:
-            if whole:
-                raise
-            model = source.weights(config, of_type, head=True)  # some can't be loaded without their head
-        if not source.places_itself:
-            model = model.to(where)  # type: ignore[arg-type]
+        model = _loaded(source, config, wanted, of_type, where, whole)
         revision = getattr(config, "_commit_hash", None) or source.revision
         return replace(
             cls.wrap(model, source.tokenizer()),
@@ -124,7 +117,7 @@ class Backbone:
             return LanguageModel(self, self.whole)
         if self.source is None:
             raise UnsupportedModelError(f"{self.name} was given without its LM head; wrap the causal language model")
-        model = self.source.weights(self.source.config(), self.dtype, head=True)
+        model = self.source.weights(self.source.config(), self.dtype, device=self.device, head=True)
         decoder, blocks = _find_blocks(model)
         for i, block in enumerate(self.blocks):
             blocks[i] = block
@@ -235,6 +228,44 @@ class LanguageModel:
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Return logits `(n, vocabulary) float32` of final states `(n, width)`."""
         return self._capped(self.model.get_output_embeddings()(states).float() * self._scale)
+
+
+def _loaded(
+    source: ModelSource, config: Any, part: Any, dtype: torch.dtype, device: torch.device, head: bool
+) -> PreTrainedModel:
+    """Load the weights of a part of a configuration; raise `OutOfMemoryError` with the remedies if there are too many."""
+    needed = 0 if source.places_itself else _bytes_of(part, dtype)
+    if needed > free_memory(device):
+        raise _too_large(source, dtype, device, needed)
+    try:
+        try:
+            model = source.weights(part, dtype, device=device, head=head)
+        except ModelNotFoundError:
+            if head:
+                raise
+            model = source.weights(config, dtype, device=device, head=True)  # some can't be loaded without their head
+        return model if source.places_itself else model.to(device)  # type: ignore[arg-type]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _too_large(source, dtype, device, needed) from error
+
+
+def _bytes_of(config: Any, dtype: torch.dtype) -> int:
+    """Return the size of a model's weights, 0 for one that can't be made without its head or its own code."""
+    with torch.device("meta"), suppress(ValueError, ImportError, OSError):
+        return dtype.itemsize * int(AutoModel.from_config(config, dtype=dtype).num_parameters())
+    return 0
+
+
+def _too_large(source: ModelSource, dtype: torch.dtype, device: torch.device, needed: int) -> OutOfMemoryError:
+    size = f" takes {needed / 1e9:.1f} GB as {str(dtype).removeprefix('torch.')} and" if needed else ""
+    free = free_memory(device) / 1e9
+    return OutOfMemoryError(
+        f"the model {source.name!r}{size} does not fit in the {free:.1f} GB that are free on {device}: "
+        "load it in bfloat16 or quantised (--load-in 4bit), with a recipe that reads fewer blocks, or over several devices "
+        "(--model-arg device_map=auto)"
+    )
 
 
 def n_blocks_of(config: Any) -> int:

@@ -1,10 +1,11 @@
-"""The default device and floating-point type of a model."""
+"""Devices and floating-point types: those asked for, the default ones, and the memory of a device."""
 
 from __future__ import annotations
 
 import time
 from functools import cache
 
+import psutil
 import torch
 
 from tp_retrieval.errors import InputError
@@ -22,11 +23,42 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     return named
 
 
-def default_device() -> str:
-    """Return cuda, mps or cpu, the first that is available."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def resolve_device(device: str | None) -> torch.device:
+    """Return the torch device of a name, by default the first that there is of cuda, mps and cpu.
+
+    Raises `InputError` for a device that this machine or this torch does not have.
+    """
+    there = devices()
+    if device is None:
+        return torch.device(there[0].partition(":")[0])
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device: {device!r} is none; there are {', '.join(there)}") from error
+    has_it = found.type not in ("cpu", "cuda", "mps") or f"{found.type}:{found.index or 0}" in there or found.type in there
+    if not has_it:
+        wants_cuda = " (this torch was built without CUDA)" if found.type == "cuda" and torch.version.cuda is None else ""
+        raise InputError(f"device: {device!r} is not available here{wants_cuda}; there are {', '.join(there)}")
+    return found
+
+
+def devices() -> list[str]:
+    """Return the names of the devices of this machine that torch can use, the fastest first."""
+    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of torch says that memory ran out."""
+    messages = ("can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(message in str(error) for message in messages)
 
 
 @cache

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.embedding.model.device import resolve_device
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.errors import InputError
+from tp_retrieval.types import Provenance
+
+_QUANTISERS = ("bitsandbytes", "torchao")
+_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,41 @@ class EmbedderSettings:
     trust_remote_code: bool = False
     model_kwargs: Mapping[str, object] = field(default_factory=dict)
     whole: bool = False
+
+    @classmethod
+    def stored(
+        cls,
+        provenance: Provenance,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        model_kwargs: Mapping[str, object] | None = None,
+    ) -> EmbedderSettings:
+        """Return the settings by which the embedder of an index is loaded again.
+
+        Of the stored `model_kwargs` those are taken that place or quantise weights; others could run code that an index
+        from elsewhere names, so they raise `InputError`. A device that this machine lacks is replaced by the default.
+        Arguments that are given take the place of stored ones.
+        """
+        kwargs = {
+            name: value
+            for name, value in provenance.settings.get("model_kwargs", {}).items()
+            if name not in (model_kwargs or {})
+        }
+        for name, value in kwargs.items():
+            if not _may_be_stored(name, value):
+                raise InputError(
+                    f"the index was made with model_kwargs {name}={json.dumps(value)}, which is not taken from an index; "
+                    "give it again, or the embedder to Index.open"
+                )
+        return cls(
+            model=provenance.source,
+            recipe=provenance.recipe,
+            device=device or _if_here(provenance.settings.get("device")),
+            dtype=dtype or provenance.dtype,
+            revision=provenance.revision,
+            model_kwargs={**kwargs, **(model_kwargs or {})},
+        )
 
     @classmethod
     def of(cls, embedder: Embedder) -> EmbedderSettings:
@@ -74,3 +118,22 @@ class EmbedderSettings:
         if unknown:
             raise InputError(f"settings: {unknown[0]!r} must be one of {', '.join(names)}")
         return cls(**data)
+
+
+def _if_here(device: str | None) -> str | None:
+    """Return a device, None where this machine lacks it."""
+    try:
+        resolve_device(device)
+    except InputError as error:
+        logger.info("%s; the default is taken", error)
+        return None
+    return device
+
+
+def _may_be_stored(name: str, value: object) -> bool:
+    """Return whether an argument of transformers, named in a file from anywhere, does no more than it should."""
+    if name == "quantization_config":
+        return isinstance(value, Mapping) and value.get("quant_method") in _QUANTISERS
+    if name == "attn_implementation":
+        return value in _ATTENTIONS  # others are names of code on the hub
+    return name == "device_map"

