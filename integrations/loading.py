@@ -1,13 +1,15 @@
-"""Loading an embedder from an adapter's settings, when its first vector is needed."""
+"""Loading a model from an adapter's settings, when its first vector or word is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 from tp_retrieval import CachedEmbedder, Embedder, InputError, Recipe
+from tp_retrieval.answering.writer import TextWriter
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.embedding.normalized import UnitEmbedder
 
@@ -23,12 +25,28 @@ class EmbedderFields(Protocol):
     model_kwargs: dict[str, object]
 
 
-def loaded_from(model: object, tokenizer: object, recipe: str | Mapping[str, object] | None) -> Embedder | None:
-    """Return the embedder of a model in memory; None where `model` is a name, a path or nothing, to be loaded later."""
-    if model is None or isinstance(model, (str, Path)):
-        return None
+def with_model(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Embedder | None]:
+    """Return the fields of an adapter, and the embedder of a model in memory, None for one that is loaded later.
+
+    `model`, or `model_name`, is a name or a path, or a model in memory as `Embedder.from_model` takes it, with `tokenizer`.
+    """
+    given = dict(fields)
+    tokenizer, named = given.pop("tokenizer", None), given.pop("model_name", None)
+    model = given.pop("model", None) or named
+    if model is None:
+        return given, None
+    if isinstance(model, (str, Path)):
+        return {**given, "model_name": str(model)}, None
+    recipe = given.pop("recipe", None)
     of_recipe = Recipe.from_dict(recipe) if isinstance(recipe, Mapping) else recipe
-    return Embedder.from_model(model, tokenizer, recipe=of_recipe)  # type: ignore[arg-type]
+    embedder = Embedder.from_model(model, tokenizer, recipe=of_recipe)
+    return {**given, **fields_of(embedder)}, embedder
+
+
+def fields_of(embedder: Embedder) -> dict[str, Any]:
+    """Return the fields of an adapter that another process loads the same embedder from."""
+    settings = EmbedderSettings.of(embedder).to_dict()
+    return {"model_name" if name == "model" else name: value for name, value in settings.items()}
 
 
 def settings_of(adapter: EmbedderFields, model: str | None, device: str | None) -> EmbedderSettings:
@@ -70,3 +88,20 @@ class LazyEmbedder:
             raise InputError("its model is in this process's memory alone; make the adapter with the model's name")
         if self._embedder is not None and self._embedder.fitted and self._embedder.folder is None:
             raise InputError("its maps are in this process's memory alone; save the embedder, and load it from its folder")
+
+
+class LazyWriter:
+    """The language model that an adapter's settings describe, loaded whole by the first call that needs it."""
+
+    def __init__(self, embedder: Embedder | None = None) -> None:
+        self._embedder = embedder
+        self._writer: TextWriter | None = None
+        self._lock = Lock()
+
+    def get(self, settings: EmbedderSettings) -> TextWriter:
+        """Return the writer."""
+        with self._lock:
+            if self._writer is None:
+                embedder = self._embedder or replace(settings, whole=True).load()
+                self._writer = TextWriter(embedder.backbone.language_model())
+            return self._writer

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tp_retrieval import CachedEmbedder, Embedder, InputError
 from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder, settings_of
+from tp_retrieval.integrations.loading import LazyEmbedder, settings_of, with_model
 from tp_retrieval.types import checked_texts
 
 __all__ = ["TPModule"]
@@ -46,7 +46,8 @@ class TPModule(InputModule):
 
     `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file or the folder of a fitted embedder;
     None is the embedded default. It is loaded with the first text, on the device chosen by sentence-transformers, and again
-    in every process of a pool. `cache` is a file that keeps every vector, see `CachedEmbedder`. Vectors are of unit length.
+    in every process of a pool. A model in memory, with its `tokenizer`, or an object that holds both, is taken as it is.
+    `cache` is a file that keeps every vector, see `CachedEmbedder`. Vectors are of unit length.
     """
 
     config_file_name = "tp_retrieval.json"
@@ -64,8 +65,9 @@ class TPModule(InputModule):
 
     def __init__(
         self,
-        model: str | None = None,
+        model: object = None,
         *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         recipe: str | dict[str, object] | None = None,
         dtype: str = "auto",
         revision: str | None = None,
@@ -75,13 +77,15 @@ class TPModule(InputModule):
         cache: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
-        self.model = model
-        self.recipe = recipe
-        self.dtype = dtype
-        self.revision = revision
-        self.local_files_only = local_files_only
+        given = {"dtype": dtype, "revision": revision, "local_files_only": local_files_only, "model_kwargs": model_kwargs}
+        fields, embedder = with_model({"model": model, "tokenizer": tokenizer, "recipe": recipe} | given)
+        self.model: str | None = fields.get("model_name")
+        self.recipe = fields.get("recipe")
+        self.dtype = fields["dtype"]
+        self.revision = fields["revision"]
+        self.local_files_only = fields["local_files_only"]
         self.trust_remote_code = trust_remote_code
-        self.model_kwargs = model_kwargs or {}
+        self.model_kwargs = fields["model_kwargs"] or {}
         self.cache = cache
         self._lazy = LazyEmbedder()
         self._loaded_on: torch.device | None = None
@@ -89,15 +93,22 @@ class TPModule(InputModule):
         # sentence-transformers moves this buffer with the module; the language model is no part of the module, so that
         # saving and pickling do not copy its weights
         self.register_buffer("_device_marker", torch.empty(0), persistent=False)
+        if embedder is not None:
+            self._share(embedder)
 
     @classmethod
     def from_embedder(cls, embedder: Embedder, *, cache: str | None = None) -> TPModule:
         """Wrap a loaded embedder."""
         settings = EmbedderSettings.of(embedder).to_dict()
-        device = torch.device(str(settings.pop("device")))
-        self = cls(**settings, cache=cache).to(device)
-        self._lazy, self._loaded_on = LazyEmbedder(embedder), device
+        settings.pop("device")
+        self = cls(**settings, cache=cache)
+        self._share(embedder)
         return self
+
+    def _share(self, embedder: Embedder) -> None:
+        device = embedder.backbone.device
+        self.to(device)
+        self._lazy, self._loaded_on = LazyEmbedder(embedder), device
 
     @property
     def device(self) -> str:

@@ -26,14 +26,15 @@ LAYERS = [
     "caching",
     "indexing",
     "reranking",
+    "answering",
     "evaluation",
     "cli",
     "__main__",
 ]
 HOME = {"faiss": {"kinds.py", "faiss_index.py"}, "sqlite3": {"database.py"}}
 FOREIGN = {
-    "torch": {"embedding", "reranking"},
-    "transformers": {"embedding", "reranking"},
+    "torch": {"embedding", "reranking", "answering"},
+    "transformers": {"embedding", "reranking", "answering"},
     "faiss": {"indexing"},
     "sqlite3": {"sqlite"},
 }

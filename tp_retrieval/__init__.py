@@ -9,6 +9,8 @@ from tp_retrieval import errors
 from tp_retrieval.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from tp_retrieval.answering.answerer import Answer as Answer
+    from tp_retrieval.answering.answerer import Answerer as Answerer
     from tp_retrieval.caching import CachedEmbedder as CachedEmbedder
     from tp_retrieval.embedding.embedder import Embedder as Embedder
     from tp_retrieval.embedding.recipe import Recipe as Recipe
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from tp_retrieval.types import Hit as Hit
 
 _HOME = {
+    "Answer": "answering.answerer",
+    "Answerer": "answering.answerer",
     "CachedEmbedder": "caching",
     "Document": "types",
     "Embedder": "embedding.embedder",
@@ -30,7 +34,7 @@ _HOME = {
 }
 """The modules that are imported when one of their names is first used: torch alone takes seconds."""
 
-__all__ = ["CachedEmbedder", "Document", "Embedder", "Hit", "Index", "Recipe", "Reranker", "Template"]
+__all__ = ["Answer", "Answerer", "CachedEmbedder", "Document", "Embedder", "Hit", "Index", "Recipe", "Reranker", "Template"]
 __all__ += errors.__all__
 
 

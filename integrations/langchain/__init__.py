@@ -1,4 +1,4 @@
-"""LangChain: embeddings, vector store, retriever, reranker, record manager and a translator of structured queries."""
+"""LangChain: embeddings, chat model, vector store, retriever, reranker, record manager, structured queries."""
 
 from tp_retrieval.errors import OptionalDependencyError
 
@@ -7,6 +7,7 @@ try:
 except ImportError as error:
     raise OptionalDependencyError("langchain-core", "langchain") from error
 
+from tp_retrieval.integrations.langchain.chat_model import TPChatModel
 from tp_retrieval.integrations.langchain.copying import TPIndexEmbeddings, copy_index
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
 from tp_retrieval.integrations.langchain.record_manager import TPRecordManager
@@ -16,6 +17,7 @@ from tp_retrieval.integrations.langchain.structured_query import TPTranslator
 from tp_retrieval.integrations.langchain.vector_store import TPVectorStore
 
 __all__ = [
+    "TPChatModel",
     "TPEmbeddings",
     "TPIndexEmbeddings",
     "TPRecordManager",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder, loaded_from, settings_of
+from tp_retrieval.integrations.loading import LazyEmbedder, fields_of, settings_of, with_model
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -41,21 +39,15 @@ class TPEmbeddings(BaseModel, Embeddings):
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     def __init__(self, **fields: Any) -> None:
-        model, tokenizer = fields.get("model", fields.get("model_name")), fields.pop("tokenizer", None)
-        embedder = loaded_from(model, tokenizer, fields.get("recipe"))
-        if isinstance(model, Path):
-            fields |= {"model" if "model" in fields else "model_name": str(model)}
-        if embedder is not None:
-            fields = {name: value for name, value in fields.items() if name not in ("model", "model_name", "recipe")}
-            fields |= EmbedderSettings.of(embedder).to_dict()
-        super().__init__(**fields)
+        own, embedder = with_model(fields)
+        super().__init__(**own)
         if embedder is not None:
             self._lazy = LazyEmbedder(embedder)
 
     @classmethod
     def from_embedder(cls, embedder: Embedder, *, cache: str | None = None, show_progress: bool = False) -> TPEmbeddings:
         """Wrap a loaded embedder."""
-        self = cls(**EmbedderSettings.of(embedder).to_dict(), cache=cache, show_progress=show_progress)
+        self = cls(**fields_of(embedder), cache=cache, show_progress=show_progress)
         self._lazy = LazyEmbedder(embedder)
         return self
 

@@ -1,4 +1,4 @@
-"""LlamaIndex: embedding, vector store and reranker."""
+"""LlamaIndex: embedding, LLM, vector store and reranker."""
 
 from tp_retrieval.errors import OptionalDependencyError
 
@@ -8,7 +8,8 @@ except ImportError as error:
     raise OptionalDependencyError("llama-index-core", "llama-index") from error
 
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
+from tp_retrieval.integrations.llama_index.llm import TPLLM
 from tp_retrieval.integrations.llama_index.rerank import TPRerank
 from tp_retrieval.integrations.llama_index.vector_store import TPVectorStore
 
-__all__ = ["TPEmbedding", "TPRerank", "TPVectorStore"]
+__all__ = ["TPLLM", "TPEmbedding", "TPRerank", "TPVectorStore"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.integrations.loading import LazyEmbedder, loaded_from, settings_of
+from tp_retrieval.integrations.loading import LazyEmbedder, fields_of, settings_of, with_model
 from tp_retrieval.integrations.worker import Worker
 
 
@@ -42,14 +40,8 @@ class TPEmbedding(BaseEmbedding):
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     def __init__(self, **fields: Any) -> None:
-        model, tokenizer = fields.pop("model", fields.get("model_name")), fields.pop("tokenizer", None)
-        embedder = loaded_from(model, tokenizer, fields.get("recipe"))
-        if embedder is not None:
-            settings = EmbedderSettings.of(embedder).to_dict()
-            fields |= {"model_name": settings.pop("model", ""), **settings}
-        elif isinstance(model, (str, Path)):
-            fields["model_name"] = str(model)
-        super().__init__(**fields)
+        own, embedder = with_model(fields)
+        super().__init__(**own)
         if embedder is not None:
             self._lazy = LazyEmbedder(embedder)
 
@@ -61,8 +53,7 @@ class TPEmbedding(BaseEmbedding):
     @classmethod
     def from_embedder(cls, embedder: Embedder, **fields: Any) -> TPEmbedding:
         """Wrap a loaded embedder."""
-        settings = EmbedderSettings.of(embedder).to_dict()
-        self = cls(model_name=settings.pop("model", ""), **settings, **fields)
+        self = cls(**fields_of(embedder), **fields)
         self._lazy = LazyEmbedder(embedder)
         return self
 

@@ -14,6 +14,7 @@ from typer.exceptions import Abort, TyperException
 from tp_retrieval.cli import (
     ablate,
     analyze,
+    ask,
     copy,
     embed,
     embed_corpus,
@@ -55,6 +56,7 @@ def options(
 
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("ask")(ask.ask)
 app.command("rerank")(rerank.rerank)
 app.command("embed")(embed.embed)
 app.command("serve")(serve.serve)

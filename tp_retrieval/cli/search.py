@@ -41,7 +41,7 @@ def search(
         reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
         hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker)
     if as_json:
-        print_json({"query": query, "mode": mode, "hits": [_record(hit) for hit in hits]})
+        print_json({"query": query, "mode": mode, "hits": [record_of(hit) for hit in hits]})
         return
     console = Console()
     console.print(Text(query, style="bold") + Text("" if hits else "  no hits", style="dim"))
@@ -60,19 +60,25 @@ def reranker_of(embedder: TextEmbedder, method: Method) -> tp_retrieval.Reranker
     )
 
 
-def _record(hit: tp_retrieval.Hit) -> dict[str, object]:
+def record_of(hit: tp_retrieval.Hit) -> dict[str, object]:
+    """Return a hit as a JSON object."""
     document = hit.document
     fields = {"id": document.id, "text": document.text, "metadata": document.metadata}
     return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **fields}
 
 
-def _show(console: Console, hit: tp_retrieval.Hit) -> None:
+def trail_of(hit: tp_retrieval.Hit) -> str:
+    """Return where a hit stands: its path, or its id, and its headings."""
     metadata = hit.document.metadata
     headings = metadata.get("headings", [])
     trail = [shortened(str(metadata.get("path", hit.document.id)))]
     trail += [str(heading) for heading in headings] if isinstance(headings, list) else []
+    return " › ".join(trail)
+
+
+def _show(console: Console, hit: tp_retrieval.Hit) -> None:
     parts = ", ".join(f"{name} {value:.2f}" for name, value in hit.parts.items())
     console.print()
-    console.print(Text(f"{hit.rank}. ", style="bold"), Text(" › ".join(trail), style="cyan"), sep="")
+    console.print(Text(f"{hit.rank}. ", style="bold"), Text(trail_of(hit), style="cyan"), sep="")
     console.print(Text(f"   score {hit.score:.2f} ({parts})", style="dim"))
     console.print(Padding(Text(excerpt(hit.document.text)), (0, 0, 0, 3)))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack, cast, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.embedder import Embedder
 from tp_retrieval.embedding.recipe import Recipe
@@ -121,6 +122,22 @@ class Reranker:
         if method == "embedding" and arguments.get("recipe") is None and not embedder.fitted:
             embedder = embedder.with_recipe(EMBEDDING_RECIPE)
         return cls(embedder, method=method, weight=weight, depth=depth, **asked)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: object,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        method: str | PromptMethod = DEFAULT_METHOD,
+        weight: float = WEIGHT,
+        depth: int = DEPTH,
+        **options: Unpack[PromptOptions],
+    ) -> Reranker:
+        """Rerank with a language model that is in memory; `model` and `tokenizer` are what `Embedder.from_model` takes."""
+        recipe = EMBEDDING_RECIPE if method == "embedding" else None
+        embedder = Embedder.from_model(model, tokenizer, recipe=recipe)
+        return cls(embedder, method=method, weight=weight, depth=depth, **options)
 
     @classmethod
     def from_cross_encoder(cls, model: Any, *, weight: float = 1.0, depth: int = DEPTH) -> Reranker:

@@ -1,0 +1,167 @@
+"""A frozen language model as LlamaIndex LLM, on the weights that embed and rerank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+)
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.llms import CustomLLM
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+
+from tp_retrieval import Embedder, InputError
+from tp_retrieval.answering.chat import Message, MsgRole
+from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
+from tp_retrieval.integrations.loading import LazyWriter, fields_of, settings_of, with_model
+
+_ROLES: dict[MessageRole, MsgRole] = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.MODEL: "assistant",
+}
+
+
+class TPLLM(CustomLLM):
+    """Write with a language model: chats by its own chat template, a prompt as one message of a user.
+
+    `model` is what `TPEmbedding(model=)` takes: a hub id, a folder or a GGUF file, loaded with the first message, or a
+    model in memory with its `tokenizer`, or an object that holds both. `from_embedder` shares an embedder's weights.
+    """
+
+    model_name: str = Field(default="", description="Hub id, folder or GGUF file.")
+    recipe: str | dict[str, object] | None = Field(default=None, description="Name, file or JSON of a recipe.")
+    device: str | None = Field(default=None, description="Where to run; by default the best there is.")
+    dtype: str = Field(default="auto", description="Type to compute in.")
+    revision: str | None = Field(default=None, description="Revision on the hub.")
+    local_files_only: bool = Field(default=False, description="Never ask the hub.")
+    trust_remote_code: bool = Field(default=False, description="Run code that comes with a model.")
+    model_kwargs: dict[str, object] = Field(default_factory=dict, description="Passed to transformers as they are.")
+    max_tokens: int = Field(default=256, description="Longest text, in tokens.")
+    temperature: float = Field(default=0.0, description="0 is greedy.")
+    top_p: float = Field(default=1.0, description="Share of the probability that is sampled from.")
+    seed: int | None = Field(default=None, description="Makes sampling repeatable.")
+    stop: list[str] = Field(default_factory=list, description="Texts that end the writing.")
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    _lazy: LazyWriter = PrivateAttr(default_factory=LazyWriter)
+
+    def __init__(self, **fields: Any) -> None:
+        own, embedder = with_model(fields)
+        super().__init__(**own)
+        if embedder is not None:
+            self._lazy = LazyWriter(embedder)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name by which LlamaIndex finds this class."""
+        return "TPLLM"
+
+    @classmethod
+    def from_embedder(cls, embedder: Embedder, **fields: Any) -> TPLLM:
+        """Write with the model of an embedder."""
+        self = cls(**fields_of(embedder), **fields)
+        self._lazy = LazyWriter(embedder)
+        return self
+
+    @property
+    def writer(self) -> TextWriter:
+        """The model that writes, loaded on first use."""
+        return self._lazy.get(settings_of(self, self.model_name or None, self.device))
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex must know of the model: its context and name, and that it chats."""
+        writer = self.writer
+        return LLMMetadata(
+            context_window=writer.context,
+            num_output=self.max_tokens,
+            is_chat_model=True,
+            model_name=self.model_name or writer.backbone.name,
+        )
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Return the model's next turn."""
+        writing = self._writing(messages, kwargs)
+        return ChatResponse(message=_said("".join(writing)), raw=_raw(writing))
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Return the model's next turn while it is written."""
+        writing = self._writing(messages, kwargs)
+
+        def responses() -> ChatResponseGen:
+            text = ""
+            for piece in writing:
+                text += piece
+                yield ChatResponse(message=_said(text), delta=piece, raw=_raw(writing))
+
+        return responses()
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Return what the model writes on a prompt; a `formatted` one is continued as it is."""
+        writing = self._continued(prompt, kwargs) if formatted else self._writing([_asked(prompt)], kwargs)
+        return CompletionResponse(text="".join(writing), raw=_raw(writing))
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """Return what the model writes on a prompt while it is written."""
+        writing = self._continued(prompt, kwargs) if formatted else self._writing([_asked(prompt)], kwargs)
+
+        def responses() -> CompletionResponseGen:
+            text = ""
+            for piece in writing:
+                text += piece
+                yield CompletionResponse(text=text, delta=piece, raw=_raw(writing))
+
+        return responses()
+
+    def _writing(self, messages: Sequence[ChatMessage], asked: dict[str, Any]) -> Writing:
+        return self.writer.write([_message(message) for message in messages], self._options(asked))
+
+    def _continued(self, prompt: str, asked: dict[str, Any]) -> Writing:
+        ids = list(self.writer.backbone.tokenizer(prompt).input_ids)
+        return self.writer.write_on(ids, self._options(asked))
+
+    def _options(self, asked: dict[str, Any]) -> WritingOptions:
+        names = ("max_tokens", "temperature", "top_p", "seed", "stop")
+        unknown = sorted(asked.keys() - {*names})
+        if unknown:
+            raise InputError(f"{unknown[0]}: {type(self).__name__} has no such argument; there are {', '.join(names)}")
+        options: dict[str, Any] = {name: asked.get(name, getattr(self, name)) for name in names}
+        return WritingOptions(**options | {"stop": tuple(options["stop"] or ())})
+
+
+def _message(message: ChatMessage) -> Message:
+    if message.role not in _ROLES:
+        raise InputError(f"messages: a {message.role.value} message; the model takes {', '.join(r.value for r in _ROLES)}")
+    return Message(_ROLES[message.role], message.content or "")
+
+
+def _asked(prompt: str) -> ChatMessage:
+    return ChatMessage(role=MessageRole.USER, content=prompt)
+
+
+def _said(text: str) -> ChatMessage:
+    return ChatMessage(role=MessageRole.ASSISTANT, content=text)
+
+
+def _raw(writing: Writing) -> dict[str, Any]:
+    return {
+        "finish_reason": writing.finish_reason,
+        "prompt_tokens": writing.prompt_tokens,
+        "completion_tokens": writing.tokens,
+    }

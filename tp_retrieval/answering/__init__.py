@@ -1,0 +1,1 @@
+"""Answers in sentences that cite the hits they come from, by the weights that embedded and reranked them."""

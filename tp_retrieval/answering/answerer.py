@@ -1,0 +1,199 @@
+"""The answerer: it writes an answer from hits, cites them, and refuses where they hold none.
+
+answerer = Answerer(embedder)
+answer = answerer.answer("How do I copy a list?", index.search("How do I copy a list?", 5))
+print(answer.text)            # ... use copy.copy(). [1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from tp_retrieval.answering.chat import Message, encoded, prompt_ids
+from tp_retrieval.answering.citations import CitedSentence, CitedText
+from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
+from tp_retrieval.embedding.embedder import Embedder
+from tp_retrieval.embedding.forward.tokens import tokens_kept
+from tp_retrieval.embedding.model.backbone import Backbone, LanguageModel
+from tp_retrieval.errors import InputError
+from tp_retrieval.reranking.methods import QueryLikelihood
+from tp_retrieval.reranking.prompted import CONTENT_FREE, PromptScorer
+from tp_retrieval.types import Hit, check_text
+
+NOT_FOUND = "The documents do not answer this."
+"""The text of an answer that is refused."""
+
+INSTRUCTIONS = (
+    "Answer the question in one to three sentences, from the numbered passages alone. After each sentence write the number "
+    "of the passage it is from, such as [1]. If the passages do not answer the question, write: " + NOT_FOUND
+)
+CONTEXT = 3072
+"""Tokens of prompt and answer together, if the model reads so many; more passages make small models lose the thread."""
+MIN_EVIDENCE = 0.5
+"""Nats a token; `benchmarks/answers.py` measures it."""
+_LEAST = 32  # tokens of a passage that are worth reading
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer with its sources.
+
+    `hits` are those that were read, in the order of their numbers from 1. `text` has `[n]` after each sentence whose words
+    the n-th hit has; `sentences` has the same apart. `found` is False where it was refused, with `evidence` below the
+    threshold, or by the model.
+    """
+
+    question: str
+    text: str
+    found: bool
+    evidence: float | None
+    hits: tuple[Hit, ...] = ()
+    sentences: tuple[CitedSentence, ...] = ()
+
+    @property
+    def sources(self) -> dict[int, Hit]:
+        """The hits that are cited, by number."""
+        numbers = sorted({number for sentence in self.sentences for number in sentence.sources})
+        return {number: self.hits[number - 1] for number in numbers}
+
+    @property
+    def unsupported(self) -> tuple[str, ...]:
+        """The sentences whose words no hit has: the model's own knowledge, or its invention."""
+        return tuple(sentence.text for sentence in self.sentences if not sentence.sources)
+
+
+class AnswerStream:
+    """An answer while it is written: iterate for its text in pieces, then read `answer`."""
+
+    def __init__(self, pieces: Writing | None, cited: CitedText, answer: Answer) -> None:
+        self._pieces = pieces
+        self._cited = cited
+        self._answer = answer
+        self._text = ""
+        self._finished = False
+
+    def __iter__(self) -> Iterator[str]:
+        if self._pieces is None:
+            yield from self._told("" if self._text else NOT_FOUND)
+            return
+        for piece in self._pieces:
+            yield from self._told(self._cited.feed(piece))
+            if self._cited.repeats:
+                self._pieces.close()
+        if not self._finished:
+            self._finished = True
+            yield from self._told(self._cited.finish())
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; what is not yet read of the text is written now."""
+        for _ in self:
+            pass
+        refused = not self._answer.found or NOT_FOUND.rstrip(".").casefold() in self._text.casefold()
+        if refused:
+            return replace(self._answer, text=NOT_FOUND, found=False, sentences=())
+        return replace(self._answer, text=self._text, sentences=tuple(self._cited.sentences))
+
+    def _told(self, text: str) -> Iterator[str]:
+        text = text if self._text else text.lstrip()
+        if text:
+            self._text += text
+            yield text
+
+
+class Answerer:
+    """A language model that answers questions from hits, with the weights that embed and rerank.
+
+    `model` is an `Embedder`, whose weights are shared, or what `Embedder.from_model` takes. `min_evidence` is how much more
+    likely, in nats a token, the question must be after one of the hits than after none (`evidence`); below it the answer is
+    refused without being written, and None never refuses. `context` bounds prompt and answer in tokens.
+    Raises `UnsupportedModelError` for a model that has no LM head, `InputError` for no model.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        instructions: str = INSTRUCTIONS,
+        min_evidence: float | None = MIN_EVIDENCE,
+        context: int = CONTEXT,
+    ) -> None:
+        check_text(instructions, "instructions")
+        self._writer = TextWriter(language_model_of(model, tokenizer))
+        self._instructions = instructions
+        self._min_evidence = min_evidence
+        self._context = min(context, self._writer.context)
+        self._scorer: PromptScorer | None = None
+
+    def answer(self, question: str, hits: Sequence[Hit], options: WritingOptions | None = None) -> Answer:
+        """Return the answer to a question from its hits."""
+        return self.stream(question, hits, options).answer
+
+    def stream(self, question: str, hits: Sequence[Hit], options: WritingOptions | None = None) -> AnswerStream:
+        """Return the answer while it is written."""
+        check_text(question, "question")
+        options = options or WritingOptions()
+        evidence = self.evidence(question, hits) if hits and self._min_evidence is not None else None
+        if not hits or (evidence is not None and evidence < (self._min_evidence or 0.0)):
+            refused = Answer(question, NOT_FOUND, found=False, evidence=evidence)
+            return AnswerStream(None, CitedText([]), refused)
+        messages, read = self._packed(question, hits, options.max_tokens)
+        pieces = self._writer.write(messages, options)
+        answer = Answer(question, "", found=True, evidence=evidence, hits=read)
+        return AnswerStream(pieces, CitedText([hit.document.text for hit in read]), answer)
+
+    def evidence(self, question: str, hits: Sequence[Hit]) -> float:
+        """Return how much more likely the question is after the best of the hits than after a document without content.
+
+        In nats a token, by query likelihood (Sachan et al., EMNLP 2022): log p(question | hit) − log p(question | "N/A").
+        """
+        if self._scorer is None:
+            method = QueryLikelihood()
+            self._scorer = PromptScorer(self._writer.language_model, method, calibrate=False, max_tokens=self._context)
+        *scores, without = self._scorer.score_pairs(
+            [(question, hit.document.text) for hit in hits] + [(question, CONTENT_FREE)]
+        )
+        return float(max(scores) - without)
+
+    def _packed(self, question: str, hits: Sequence[Hit], reserved: int) -> tuple[list[Message], tuple[Hit, ...]]:
+        """Return the messages with as many hits as the context holds, the last one cut, and those hits."""
+        backbone = self._writer.backbone
+
+        def messages(passages: Sequence[str]) -> list[Message]:
+            numbered = "\n\n".join(f"[{i}] {passage}" for i, passage in enumerate(passages, 1))
+            return [Message("system", self._instructions), Message("user", f"{numbered}\n\nQuestion: {question}")]
+
+        room = self._context - reserved - len(prompt_ids(backbone, messages([])))
+        passages: list[str] = []
+        for i, hit in enumerate(hits, 1):
+            room -= len(encoded(backbone, f"[{i}]\n\n")) + 1
+            passage = _cut(backbone, hit.document.text, room)
+            if not passage:
+                break
+            passages.append(passage)
+            room -= len(encoded(backbone, passage))
+        if not passages:
+            raise InputError(
+                f"question: with it and {reserved} tokens of answer, no hit fits in {self._context} tokens; ask for a "
+                "shorter answer, or raise context"
+            )
+        return messages(passages), tuple(hits[: len(passages)])
+
+
+def language_model_of(model: object, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
+    """Return the whole language model of an embedder, or of what `Embedder.from_model` takes."""
+    backbone = model.backbone if isinstance(model, Embedder) else Embedder.from_model(model, tokenizer).backbone
+    return backbone.language_model()
+
+
+def _cut(backbone: Backbone, text: str, room: int) -> str:
+    """Return a text, its beginning where it has more tokens than there is room, or nothing where that is too little."""
+    encoding = backbone.plain_tokenizer.encode(text)
+    kept = tokens_kept(encoding.offsets, len(encoding.ids) - room)
+    if kept == len(encoding.ids):
+        return text
+    return text[: encoding.offsets[kept - 1][1]] + " …" if kept >= _LEAST else ""

@@ -1,0 +1,219 @@
+"""Text written by a language model, in pieces as it comes.
+
+writer = TextWriter(embedder.backbone.language_model())
+for piece in writer.write([Message("user", "Say hello.")], WritingOptions(max_tokens=50)):
+    print(piece, end="")
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from tp_retrieval.answering.chat import Message, prompt_ids
+from tp_retrieval.embedding.model.backbone import Backbone, LanguageModel
+from tp_retrieval.errors import InputError
+
+_UNKNOWN_CONTEXT = 4096  # tokens, where the configuration does not say
+
+
+@dataclass(frozen=True)
+class WritingOptions:
+    """How text is written: at most `max_tokens`, until one of the `stop` texts, greedily at temperature 0."""
+
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_tokens, int) or isinstance(self.max_tokens, bool) or self.max_tokens < 1:
+            raise InputError(f"max_tokens: {self.max_tokens!r} must be a whole number from 1")
+        if not self.temperature >= 0:
+            raise InputError(f"temperature: {self.temperature!r} must be at least 0")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p: {self.top_p!r} must be above 0 and at most 1")
+
+
+class Writing:
+    """A text while it is written: iterate for its pieces, each of whole characters; `close` ends it.
+
+    `prompt_tokens` and `tokens` count what was read and written so far; `finish_reason` is "length" where the text was cut
+    off at `max_tokens`, else "stop".
+    """
+
+    def __init__(self, run: _Run, backbone: Backbone, prompt_tokens: int, stop: tuple[str, ...], room: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.tokens = 0
+        self.finish_reason: Literal["stop", "length"] = "stop"
+        self._room = room
+        self._pieces = self._read(run, backbone, stop)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def close(self) -> None:
+        """End the writing, and wait for the step that runs."""
+        self._pieces.close()
+
+    def _read(self, run: _Run, backbone: Backbone, stop: tuple[str, ...]) -> Generator[str, None, None]:
+        written: list[int] = []
+        text = told = ""
+        with closing(run):
+            for token in run:
+                self.tokens += 1
+                written.append(token)
+                text = str(backbone.tokenizer.decode(written, skip_special_tokens=True))
+                cut = min((text.find(mark) for mark in stop if mark in text), default=None)
+                if cut is not None:
+                    yield text[len(told) : cut]
+                    return
+                safe = text[: len(text) - _held(text, stop)]
+                if len(safe) > len(told):
+                    yield safe[len(told) :]
+                    told = safe
+        if self.tokens == self._room and written[-1] not in run.ends:
+            self.finish_reason = "length"
+        if len(text) > len(told):
+            yield text[len(told) :]
+
+
+class TextWriter:
+    """A whole language model that writes; its weights are shared with whoever else uses it.
+
+    Many threads may let it write at once, and embed with the same weights meanwhile.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.language_model = model
+        self._model = model.model
+        self._backbone = model.backbone
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model's blocks and tokenizer."""
+        return self._backbone
+
+    @property
+    def context(self) -> int:
+        """The most tokens of prompt and text together."""
+        return self._backbone.max_positions or _UNKNOWN_CONTEXT
+
+    def write(self, messages: Sequence[Message], options: WritingOptions | None = None) -> Writing:
+        """Begin the model's next turn in a conversation; see `write_on`."""
+        return self.write_on(prompt_ids(self._backbone, messages), options)
+
+    def write_on(self, ids: Sequence[int], options: WritingOptions | None = None) -> Writing:
+        """Begin what the model writes after a prompt's tokens; raise `InputError` for a prompt that leaves no room."""
+        options = options or WritingOptions()
+        room = min(options.max_tokens, self.context - len(ids))
+        if room < 1:
+            raise InputError(f"messages: they have {len(ids)} tokens, and the model reads {self.context}; shorten them")
+        run = _Run(self._model, ids, self._arguments(options, room))
+        return Writing(run, self._backbone, len(ids), options.stop, room)
+
+    def _arguments(self, options: WritingOptions, room: int) -> dict[str, Any]:
+        ends = self._ends()
+        sampled = options.temperature > 0
+        return {
+            "max_new_tokens": room,
+            "do_sample": sampled,
+            "temperature": options.temperature if sampled else None,
+            "top_p": options.top_p if sampled else None,
+            "top_k": None,
+            "eos_token_id": ends or None,
+            "pad_token_id": ends[0] if ends else 0,
+            "seed": options.seed,
+        }
+
+    def _ends(self) -> list[int]:
+        """Return the tokens that end a turn: those of the generation's configuration, and the tokenizer's."""
+        config = getattr(self._model, "generation_config", None)
+        ends = getattr(config, "eos_token_id", None)
+        listed = ends if isinstance(ends, list) else [ends]
+        own = self._backbone.tokenizer.eos_token_id
+        return sorted({int(end) for end in [*listed, own] if end is not None})
+
+
+def _held(text: str, stops: Sequence[str]) -> int:
+    """Return how many characters at the end may yet change: half of a character, or the beginning of a stop text."""
+    if text.endswith("\ufffd"):
+        return 1
+    lengths = (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
+    return max(lengths, default=0)
+
+
+class _Run(BaseStreamer):
+    """A call of `generate` in a thread of its own, whose tokens are read one by one."""
+
+    def __init__(self, model: Any, ids: Sequence[int], arguments: dict[str, Any]) -> None:
+        self._tokens: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        self._prompt_seen = False
+        self._stopped = threading.Event()
+        self.ends: tuple[int, ...] = tuple(arguments["eos_token_id"] or ())
+        self._thread = threading.Thread(target=self._run, args=(model, list(ids), arguments), daemon=True)
+        self._thread.start()
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take new tokens; the first ones are the prompt's."""
+        if self._prompt_seen:
+            for token in value.flatten().tolist():
+                self._tokens.put(token)
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """Know that no more tokens come; the thread's end says so, too."""
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            token = self._tokens.get()
+            if isinstance(token, BaseException):
+                raise token
+            if token is None:
+                return
+            yield token
+
+    def close(self) -> None:
+        """End the writing, and wait for the step that runs."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self, model: Any, ids: list[int], arguments: dict[str, Any]) -> None:
+        try:
+            seed = arguments.pop("seed")
+            device = model.get_input_embeddings().weight.device
+            prompt = torch.tensor([ids], device=device)
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=arguments["do_sample"]):
+                if seed is not None:
+                    torch.manual_seed(seed)
+                model.generate(
+                    prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    streamer=self,
+                    stopping_criteria=StoppingCriteriaList([_WhenSet(self._stopped)]),
+                    **arguments,
+                )
+        except BaseException as error:
+            self._tokens.put(error)
+        else:
+            self._tokens.put(None)
+
+
+class _WhenSet(StoppingCriteria):
+    """A criterion that is met once an event is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return one flag a text."""
+        return torch.full((len(input_ids),), self._event.is_set(), device=input_ids.device)
