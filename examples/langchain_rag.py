@@ -4,10 +4,12 @@ Run: pip install 'tp-retrieval[langchain]' && python examples/langchain_rag.py
 """
 
 from langchain_core.documents import Document
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
 
 from tp_retrieval import Embedder, Reranker
-from tp_retrieval.integrations.langchain import TPEmbeddings, TPRetriever, TPVectorStore
+from tp_retrieval.integrations.langchain import TPChatModel, TPEmbeddings, TPRetriever, TPVectorStore
 
 TEXTS = [
     "Whales are mammals that live in the sea and breathe air.",
@@ -27,19 +29,9 @@ def main() -> None:
     def joined(documents: list[Document]) -> str:
         return "\n".join(document.page_content for document in documents)
 
-    def write(inputs: dict[str, str]) -> str:
-        tokenizer, model = embedder.backbone.tokenizer, embedder.backbone.language_model().model
-        message = f"{inputs['context']}\n\nAnswer with a few words from the text above: {inputs['question']}"
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False
-        )
-        prompt = tokenizer(str(chat), return_tensors="pt", add_special_tokens=False).to(embedder.backbone.device)
-        written = model.generate(  # type: ignore[operator]  # torch types no method of a module
-            **prompt, max_new_tokens=30, do_sample=False, pad_token_id=tokenizer.eos_token_id
-        )
-        return str(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
-
-    chain = {"context": retriever | joined, "question": RunnablePassthrough()} | RunnableLambda(write)
+    prompt = ChatPromptTemplate.from_template("{context}\n\n{question}")
+    writer = TPChatModel.from_embedder(embedder, max_tokens=30)
+    chain = {"context": retriever | joined, "question": RunnablePassthrough()} | prompt | writer | StrOutputParser()
     question = "Why does bread dough rise?"
     print(f"found:  {retriever.invoke(question)[0].page_content}")
     print(f"answer: {chain.invoke(question)}")

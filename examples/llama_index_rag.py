@@ -1,4 +1,4 @@
-"""Find nodes with LlamaIndex by words and vectors, filtered and reranked, all with one frozen 135M model.
+"""Find nodes with LlamaIndex by words and vectors, filtered, reranked and answered from, all with one frozen 135M model.
 
 Run: pip install 'tp-retrieval[llama-index]' && python examples/llama_index_rag.py
 """
@@ -6,12 +6,11 @@ Run: pip install 'tp-retrieval[llama-index]' && python examples/llama_index_rag.
 import tempfile
 
 from llama_index.core import StorageContext, VectorStoreIndex
-from llama_index.core.llms import MockLLM
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from tp_retrieval import Embedder, Reranker
-from tp_retrieval.integrations.llama_index import TPEmbedding, TPRerank, TPVectorStore
+from tp_retrieval.integrations.llama_index import TPLLM, TPEmbedding, TPRerank, TPVectorStore
 
 NODES = [
     TextNode(text="Whales are mammals that live in the sea and breathe air.", metadata={"topic": "animals"}),
@@ -23,7 +22,7 @@ NODES = [
 
 
 def main() -> None:
-    """Make an index, ask it for nodes, and give the best of them to a language model (here one that repeats its prompt)."""
+    """Make an index, ask it for nodes, and let the same model answer from the best of them."""
     embedder = Embedder.from_pretrained(whole=True)
     embedding = TPEmbedding.from_embedder(embedder)
     with tempfile.TemporaryDirectory() as folder:
@@ -37,9 +36,13 @@ def main() -> None:
             print(f"{found.score:.2f}  {found.text}")
 
         engine = index.as_query_engine(
-            llm=MockLLM(), similarity_top_k=5, node_postprocessors=[TPRerank(reranker=Reranker(embedder), top_n=1)]
+            llm=TPLLM.from_embedder(embedder, max_tokens=30),
+            similarity_top_k=5,
+            node_postprocessors=[TPRerank(reranker=Reranker(embedder), top_n=1)],
         )
-        print(f"from: {engine.query('Why does dough rise?').source_nodes[0].text}")
+        response = engine.query("Why does dough rise?")
+        print(f"from:   {response.source_nodes[0].text}")
+        print(f"answer: {response}")
         store.close()
 
 

@@ -82,12 +82,22 @@ class LazyEmbedder:
                 self._cached = CachedEmbedder(self._embedder, cache)
             return self._cached
 
+    def __reduce__(self) -> tuple[type[LazyEmbedder], tuple[()]]:
+        """Pickle nothing of the embedder: another process loads it from the adapter's settings."""
+        self.check_portable()
+        return LazyEmbedder, ()
+
     def check_portable(self) -> None:
         """Raise `InputError` if another process could not load the embedder from settings, or would load other weights."""
-        if self._embedder is not None and self._embedder.backbone.source is None:
-            raise InputError("its model is in this process's memory alone; make the adapter with the model's name")
+        check_named(self._embedder)
         if self._embedder is not None and self._embedder.fitted and self._embedder.folder is None:
             raise InputError("its maps are in this process's memory alone; save the embedder, and load it from its folder")
+
+
+def check_named(embedder: Embedder | None) -> None:
+    """Raise `InputError` for a model in this process's memory, which another process could not load."""
+    if embedder is not None and embedder.backbone.source is None:
+        raise InputError("its model is in this process's memory alone; make the adapter with the model's name")
 
 
 class LazyWriter:
@@ -105,3 +115,8 @@ class LazyWriter:
                 embedder = self._embedder or replace(settings, whole=True).load()
                 self._writer = TextWriter(embedder.backbone.language_model())
             return self._writer
+
+    def __reduce__(self) -> tuple[type[LazyWriter], tuple[()]]:
+        """Pickle nothing of the model: another process loads it from the adapter's settings."""
+        check_named(self._embedder)
+        return LazyWriter, ()

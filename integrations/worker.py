@@ -18,6 +18,10 @@ class Worker:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "tp-retrieval")
 
+    def __reduce__(self) -> tuple[type[Worker], tuple[()]]:
+        """Pickle nothing: another process has a thread of its own."""
+        return Worker, ()
+
     async def run(self, call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         """Await the result of a call on the thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *args, **kwargs))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -24,6 +24,9 @@ _ROLES: dict[str, MsgRole] = {
     "ai": "assistant",
     "assistant": "assistant",
 }
+
+_OF_SERVICES = ("api_key", "max_retries", "streaming", "timeout")
+"""Standard arguments of LangChain's chat models that mean nothing to a model in this process; they are ignored."""
 
 
 class TPChatModel(BaseChatModel):
@@ -53,7 +56,7 @@ class TPChatModel(BaseChatModel):
     _lazy: LazyWriter = PrivateAttr(default_factory=LazyWriter)
 
     def __init__(self, **fields: Any) -> None:
-        own, embedder = with_model(fields)
+        own, embedder = with_model({name: value for name, value in fields.items() if name not in _OF_SERVICES})
         super().__init__(**own)
         if embedder is not None:
             self._lazy = LazyWriter(embedder)
@@ -73,6 +76,12 @@ class TPChatModel(BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "tp-retrieval"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop, **kwargs)
+        return params | LangSmithParams(
+            ls_provider="tp-retrieval", ls_model_name=kwargs.get("model", self.model_name) or "default"
+        )
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from tests.langchain_faiss import save_local
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 EXPECTED = {
+    "answers.py": ["Python strings", "The documents do not answer this."],
     "langchain_rag.py": ["found:  Bread dough rises because yeast", "answer: ", "carbon dioxide"],
-    "llama_index_rag.py": ["  Whales are mammals", "from: Bread dough rises"],
+    "llama_index_rag.py": ["  Whales are mammals", "from:   Bread dough rises", "answer: "],
     "migrate_from_langchain_faiss.py": ["kept: 2 documents", "of 16 numbers", "new: 2 documents", "-> id0: An octopus"],
     "sentence_transformers_similarity.py": ["found: Bread dough rises", "read again: 1.0000", "binary: 144 bytes"],
     "pgvector_and_chroma.py": ["Chroma: Bread dough rises"],

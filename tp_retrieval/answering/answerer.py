@@ -32,8 +32,8 @@ INSTRUCTIONS = (
 )
 CONTEXT = 3072
 """Tokens of prompt and answer together, if the model reads so many; more passages make small models lose the thread."""
-MIN_EVIDENCE = 0.5
-"""Nats a token; `benchmarks/answers.py` measures it."""
+MIN_EVIDENCE = 0.1
+"""A tenth of the question's surprise; `benchmarks/answers.py` measures how often that is right."""
 _LEAST = 32  # tokens of a passage that are worth reading
 
 
@@ -107,10 +107,9 @@ class AnswerStream:
 class Answerer:
     """A language model that answers questions from hits, with the weights that embed and rerank.
 
-    `model` is an `Embedder`, whose weights are shared, or what `Embedder.from_model` takes. `min_evidence` is how much more
-    likely, in nats a token, the question must be after one of the hits than after none (`evidence`); below it the answer is
-    refused without being written, and None never refuses. `context` bounds prompt and answer in tokens.
-    Raises `UnsupportedModelError` for a model that has no LM head, `InputError` for no model.
+    `model` is an `Embedder`, whose weights are shared, or what `Embedder.from_model` takes. `min_evidence` is the
+    `evidence` below which the answer is refused without being written; None never refuses. `context` bounds prompt and
+    answer in tokens. Raises `UnsupportedModelError` for a model that has no LM head, `InputError` for no model.
     """
 
     def __init__(
@@ -147,17 +146,17 @@ class Answerer:
         return AnswerStream(pieces, CitedText([hit.document.text for hit in read]), answer)
 
     def evidence(self, question: str, hits: Sequence[Hit]) -> float:
-        """Return how much more likely the question is after the best of the hits than after a document without content.
+        """Return how much of the question's surprise the best of the hits takes away: 0 none, 1 all, below 0 where it adds.
 
-        In nats a token, by query likelihood (Sachan et al., EMNLP 2022): log p(question | hit) − log p(question | "N/A").
+        With the mean log-likelihood L of the question's tokens after a document (Sachan et al., EMNLP 2022):
+        1 - max L(question | hit) / L(question | "N/A").
         """
         if self._scorer is None:
-            method = QueryLikelihood()
-            self._scorer = PromptScorer(self._writer.language_model, method, calibrate=False, max_tokens=self._context)
-        *scores, without = self._scorer.score_pairs(
-            [(question, hit.document.text) for hit in hits] + [(question, CONTENT_FREE)]
-        )
-        return float(max(scores) - without)
+            model, method = self._writer.language_model, QueryLikelihood()
+            self._scorer = PromptScorer(model, method, calibrate=False, max_tokens=self._context)
+        texts = [*(hit.document.text for hit in hits), CONTENT_FREE]
+        *after, without = self._scorer.score_pairs([(question, text) for text in texts])
+        return 1 - float(max(after)) / float(without) if without else 0.0
 
     def _packed(self, question: str, hits: Sequence[Hit], reserved: int) -> tuple[list[Message], tuple[Hit, ...]]:
         """Return the messages with as many hits as the context holds, the last one cut, and those hits."""
@@ -165,7 +164,7 @@ class Answerer:
 
         def messages(passages: Sequence[str]) -> list[Message]:
             numbered = "\n\n".join(f"[{i}] {passage}" for i, passage in enumerate(passages, 1))
-            return [Message("system", self._instructions), Message("user", f"{numbered}\n\nQuestion: {question}")]
+            return [Message("system", self._instructions), Message("user", f"{numbered}\n\n{question}")]
 
         room = self._context - reserved - len(prompt_ids(backbone, messages([])))
         passages: list[str] = []

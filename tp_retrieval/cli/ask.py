@@ -33,7 +33,7 @@ def ask(
     context: Annotated[int | None, typer.Option(min=128, help="Tokens of passages and answer together.")] = None,
     min_evidence: Annotated[
         float | None,
-        typer.Option(help="Refuse where no hit makes the question so much likelier, in nats a token; -inf never refuses."),
+        typer.Option(help="Refuse where no hit takes away so much of the question's surprise, 0 to 1; -inf never refuses."),
     ] = None,
     loading: LoadingOptions = AS_STORED,
     as_json: Json = False,
