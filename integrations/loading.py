@@ -8,10 +8,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from tp_retrieval import CachedEmbedder, Embedder, InputError, Recipe
+from tp_retrieval import CachedEmbedder, Embedder, Index, InputError, Recipe
 from tp_retrieval.answering.writer import TextWriter
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.embedding.normalized import UnitEmbedder
+from tp_retrieval.types import HasProvenance, TextEmbedder
 
 
 class EmbedderFields(Protocol):
@@ -47,6 +48,15 @@ def fields_of(embedder: Embedder) -> dict[str, Any]:
     """Return the fields of an adapter that another process loads the same embedder from."""
     settings = EmbedderSettings.of(embedder).to_dict()
     return {"model_name" if name == "model" else name: value for name, value in settings.items()}
+
+
+def is_scaled_otherwise(index: Index, embedder: TextEmbedder | None) -> bool:
+    """Return whether an index holds vectors of the same model with views of other lengths, so that texts are needed."""
+    return (
+        isinstance(embedder, HasProvenance)
+        and isinstance(index.embedder, HasProvenance)
+        and embedder.provenance.unit != index.embedder.provenance.unit
+    )
 
 
 def settings_of(adapter: EmbedderFields, model: str | None, device: str | None) -> EmbedderSettings:

@@ -93,6 +93,11 @@ class CachedEmbedder:
             raise InputError(f"{self._database.file}: this SQLite file is no cache of vectors; give a path of its own")
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.file
+
+    @property
     def embedder(self) -> TextEmbedder:
         """The embedder that computes missing vectors."""
         return self._embedder

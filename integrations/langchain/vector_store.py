@@ -21,6 +21,7 @@ from tp_retrieval.indexing.importers.langchain_faiss import read_store
 from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import SearchOptions, VectorSearchOptions
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
+from tp_retrieval.integrations.loading import is_scaled_otherwise
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 
@@ -230,6 +231,12 @@ class TPVectorStore(VectorStore):
         return self.index.search(query, k, **asked)
 
     def _near(self, embedding: list[float], k: int, filter: Filter, **options: Unpack[VectorSearchOptions]) -> list[Hit]:
+        ours = self._embedding.embedder if isinstance(self._embedding, TPEmbeddings) else None
+        if is_scaled_otherwise(self.index, ours):
+            raise InputError(
+                "embedding: this index holds vectors of the same model that are not of unit length, so those of "
+                "TPEmbeddings can't be compared with them; search by text"
+            )
         asked: VectorSearchOptions = {**self._restriction(filter), **options}
         return self.index.search_by_vector(np.array(embedding, dtype=np.float32), k, **asked)
 

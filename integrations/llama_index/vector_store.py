@@ -25,6 +25,7 @@ from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import VectorSearchOptions, Where
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
+from tp_retrieval.integrations.loading import is_scaled_otherwise
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import EmbedsStretches, PrecomputedVectors, TextEmbedder
 
@@ -91,7 +92,11 @@ class TPVectorStore(BasePydanticVectorStore):
             return []
         vectors = np.array([node.get_embedding() for node in latest.values()], dtype=np.float32)
         index = self._created(vectors.shape[1])
-        index.add([_document(node) for node in latest.values()], vectors=vectors)
+        documents = [_document(node) for node in latest.values()]
+        if self._is_scaled_otherwise(index):
+            index.add(documents)  # which embeds the texts anew
+            return [node.node_id for node in nodes]
+        index.add(documents, vectors=vectors)
         is_ours = isinstance(self.embed_model, TPEmbedding)
         if is_ours and isinstance(index.embedder, EmbedsStretches) and index.info().unread:
             index.rebuild()  # reads the stretches that LlamaIndex does not pass
@@ -149,6 +154,8 @@ class TPVectorStore(BasePydanticVectorStore):
         if query.mode in _WORDS:
             return opened.search(query.query_str or "", query.sparse_top_k or k, mode="lexical", where=where, ids=ids)
         vector = np.array(query.query_embedding, dtype=np.float32)
+        if self._is_scaled_otherwise(opened):
+            vector = opened.embedder.embed_queries([query.query_str or ""])[0]
         if query.mode == VectorStoreQueryMode.MMR:
             threshold = query.mmr_threshold if query.mmr_threshold is not None else kwargs.get("mmr_threshold", 0.5)
             options["mmr"] = threshold
@@ -172,6 +179,10 @@ class TPVectorStore(BasePydanticVectorStore):
                 if model is not None and not isinstance(model, TPEmbedding):
                     self._check(self._index)
         return self._index
+
+    def _is_scaled_otherwise(self, opened: Index) -> bool:
+        model = self.embed_model
+        return is_scaled_otherwise(opened, model.embedder if isinstance(model, TPEmbedding) else None)
 
     def _check(self, opened: Index) -> None:
         """Refuse an index of another model: LlamaIndex passes the vectors, so only the model's name can be compared."""

@@ -14,6 +14,13 @@ from tp_retrieval.embedding.maps.affine import is_unread, split, unit
 from tp_retrieval.types import Float32Array, Provenance, Stretches
 
 
+def scaled(embedder: Embedder, *, unit: bool) -> Embedder:
+    """Return an embedder of the same weights and recipe whose views are of unit length, or are not."""
+    if embedder.fitted or isinstance(embedder, UnitEmbedder) == unit:
+        return embedder
+    return UnitEmbedder.of(embedder) if unit else Embedder(embedder.backbone, embedder.recipe)
+
+
 class UnitEmbedder(Embedder):
     """An embedder of unit vectors, every view of unit length and weighted. An index still fits its maps on them.
 

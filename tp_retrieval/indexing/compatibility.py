@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from tp_retrieval.caching import CachedEmbedder
 from tp_retrieval.embedding.maps.affine import same_vectors
 from tp_retrieval.errors import IncompatibleIndexError, IndexAccessError, IndexLockedError
 from tp_retrieval.indexing.storage.meta import IndexMeta
@@ -44,6 +45,18 @@ def load_embedder(stored: Provenance, **loading: Unpack[LoadingOptions]) -> Text
 
     embedder = EmbedderSettings.stored(stored, **loading).load()
     return UnitEmbedder.of(embedder) if stored.unit else embedder
+
+
+def scaled_like(embedder: TextEmbedder, stored: Provenance | None) -> TextEmbedder:
+    """Return an embedder, or the one of its model whose views have the lengths of an index: unit length is no identity."""
+    if stored is None or not isinstance(embedder, HasProvenance) or embedder.provenance.unit == stored.unit:
+        return embedder
+    from tp_retrieval.embedding.embedder import Embedder
+    from tp_retrieval.embedding.normalized import scaled
+
+    if isinstance(embedder, CachedEmbedder) and isinstance(embedder.embedder, Embedder):
+        return CachedEmbedder(scaled(embedder.embedder, unit=stored.unit), embedder.path)
+    return scaled(embedder, unit=stored.unit) if isinstance(embedder, Embedder) else embedder
 
 
 def check_embedder(embedder: TextEmbedder, path: Path, meta: IndexMeta) -> None:

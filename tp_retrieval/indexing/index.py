@@ -33,6 +33,7 @@ from tp_retrieval.indexing.compatibility import (
     check_embedder,
     load_embedder,
     same_embedder,
+    scaled_like,
     upgrade_fingerprint,
 )
 from tp_retrieval.indexing.document_embedding import embed_documents
@@ -149,6 +150,7 @@ class Index:
     def open(cls, path: str | Path, embedder: TextEmbedder | None = None, **loading: Unpack[LoadingOptions]) -> Index:
         """Open an index; without an embedder, the model named in it is loaded when a text must be embedded.
 
+        One of the right model may give views of unit length or not, whatever made the index.
         It is loaded as it was when the index was made, but for what `loading` says: `device`, `dtype`, `model_kwargs`.
         Raises `IndexNotFoundError`, `CorruptIndexError`, and `IncompatibleIndexError` if the embedder is not the one that
         made the index.
@@ -162,6 +164,7 @@ class Index:
                     self = cls(folder, store, None)
                     self._loading = loading
                     if embedder is not None:
+                        embedder = scaled_like(embedder, store.meta.read().provenance)
                         self._check(embedder)
                         self._embedder = embedder
                     usable = self._load()
