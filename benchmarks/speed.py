@@ -1,6 +1,6 @@
 """Texts per second of this project and of sentence-transformers: same weights, same prompts, one run.
 
-Run: python benchmarks/speed.py [--repeats 3] [--output benchmarks/results/speed.json]
+Run: python benchmarks/speed.py [--device cpu] [--repeats 3] [--output benchmarks/results/speed.json]
 
 384 short sentences and 64 passages of about 300 tokens come from examples/data/python-faq. sentence-transformers pools
 the last token, at its defaults (float32, batches of 32) and once more in bfloat16. Sides alternate within each repeat;
@@ -24,6 +24,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from tp_retrieval import Embedder, Recipe
+from tp_retrieval.embedding.forward.batching import Batching
 from tp_retrieval.embedding.model import gguf
 from tp_retrieval.embedding.recipe import Prepend, View
 
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 PROMPT = 'This sentence : <PST> "{text}" means in one word:"'
 DEMONSTRATED = 'This sentence : "A jockey riding a horse." means in one word:"Equestrian".' + PROMPT
 SHORT, PASSAGES = 384, 64
+_PRODUCTS = 4  # of one timing
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -44,19 +46,21 @@ def corpus() -> tuple[list[str], list[str]]:
     return short, [" ".join(words[i * 200 : (i + 1) * 200]) for i in range(PASSAGES)]
 
 
-def ours(prompt: str, dtype: str) -> Embedder:
+def ours(prompt: str, dtype: str, device: str) -> Embedder:
     """Return an embedder with token prepending and the measured exit."""
-    return Embedder.from_pretrained(recipe=Recipe(prompt, prompt, [View(28)], Prepend("tp", 1, 2)), dtype=dtype)
+    return Embedder.from_pretrained(
+        recipe=Recipe(prompt, prompt, [View(28)], Prepend("tp", 1, 2)), dtype=dtype, device=device
+    )
 
 
-def theirs(dtype: torch.dtype) -> SentenceTransformer:
+def theirs(dtype: torch.dtype, device: str) -> SentenceTransformer:
     """Return the same weights under sentence-transformers with last-token pooling."""
     file = gguf.embedded_model()
     if file is None:
         raise SystemExit(f"the embedded model is missing: {gguf.EMBEDDED_INSTALL}")
     transformer = Transformer(str(gguf.unpacked(file)), model_kwargs={"dtype": dtype})
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
-    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    return SentenceTransformer(modules=[transformer, pooling], device=device)
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -66,13 +70,21 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Return the FLOP/s of a product of the shape that dominates this model."""
-    layer = torch.nn.Linear(576, 1536, bias=False).to(dtype)
-    batch = torch.randn(2048, 576).to(dtype)
+def matrix_product_rate(dtype: torch.dtype, device: str) -> float:
+    """Return the FLOP/s of products of the shape that dominates this model, as many tokens at once as a batch has."""
+    tokens = Batching(torch.device(device)).budget
+    layer = torch.nn.Linear(576, 1536, bias=False).to(device, dtype)
+    batch = torch.randn(tokens, 576).to(device, dtype)
+
+    def products() -> None:
+        for _ in range(_PRODUCTS):
+            layer(batch)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
     with torch.inference_mode():
-        times = [seconds(lambda: layer(batch)) for _ in range(40)]
-    return 2 * 2048 * 576 * 1536 / statistics.median(times[10:])
+        times = [seconds(products) for _ in range(20)]
+    return _PRODUCTS * 2 * tokens * 576 * 1536 / statistics.median(times[5:])
 
 
 def work(embedder: Embedder, texts: list[str], prompt: str) -> float:
@@ -83,14 +95,14 @@ def work(embedder: Embedder, texts: list[str], prompt: str) -> float:
     return 2.0 * weights * tokens
 
 
-def measure(repeats: int) -> list[dict[str, object]]:
+def measure(repeats: int, device: str) -> list[dict[str, object]]:
     """Return one record a case and side."""
-    rates = {name: matrix_product_rate(dtype) for name, dtype in DTYPES.items()}
-    rivals = {name: theirs(dtype) for name, dtype in DTYPES.items()}
+    rates = {name: matrix_product_rate(dtype, device) for name, dtype in DTYPES.items()}
+    rivals = {name: theirs(dtype, device) for name, dtype in DTYPES.items()}
     records: list[dict[str, object]] = []
     short, passages = corpus()
     for prompt_name, prompt in (("plain prompt", PROMPT), ("one demonstration", DEMONSTRATED)):
-        embedders = {name: ours(prompt, name) for name in DTYPES}
+        embedders = {name: ours(prompt, name, device) for name in DTYPES}
         for texts_name, texts in ((f"{len(short)} sentences", short), (f"{len(passages)} passages", passages)):
             prompted = [prompt.replace("<PST> ", "").replace("{text}", text) for text in texts]
             calls: dict[str, Callable[[], object]] = {}
@@ -124,10 +136,11 @@ def measure(repeats: int) -> list[dict[str, object]]:
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/speed.json")
     arguments = parser.parse_args()
-    records = measure(arguments.repeats)
+    records = measure(arguments.repeats, arguments.device)
     table = Table("prompt", "texts", "side", "texts/s", "ratio", "of matrix rate")
     for record in records:
         if "gflops" in record:

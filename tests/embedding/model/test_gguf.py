@@ -81,7 +81,7 @@ def test_only_the_blocks_that_a_recipe_reads_are_unpacked_and_others_later(cache
     (described,) = (path for path in cache.iterdir() if path.is_dir())
 
     def parts():
-        return sorted(path.name for path in (described / "float32").glob("*.safetensors"))
+        return sorted(path.name for path in (described / "tiny-float32").glob("*.safetensors"))
 
     assert parts() == ["block-00000.safetensors", "embeddings.safetensors"]
     first = shallow.embed_documents(TEXTS)
@@ -90,7 +90,7 @@ def test_only_the_blocks_that_a_recipe_reads_are_unpacked_and_others_later(cache
     assert np.array_equal(deep.with_recipe(recipe(1)).embed_documents(TEXTS), first)
     scores = Reranker(deep).score("the heat", TEXTS)
     assert "head.safetensors" in parts()
-    plain = transformers.AutoModelForCausalLM.from_pretrained(described / "float32")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(described / "tiny-float32")
     wrapped = Embedder.from_model(plain, transformers.AutoTokenizer.from_pretrained(described), recipe=recipe(3))
     assert np.array_equal(wrapped.embed_documents(TEXTS), deep.embed_documents(TEXTS))
     assert np.allclose(Reranker(wrapped).score("the heat", TEXTS), scores, atol=1e-5)

@@ -3,8 +3,8 @@
 transformers unpacks a GGUF file on every load, the whole of it, and parses its vocabulary. So a file is unpacked once, part
 by part into safetensors under the user's cache folder, and loaded from there ever after:
 
-    <cache>/gguf/NAME-DIGEST/            configuration and tokenizer
-    <cache>/gguf/NAME-DIGEST/bfloat16/   the same, with the parts of the weights that were needed so far
+    <cache>/gguf/NAME-DIGEST/                 configuration and tokenizer
+    <cache>/gguf/NAME-DIGEST/NAME-bfloat16/   the same, with the parts of the weights that were needed so far
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def unpacked(file: Path, config: Any = None, dtype: torch.dtype = torch.float32,
     folder = described(file)
     if config is None:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    target = folder / str(dtype).removeprefix("torch.")
+    target = folder / f"{file.stem}-{str(dtype).removeprefix('torch.')}"  # by which recipes know the model
     wanted = GgufParts.names_for(config, head=head)
     if not wanted <= _parts_in(target):
         with _explained(file, target), FileLock(f"{target}.lock"):
