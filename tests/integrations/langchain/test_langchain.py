@@ -153,8 +153,10 @@ def test_an_index_made_here_opens_anywhere(embedder, tmp_path):
     store.close()
     with Index.open(tmp_path / "s") as opened:
         assert [hit.document.text for hit in opened.search("old stone", 3, mode="dense")] == found
-    with pytest.raises(IncompatibleIndexError, match=r"unit: stored true, given false"):
-        Index.open(tmp_path / "s", embedder)
+    with Index.open(tmp_path / "s", embedder) as opened:  # raw or of unit length, it is the right model
+        assert [hit.document.text for hit in opened.search("old stone", 3, mode="dense")] == found
+    with pytest.raises(IncompatibleIndexError, match=r"recipe\.document: stored .*, given "):
+        Index.open(tmp_path / "s", embedder.with_recipe("mean"))
 
 
 def test_settings_are_checked_and_shown():

@@ -132,10 +132,10 @@ class AffineMap:
         map_ = replace(self, source_mean=source_mean, source_matrix=matrix, source_offset=offset)
         return map_ if map_.finite else self
 
-    def predict(self, source: Float32Array) -> NDArray[np.floating[Any]]:
+    def predict(self, source: Float32Array) -> NDArray[np.float64]:
         """Return mapped vectors `(n, kept)` by the raw ones of the first view; zeros where nothing predicts them."""
         if self.source_mean is None or self.source_matrix is None or self.source_offset is None:
-            return np.zeros((len(source), 1), dtype=np.float32)
+            return np.zeros((len(source), 1))
         return AffineMap(self.source_mean, self.source_matrix)(source) + self.source_offset
 
     @property
@@ -155,16 +155,16 @@ class AffineMap:
         """Return a digest of the fitted arrays."""
         return hashlib.sha256(b"".join(array.tobytes() for array in self.arrays().values())).hexdigest()
 
-    def __call__(self, vectors: Float32Array, role: Role = "document") -> NDArray[np.floating[Any]]:
-        """Return the mapped vectors `(n, kept)`: float32, or float64 where that overflows float32."""
-        mean = self.query_mean if role == "query" and self.query_mean is not None else self.mean
-        with np.errstate(over="ignore", invalid="ignore"):
-            mapped = self._apply(vectors, mean)
-        return mapped if np.isfinite(mapped).all() else self._apply(vectors.astype(np.float64), mean)
+    def __call__(self, vectors: Float32Array, role: Role = "document") -> NDArray[np.float64]:
+        """Return the mapped vectors `(n, kept) float64`.
 
-    def _apply(self, vectors: NDArray[np.floating[Any]], mean: Float32Array | None) -> NDArray[np.floating[Any]]:
-        mapped = vectors if mean is None else np.subtract(vectors, mean)
-        return mapped if self.matrix is None else np.matmul(mapped, self.matrix)
+        In float32 a row's sums depend on how many rows are beside it, on some processors; and they may overflow.
+        """
+        mean = self.query_mean if role == "query" and self.query_mean is not None else self.mean
+        mapped: NDArray[np.float64] = vectors.astype(np.float64)
+        if mean is not None:
+            mapped -= mean
+        return mapped if self.matrix is None else mapped @ self.matrix.astype(np.float64)
 
     def width(self, width: int) -> int:
         """Return the width of mapped vectors, given that of raw ones."""

@@ -14,6 +14,8 @@ from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 from tp_retrieval.types import Float32Array, Hit
 
+_KEPT = 8  # conditions whose rows are kept
+
 
 class _Candidate(NamedTuple):
     seq: int
@@ -28,10 +30,25 @@ class SearchEngine:
         self._store = store
         self._vectors = vectors
         self._dense_weight = dense_weight
+        self._kept: dict[str, Seqs] = {}  # rows by condition, the latest last
+        self._kept_at: tuple[int, ...] = ()
 
     def selected(self, selection: Selection) -> Seqs | None:
-        """Return the rows of a selection, None for all of them."""
-        return self._store.select(selection.condition, selection.ids, self._vectors.seqs)
+        """Return the rows of a selection, None for all of them; those of the latest conditions are kept until a change."""
+        if selection.condition is None or selection.ids is not None:
+            return self._store.select(selection.condition, selection.ids, self._vectors.seqs)
+        if self._vectors.moment != self._kept_at:
+            self._kept.clear()
+            self._kept_at = self._vectors.moment
+        condition = repr(selection.condition)  # in which 1, 1.0 and true differ
+        rows = self._kept.pop(condition, None)
+        if rows is None:
+            rows = self._store.select(selection.condition, None, self._vectors.seqs)
+        if rows is not None:
+            self._kept[condition] = rows
+            if len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
+        return rows
 
     def hits(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
         """Return the hits of a query: its text, its mapped unit vector `(dimension,)`, and the selected rows."""

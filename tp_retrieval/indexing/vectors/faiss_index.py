@@ -24,6 +24,7 @@ from tp_retrieval.indexing.vectors.kinds import (
     RECALL_AT,
     SPARE,
     Nearest,
+    least_candidates,
     perturbed,
     reason,
     space_of,
@@ -34,6 +35,8 @@ from tp_retrieval.types import Float32Array
 
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's position
 _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
+_SIFTED = 256  # rows from which on float32 finds those that are worth an exact score
+_SCANNED = 1_500  # the same where codes are scanned
 _FETCHED = 500  # the same where exact vectors come from the database
 _TABLES = 1 << 27  # bytes that FAISS may compute beside what it reads, for product codes
 _LOSSLESS = (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
@@ -49,8 +52,8 @@ Rows = Callable[[Seqs], Float32Array]
 class FaissIndex:
     """Unit vectors `(n, dimension) float32` by row number, searched by cosine.
 
-    Search is exact, unless the index comes from `build`. Where FAISS quantizes the vectors, `exact` returns them for the
-    scores.
+    Search is exact, unless the index comes from `build`. Then a part of it finds candidates, which are scored exactly: by
+    the vectors that FAISS holds beside their codes (a factory string that ends in "RFlat"), or by those of `exact`.
     """
 
     def __init__(self, dimension: int, exact: Rows) -> None:
@@ -61,10 +64,19 @@ class FaissIndex:
 
     def _adopt(self, index: Any) -> None:
         self._index = index
-        self._inner = faiss.downcast_index(index.index)
-        self.lossless = type(self._inner) in _LOSSLESS
+        inner = faiss.downcast_index(index.index)
+        is_refined = isinstance(inner, faiss.IndexRefine)
+        self._inner = faiss.downcast_index(inner.base_index) if is_refined else inner
+        held = faiss.downcast_index(inner.refine_index) if is_refined else inner
+        self._flat = held if isinstance(held, faiss.IndexFlat) else None
+        self.lossless = self._flat is not None or type(self._inner) in _LOSSLESS
         self._seqs = faiss.vector_to_array(index.id_map).astype(np.int64)
         self._alive = np.ones(len(self._seqs), dtype=bool)
+        self._forget_filter()
+
+    def _forget_filter(self) -> None:
+        self._asked_among: Seqs | None = None
+        self._asked_allowed = np.zeros(0, dtype=bool)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._alive))
@@ -108,8 +120,8 @@ class FaissIndex:
             for seqs, vectors in batches():
                 truth.update(vectors, len(self._alive))
                 self.add(seqs, vectors)
-            tuning = Tuning(factory, len(self), "", 1, target_recall, 0.0)
-            self.tuning = tuned(self._inner, asked, truth.positions, tuning, lossy=not self.lossless)
+            tuning = Tuning(factory, len(self), "", least_candidates(factory), target_recall, 0.0)
+            self.tuning = tuned(self._inner, asked, truth.positions, tuning, lossy=type(self._inner) not in _LOSSLESS)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, TPRetrievalError):
                 raise
@@ -134,10 +146,12 @@ class FaissIndex:
         self._index.add_with_ids(np.ascontiguousarray(vectors), seqs)
         self._seqs = np.concatenate([self._seqs, seqs])
         self._alive = np.concatenate([self._alive, np.ones(len(seqs), dtype=bool)])
+        self._forget_filter()
 
     def remove(self, seqs: Seqs) -> None:
         """Remove rows; unknown numbers are ignored."""
         self._alive[self._positions(np.intersect1d(seqs, self._seqs))] = False
+        self._forget_filter()
 
     def _positions(self, seqs: Seqs) -> NDArray[np.int64]:
         positions = np.searchsorted(self._seqs, seqs)
@@ -156,8 +170,8 @@ class FaissIndex:
         if not self.lossless:
             return self._exact(seqs)
         positions = self._positions(seqs)
-        if isinstance(self._inner, faiss.IndexFlat):
-            held = faiss.rev_swig_ptr(self._inner.get_xb(), self._inner.ntotal * self.dimension)
+        if self._flat is not None:
+            held = faiss.rev_swig_ptr(self._flat.get_xb(), self._flat.ntotal * self.dimension)
             return cast("Float32Array", held.reshape(-1, self.dimension)[positions])
         return cast("Float32Array", self._inner.reconstruct_batch(positions))
 
@@ -178,7 +192,7 @@ class FaissIndex:
         k = min(k, available)
         if k < 1:
             return []
-        if among is not None and available <= max(_GATHERED if self.lossless else _FETCHED, k):
+        if among is not None and available <= max(self._gathered, k):
             return self._best(query, k, among)
         allowed = None if among is None and self._alive.all() else self._allowed(among)
         take = min(self._candidates(k), len(self._alive))
@@ -192,20 +206,37 @@ class FaissIndex:
             return self._best(query, k, self.seqs if among is None else among)
         return self._best(query, k, self._seqs[positions])
 
+    @property
+    def _gathered(self) -> int:
+        """The number of a filter's matches up to which each is scored."""
+        if not self.lossless:
+            return _FETCHED
+        return _SCANNED if self._flat is not None and self.tuning is not None else _GATHERED
+
     def _candidates(self, k: int) -> int:
         return k * (1 if self.tuning is None else self.tuning.candidates) + SPARE
 
     def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
+        if len(seqs) > _SIFTED + k:
+            seqs = self._sifted(query, k, seqs)
         scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
         order = np.lexsort((seqs, -scores))[:k]
         return [(int(seqs[i]), float(scores[i])) for i in order]
 
+    def _sifted(self, query: Float32Array, k: int, seqs: Seqs) -> Seqs:
+        """Return the rows whose float32 score is among the k best, or so near that the exact one may be."""
+        near = np.concatenate([self.rows(part) @ query for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
+        border = np.partition(near, len(near) - k)[len(near) - k]
+        return cast("Seqs", seqs[near >= border - 2 * _TIE])
+
     def _allowed(self, among: Seqs | None) -> NDArray[np.bool_]:
         if among is None:
             return self._alive
-        allowed = np.zeros(len(self._alive), dtype=bool)
-        allowed[self._positions(among)] = True
-        return allowed
+        if among is not self._asked_among:  # the same filter often comes again
+            self._asked_allowed = np.zeros(len(self._alive), dtype=bool)
+            self._asked_allowed[self._positions(among)] = True
+            self._asked_among = among
+        return self._asked_allowed
 
     def _nearest(
         self, query: Float32Array, take: int, allowed: NDArray[np.bool_] | None, available: int
@@ -214,11 +245,9 @@ class FaissIndex:
         if allowed is None:
             near, positions = self._inner.search(query[None], take)
         else:
-            bits = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
             effort = len(allowed) / available
             try:
-                near, positions = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
+                near, positions = self._selecting(query, take, allowed, effort)
             except RuntimeError:  # a kind that can't select: look further and drop the others
                 wider = min(int(take * effort * 2), len(allowed))
                 near, positions = self._inner.search(query[None], wider)
@@ -226,6 +255,14 @@ class FaissIndex:
         if allowed is not None:
             kept &= allowed[positions[0]]
         return near[0][kept][:take], positions[0][kept][:take]
+
+    def _selecting(
+        self, query: Float32Array, take: int, allowed: NDArray[np.bool_], effort: float
+    ) -> tuple[Float32Array, NDArray[np.int64]]:
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
+        near, positions = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
+        return near, positions
 
     def seconds_a_search(self) -> float:
         """Return how long the fastest of five searches takes now."""

@@ -14,11 +14,15 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.storage.meta import Tuning
 from tp_retrieval.types import Float32Array
 
-KINDS = ("auto", "flat", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
+KINDS = ("auto", "flat", "scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
 """Named kinds; any string of FAISS's index factory is a kind, too."""
 
 TRAIN_AT = 10_000
 """Rows from which on an approximate index is built; fewer are searched exactly in a few milliseconds."""
+
+SURE_RECALL = 0.99
+"""The least recall of an index of kind "scan": more candidates cost it next to nothing."""
+_SCANNED_CANDIDATES = 16
 
 RECALL_AT = 10
 """Recall is measured on this many nearest rows."""
@@ -48,13 +52,29 @@ def factory_string(kind: str, dimension: int, count: int) -> str | None:
         return None
     lists = max(1, min(2 ** round(np.log2(2 * np.sqrt(count))), (count - HELD_OUT) // 40))
     codes = max(m for m in range(1, max(dimension // 8, 1) + 1) if dimension % m == 0)
+    even = dimension + dimension % 2
     named = {
+        "scan": f"{f'Pad{even},' if even > dimension else ''}PQ{even // 2}x4fs,RFlat",
         "hnsw": "HNSW32",
         "ivf": f"IVF{lists},Flat",
         "ivf-sq8": f"IVF{lists},SQ8",
         "ivf-pq": f"IVF{lists},PQ{codes}x8np",
     }
     return named.get(kind, kind)
+
+
+def wanted_recall(factory: str, target: float) -> float:
+    """Return the recall that an index is tuned to: the target, and of a scan of all rows at least `SURE_RECALL`."""
+    return max(target, SURE_RECALL) if _is_scan(factory) else target
+
+
+def least_candidates(factory: str) -> int:
+    """Return how many rows are scored exactly for each row asked for, at least."""
+    return _SCANNED_CANDIDATES if _is_scan(factory) else 1
+
+
+def _is_scan(factory: str) -> bool:
+    return factory.endswith("x4fs,RFlat") and "IVF" not in factory
 
 
 def sample_size(factory: str, count: int) -> int:
@@ -105,7 +125,7 @@ def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: T
     count, k = truth.shape
     space = space_of(inner)
     best: tuple[float, str, int] = (-1.0, "", 1)
-    candidates = 1
+    candidates = tuning.candidates
     while True:
         take = k * candidates + SPARE
         criterion = faiss.IntersectionCriterion(count, take)

@@ -28,8 +28,8 @@ from tp_retrieval.types import Float32Array, Role
 
 logger = logging.getLogger(__name__)
 
-SLOW_SECONDS = 0.02
-"""An exact search that takes longer makes an index of kind "auto" approximate."""
+SLOW_SECONDS = 0.01
+"""A scan of all rows that takes longer makes an index of kind "auto" one of lists."""
 
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
 _PART = 1024  # rows that are mapped at once
@@ -72,6 +72,11 @@ class SyncedVectors:
     def tuning(self) -> Tuning | None:
         """How the vectors are searched approximately; None for exact search."""
         return self._faiss.tuning
+
+    @property
+    def moment(self) -> tuple[int, ...]:
+        """What changes whenever a document or its metadata did: a row is never changed in place."""
+        return (*self._data_version, self._generation, self._last_seq, self._deletion)
 
     def __len__(self) -> int:
         return len(self._faiss)
@@ -237,9 +242,7 @@ class SyncedVectors:
             return
         kind = settings.kind
         if kind == "auto":
-            if tuning is None and not self._is_slow():
-                return
-            kind = "ivf"
+            kind = "ivf" if tuning is not None and self._is_slow() else "scan"
         factory = kinds.factory_string(kind, self._maps.dimension, count)
         if factory is None:
             return
@@ -255,7 +258,7 @@ class SyncedVectors:
         """Build the vectors anew from the rows and store their snapshot, which other processes then load."""
         self._state = _State.BROKEN
         with self._store.snapshot():
-            self._build(factory, settings.target_recall)
+            self._build(factory, kinds.wanted_recall(factory, settings.target_recall))
         with self._store.transaction():
             meta = self._store.meta.read()
             if meta.generation != self._generation or meta.vectors != settings:
