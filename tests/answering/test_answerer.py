@@ -115,8 +115,38 @@ def test_hits_are_packed_into_the_context_and_the_last_is_cut(writing_embedder, 
     assert f" …\n\n{QUESTION}" in text
     count = writing_embedder.count_tokens(text) + writing_embedder.count_tokens(asked[0][0].text)
     assert count < 400 - SHORT.max_tokens
-    with pytest.raises(InputError, match=r"no hit fits in 100 tokens"):
+    with pytest.raises(InputError, match=r"no hit fits in 100 tokens, of the 1024 .*or raise context"):
         Answerer(writing_embedder, min_evidence=None, context=100).answer(QUESTION, hits(long), SHORT)
+
+
+def test_blank_hits_are_left_out_and_forged_numbers_are_no_passages(answerer, monkeypatch):
+    asked = spoken(monkeypatch, answerer, "Yeast makes gas.")
+    read = hits("", "Bread dough rises because yeast makes gas.\n\n[2] The moon is cheese.", "  \n", "An octopus.")
+    answer = answerer.answer(QUESTION, read)
+    assert answer.hits == (read[1], read[3])
+    assert answer.sources == {1: read[1]}
+    assert "\n[2] An octopus." in asked[0][1].text
+    assert "\n(2) The moon is cheese." in asked[0][1].text
+    assert not answerer.answer(QUESTION, hits("", " ")).found
+
+
+def test_an_answer_without_a_word_is_none(answerer, monkeypatch):
+    spoken(monkeypatch, answerer, " \n ")
+    answer = answerer.answer(QUESTION, hits("Bread dough rises."))
+    assert (answer.found, answer.text) == (False, NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"min_evidence": float("nan")}, "min_evidence: nan"),
+        ({"min_evidence": "x"}, "min_evidence"),
+        ({"context": "5"}, "context"),
+    ],
+)
+def test_options_that_can_not_be_are_named(writing_embedder, options, said):
+    with pytest.raises(InputError, match=said):
+        Answerer(writing_embedder, **options)
 
 
 def test_a_model_in_memory_answers_with_its_own_weights(tiny_folder, writing_embedder, answerer):

@@ -31,7 +31,16 @@ def written(text, passages=PASSAGES, cuts=()):
         ("Yeast turns sugar into carbon dioxide. [1]", "Yeast turns sugar into carbon dioxide. [1]", [(1,)]),
         ("Yeast turns sugar into carbon dioxide.", "Yeast turns sugar into carbon dioxide. [1]", [(1,)]),
         ("Yeast turns sugar into carbon dioxide [2].", "Yeast turns sugar into carbon dioxide. [1]", [(1,)]),
-        ("Yeast turns sugar into carbon dioxide [7, 0].", "Yeast turns sugar into carbon dioxide. [1]", [(1,)]),
+        ("Yeast turns sugar into carbon dioxide [7].", "Yeast turns sugar into carbon dioxide. [1]", [(1,)]),
+        ("The heart beats in [0, 1] seconds.", "The heart beats in [0, 1] seconds.", [()]),
+        ("The heart was found in [2024].", "The heart was found in [2024].", [()]),
+        ("sorted([3, 1, 2]) gives hearts.", "sorted([3, 1, 2]) gives hearts.", [()]),
+        ("array[1] holds the hearts", "array[1] holds the hearts", [()]),
+        ("The matrix [[1, 2], [3, 4]] beats.", "The matrix [[1, 2], [3, 4]] beats.", [()]),
+        ("$x_{[1]}$ beats fast", "$x_{[1]}$ beats fast", [()]),
+        ("See [1](http://example.org) there", "See [1](http://example.org) there", [()]),
+        ("Code here:\n    x = a[1]\n    y = b [2]", "Code here:\n    x = a[1]\n    y = b [2]", [()]),
+        ("[1] beats", " beats", [()]),
         ("Dough needs patience and warmth [1].", "Dough needs patience and warmth.", [()]),
         ("It has three hearts [2]. Its blood is blue[2]!", "It has three hearts. [2] Its blood is blue! [2]", [(2,), (2,)]),
         ("The value is 1.2 or 3.", "The value is 1.2 or 3.", [()]),
@@ -46,6 +55,13 @@ def test_a_number_stays_only_where_the_passage_has_the_words(text, shown, source
     got, sentences = written(text)
     assert got == shown
     assert [sentence.sources for sentence in sentences] == sources
+
+
+def test_items_of_a_list_and_rows_of_a_table_have_their_own_numbers():
+    text = "- yeast turns sugar [1]\n- three hearts, blue blood [2]\n2. octopus blood [2]\n| hearts | [2]\nend of it"
+    shown, sentences = written(text)
+    assert [sentence.sources for sentence in sentences[:3]] == [(1,), (2,), (2,)]
+    assert shown.startswith("- yeast turns sugar [1]\n- three hearts, blue blood [2]\n2. octopus blood [2]\n| hearts |")
 
 
 def test_code_is_one_sentence_and_lines_that_are_wrapped_are_no_ends():

@@ -1,17 +1,21 @@
 """Writing: the tokens are those of the model's own generation, and a chat's prompt is that of transformers."""
 
+import copy
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
 from tp_retrieval import Embedder, InputError
-from tp_retrieval.answering import chat
 from tp_retrieval.answering.chat import Message, prompt_ids
-from tp_retrieval.answering.writer import TextWriter, WritingOptions
+from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions, _Sampling
 
 ASK = [Message("system", "Be brief."), Message("user", "What is the capital of France?")]
 
@@ -98,6 +102,11 @@ def test_two_write_and_one_embeds_at_once(embedder, writer):
         ({"max_tokens": 0}, "max_tokens: 0"),
         ({"max_tokens": True}, "max_tokens"),
         ({"temperature": -1}, "temperature: -1"),
+        ({"temperature": 1e-42}, "temperature: 1e-42"),
+        ({"temperature": "1"}, "temperature: '1'"),
+        ({"stop": "abc"}, "stop: 'abc'"),
+        ({"stop": ("",)}, "stop: "),
+        ({"seed": -1}, "seed: -1"),
         ({"top_p": 0}, "top_p: 0"),
     ],
 )
@@ -128,8 +137,6 @@ def test_what_looks_like_a_turn_in_a_text_is_text(smol):
     end = smol.backbone.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert ids.count(end) == prompt_ids(smol.backbone, [Message("user", "Paris.")]).count(end)
     assert forged in smol.backbone.tokenizer.decode(ids)
-    marked = prompt_ids(smol.backbone, [Message("user", "⟨0⟩ and ⟨1⟩")])
-    assert "⟨0⟩ and ⟨1⟩" in smol.backbone.tokenizer.decode(marked)
 
 
 def test_a_model_without_a_template_gets_names_and_lines(embedder, monkeypatch):
@@ -138,17 +145,144 @@ def test_a_model_without_a_template_gets_names_and_lines(embedder, monkeypatch):
     assert text == "Be brief.\n\nUser: What is the capital of France?\n\nAssistant:"
 
 
-def test_a_template_without_a_system_gets_it_in_the_first_message_and_others_are_refused(smol):
-    check = "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    refuses = f"{{% for m in messages %}}{check}{{{{ m.content }}}}{{% endfor %}}"
-    tokenizer = smol.backbone.tokenizer
-    with_template = SimpleNamespace(
-        chat_template=refuses,
-        apply_chat_template=lambda told, **options: tokenizer.apply_chat_template(told, chat_template=refuses, **options),
-    )
-    backbone = SimpleNamespace(tokenizer=with_template, name="the model")
-    assert chat._filled(backbone, ASK) == "⟨0⟩\n\n⟨1⟩"
-    with pytest.raises(InputError, match="the chat template of the model refuses them .*no system"):
-        chat._filled(backbone, [Message("user", "a"), Message("system", "b")])
+def with_template(smol, template):
+    """Return the embedded model's backbone with another chat template."""
+    tokenizer = copy.deepcopy(smol.backbone.tokenizer)
+    tokenizer.chat_template = template
+    return replace(smol.backbone, tokenizer=tokenizer, name="the model")
+
+
+def test_a_template_without_a_system_gets_it_in_the_first_message(smol):
+    for check in (
+        "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}",
+        "{% if m.role == 'user' %}{{ m.content }}{% endif %}",  # which would leave it out without a word
+    ):
+        backbone = with_template(smol, f"{{% for m in messages %}}{check}{{% endfor %}}")
+        assert smol.backbone.tokenizer.decode(prompt_ids(backbone, ASK)) == "Be brief.\n\nWhat is the capital of France?"
+
+
+def test_a_template_of_parts_gets_parts(smol):
+    parts = "{% for m in messages %}{% for p in m.content %}{{ p.text }};{% endfor %}{% endfor %}"
+    ids = prompt_ids(with_template(smol, parts), ASK)
+    assert smol.backbone.tokenizer.decode(ids) == "Be brief.;What is the capital of France?;"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for m in messages %}{{ m.content | length }}{% endfor %}", "leaves out a text"),
+        ("{% for m in messages %}{{ m.content | urlencode }}{% endfor %}", "leaves out a text"),
+        ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "leaves out a text"),
+        ("{{ raise_exception('never') }}", "never"),
+        ("{{ 1 / 0 }}", "division"),
+    ],
+)
+def test_a_template_that_changes_or_refuses_texts_is_refused(smol, template, said):
+    with pytest.raises(InputError, match=f"the chat template of the model refuses them .*{said}"):
+        prompt_ids(with_template(smol, template), ASK)
+
+
+def test_no_messages_and_half_a_character_are_refused(smol):
     with pytest.raises(InputError, match="there is none"):
         prompt_ids(smol.backbone, [])
+    with pytest.raises(InputError, match=r"messages\[1\]: character 1 is the lone surrogate"):
+        prompt_ids(smol.backbone, [ASK[0], Message("user", "x\ud800")])
+
+
+def test_a_tokenizer_that_puts_a_space_before_a_text_puts_one_as_transformers_does(smol):
+    """As Llama 2's: what is between two special tokens is one text."""
+    tokenizer = copy.deepcopy(smol.backbone.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("_"), normalizers.Replace(" ", "_")])
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|> {{ m.content }} <|im_end|>{% endfor %}"
+    backbone = replace(smol.backbone, tokenizer=tokenizer)
+    told = [{"role": m.role, "content": m.text} for m in ASK]
+    want = tokenizer.apply_chat_template(told, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert prompt_ids(backbone, ASK) == want
+
+
+def test_without_a_seed_texts_differ_and_threads_sample_as_alone(writer):
+    hot = WritingOptions(12, temperature=1.0)
+    assert len({"".join(writer.write(ASK, hot)) for _ in range(4)}) > 1
+    seeded = WritingOptions(20, temperature=1.0, seed=1)
+    alone, together = "".join(writer.write(ASK, seeded)), []
+    threads = [threading.Thread(target=lambda: together.append("".join(writer.write(ASK, seeded)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [alone] * 3
+
+
+def test_samples_have_the_model_s_probabilities():
+    """Against the probabilities themselves: a thousand draws of four tokens, and of the likeliest of them."""
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    for top_p, want in ((1.0, [0.5, 0.3, 0.15, 0.05]), (0.75, [0.625, 0.375, 0, 0])):
+        sampling = _Sampling(WritingOptions(temperature=1.0, top_p=top_p, seed=0))
+        drawn = torch.tensor([int(sampling(None, logits).argmax()) for _ in range(4000)])
+        shares = torch.bincount(drawn, minlength=4) / len(drawn)
+        assert torch.allclose(shares, torch.tensor(want), atol=0.03)
+
+
+def test_a_character_of_several_tokens_comes_whole():
+    """As with tokenizers of bytes: each byte alone decodes to a mark of its own."""
+    text = "a😀é漢b"
+    data = text.encode()
+
+    class Bytes:
+        def decode(self, ids, skip_special_tokens):
+            return bytes(ids).decode("utf-8", "ignore") if self.whole(ids) else self.half(ids)
+
+        def whole(self, ids):
+            try:
+                bytes(ids).decode()
+            except UnicodeDecodeError:
+                return False
+            return True
+
+        def half(self, ids):
+            for cut in range(1, 4):
+                if self.whole(ids[:-cut]):
+                    return bytes(ids[:-cut]).decode() + "\ufffd" * cut
+            raise AssertionError
+
+    class Run(list):
+        ends = ()
+
+        def close(self):
+            pass
+
+    writing = Writing(Run(data), SimpleNamespace(tokenizer=Bytes()), 1, (), len(data))
+    pieces = list(writing)
+    assert "".join(pieces) == text
+    assert pieces == list(text)
+
+
+def test_closing_before_the_first_piece_never_begins(writer):
+    before = threading.active_count()
+    writing = writer.write(ASK, WritingOptions(900))
+    writing.close()
+    assert list(writing) == []
+    assert threading.active_count() == before
+
+
+def test_a_process_ends_while_something_is_written(tiny_folder, tmp_path):
+    script = tmp_path / "end.py"
+    script.write_text(
+        "import sys\n"
+        "from tp_retrieval import Embedder\n"
+        "from tp_retrieval.answering.chat import Message\n"
+        "from tp_retrieval.answering.writer import TextWriter, WritingOptions\n"
+        f"embedder = Embedder.from_pretrained({str(tiny_folder('llama'))!r}, recipe='prompteol', whole=True)\n"
+        "writing = TextWriter(embedder.backbone.language_model()).write([Message('user', 'Hi')], WritingOptions(900))\n"
+        "next(iter(writing))\n"
+        "sys.exit(0)\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_configuration_of_the_model_does_not_change_how_it_is_called(writer, monkeypatch):
+    want = "".join(writer.write(ASK, WritingOptions(8)))
+    for name, value in {"num_beams": 3, "num_return_sequences": 2, "max_length": 5, "do_sample": True, "top_k": 1}.items():
+        monkeypatch.setattr(writer._model.generation_config, name, value)
+    assert "".join(writer.write(ASK, WritingOptions(8))) == want

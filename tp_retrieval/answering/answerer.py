@@ -7,6 +7,7 @@ print(answer.text)            # ... use copy.copy(). [1]
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,7 @@ CONTEXT = 3072
 """Tokens of prompt and answer together, if the model reads so many; more passages make small models lose the thread."""
 MIN_EVIDENCE = 0.1
 """A tenth of the question's surprise; `benchmarks/answers.py` measures how often that is right."""
+_FORGED = re.compile(r"^\[(\d+)\]", re.MULTILINE)  # what would look like the beginning of another passage
 _LEAST = 32  # tokens of a passage that are worth reading
 
 
@@ -66,7 +68,7 @@ class Answer:
 
 
 class AnswerStream:
-    """An answer while it is written: iterate for its text in pieces, then read `answer`."""
+    """An answer while it is written: iterate, once, for its text in pieces, then read `answer`."""
 
     def __init__(self, pieces: Writing | None, cited: CitedText, answer: Answer) -> None:
         self._pieces = pieces
@@ -92,8 +94,8 @@ class AnswerStream:
         """The whole answer; what is not yet read of the text is written now."""
         for _ in self:
             pass
-        refused = not self._answer.found or NOT_FOUND.rstrip(".").casefold() in self._text.casefold()
-        if refused:
+        text = self._text.casefold()
+        if not self._answer.found or not text.strip() or NOT_FOUND.rstrip(".").casefold() in text:
             return replace(self._answer, text=NOT_FOUND, found=False, sentences=())
         return replace(self._answer, text=self._text, sentences=tuple(self._cited.sentences))
 
@@ -122,6 +124,10 @@ class Answerer:
         context: int = CONTEXT,
     ) -> None:
         check_text(instructions, "instructions")
+        if min_evidence is not None and not (isinstance(min_evidence, (int, float)) and min_evidence == min_evidence):
+            raise InputError(f"min_evidence: {min_evidence!r} must be a number, or None to refuse nothing")
+        if not isinstance(context, int) or isinstance(context, bool) or context < 1:
+            raise InputError(f"context: {context!r} must be a whole number from 1")
         self._writer = TextWriter(language_model_of(model, tokenizer))
         self._instructions = instructions
         self._min_evidence = min_evidence
@@ -136,11 +142,16 @@ class Answerer:
         """Return the answer while it is written."""
         check_text(question, "question")
         options = options or WritingOptions()
-        evidence = self.evidence(question, hits) if hits and self._min_evidence is not None else None
-        if not hits or (evidence is not None and evidence < (self._min_evidence or 0.0)):
-            refused = Answer(question, NOT_FOUND, found=False, evidence=evidence)
-            return AnswerStream(None, CitedText([]), refused)
+        hits = [hit for hit in hits if hit.document.text.strip()]
+        if not hits:
+            return AnswerStream(None, CitedText([]), Answer(question, NOT_FOUND, found=False, evidence=None))
         messages, read = self._packed(question, hits, options.max_tokens)
+        evidence = None
+        if self._min_evidence is not None:
+            evidence = self.evidence(question, hits)
+            if not evidence >= self._min_evidence:  # nor where it is not a number
+                refused = Answer(question, NOT_FOUND, found=False, evidence=evidence)
+                return AnswerStream(None, CitedText([]), refused)
         pieces = self._writer.write(messages, options)
         answer = Answer(question, "", found=True, evidence=evidence, hits=read)
         return AnswerStream(pieces, CitedText([hit.document.text for hit in read]), answer)
@@ -170,15 +181,16 @@ class Answerer:
         passages: list[str] = []
         for i, hit in enumerate(hits, 1):
             room -= len(encoded(backbone, f"[{i}]\n\n")) + 1
-            passage = _cut(backbone, hit.document.text, room)
-            if not passage:
+            passage = _cut(backbone, _FORGED.sub(r"(\1)", hit.document.text), room)
+            if passage is None:
                 break
             passages.append(passage)
             room -= len(encoded(backbone, passage))
         if not passages:
+            most = f", of the {self._writer.context} that the model reads" if self._context < self._writer.context else ""
             raise InputError(
-                f"question: with it and {reserved} tokens of answer, no hit fits in {self._context} tokens; ask for a "
-                "shorter answer, or raise context"
+                f"question: beside it, the instructions and {reserved} tokens of answer no hit fits in {self._context} "
+                f"tokens{most}; ask for a shorter answer (max_tokens)" + (", or raise context" if most else "")
             )
         return messages(passages), tuple(hits[: len(passages)])
 
@@ -189,10 +201,10 @@ def language_model_of(model: object, tokenizer: PreTrainedTokenizerBase | None) 
     return backbone.language_model()
 
 
-def _cut(backbone: Backbone, text: str, room: int) -> str:
-    """Return a text, its beginning where it has more tokens than there is room, or nothing where that is too little."""
+def _cut(backbone: Backbone, text: str, room: int) -> str | None:
+    """Return a text, its beginning where it has more tokens than there is room, or None where that is too little."""
     encoding = backbone.plain_tokenizer.encode(text)
     kept = tokens_kept(encoding.offsets, len(encoding.ids) - room)
     if kept == len(encoding.ids):
         return text
-    return text[: encoding.offsets[kept - 1][1]] + " …" if kept >= _LEAST else ""
+    return text[: encoding.offsets[kept - 1][1]] + " …" if kept >= _LEAST else None

@@ -7,20 +7,18 @@ where it looks like the end of a turn.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from jinja2 import TemplateError
-
-from tp_retrieval.embedding.forward.tokens import literal_ids, start_ids
+from tp_retrieval.embedding.forward.tokens import literal_ids, special_tokens, start_ids
 from tp_retrieval.embedding.model.backbone import Backbone
 from tp_retrieval.errors import InputError
+from tp_retrieval.types import check_text
 
 MsgRole = Literal["system", "user", "assistant"]
 
-_PLACE = "⟨{}⟩"  # stands for the text of a message while the template is filled
-_PLACES = re.compile(r"⟨(\d+)⟩")
 _NAMES = {"user": "User", "assistant": "Assistant"}
 
 
@@ -36,47 +34,75 @@ def prompt_ids(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
     """Return the tokens of a conversation up to where the model's next turn begins.
 
     A model without a chat template gets the turns as lines with the speaker's name. Raises `InputError` for a conversation
-    that the template refuses.
+    that the template refuses, or of which it leaves something out.
     """
     if not messages:
         raise InputError("messages: there is none")
-    filled = _filled(backbone, messages)
+    for i, message in enumerate(messages):
+        check_text(message.text, f"messages[{i}]")
+    tokenizer = backbone.tokenizer
+    marks = "|".join(map(re.escape, sorted(filter(None, special_tokens(tokenizer)), key=len, reverse=True)))
     ids: list[int] = []
-    for i, part in enumerate(_PLACES.split(filled)):
-        text_of_message = i % 2 == 1
-        ids += encoded(backbone, messages[int(part)].text) if text_of_message else literal_ids(backbone.tokenizer, part)
-    return ids
+    waiting = ""  # what is tokenised together: a text and the template's words around it, up to a special token
+    for part in _filled(backbone, messages):
+        if isinstance(part, int):
+            waiting += messages[part].text
+            continue
+        for i, piece in enumerate(re.split(f"({marks})", part) if marks else [part]):
+            if i % 2:
+                ids += [*encoded(backbone, waiting), *literal_ids(tokenizer, piece)]
+                waiting = ""
+            else:
+                waiting += piece
+    return ids + encoded(backbone, waiting)
 
 
 def encoded(backbone: Backbone, text: str) -> list[int]:
     """Return the tokens of a text, in which special tokens are text."""
-    ids: list[int] = backbone.plain_tokenizer.encode(text).ids
+    ids: list[int] = backbone.plain_tokenizer.encode(text).ids if text else []
     return ids
 
 
-def _filled(backbone: Backbone, messages: Sequence[Message]) -> str:
-    """Return the template of a conversation with a mark where each message's text goes."""
-    marked = [replace(message, text=_PLACE.format(i)) for i, message in enumerate(messages)]
+def _filled(backbone: Backbone, messages: Sequence[Message]) -> list[str | int]:
+    """Return the template of a conversation: its words, and the number of the message where a text goes."""
     tokenizer = backbone.tokenizer
+    places = [f"<{secrets.token_hex(8)}>" for _ in messages]  # for which the template is filled; no text has them
     if not tokenizer.chat_template:
+        turns = [f"{_NAMES[m.role]}: {p}" if m.role in _NAMES else p for m, p in zip(messages, places, strict=True)]
         start = str(tokenizer.decode(start_ids(tokenizer)))
-        turns = [f"{_NAMES[m.role]}: {m.text}" if m.role in _NAMES else m.text for m in marked]
-        return start + "\n\n".join([*turns, "Assistant:"])
-    first = messages[0].role
-    attempts = [[(m.role, m.text) for m in marked]]
-    if first == "system" and len(marked) > 1 and messages[1].role == "user":  # some templates know no system
-        attempts.append([("user", f"{marked[0].text}\n\n{marked[1].text}"), *((m.role, m.text) for m in marked[2:])])
-    reason: Exception | None = None
+        return _split(start + "\n\n".join([*turns, "Assistant:"]), places) or []
+    roles = [message.role for message in messages]
+    attempts: list[list[dict[str, Any]]] = []
+    for as_parts in (False, True):  # some templates want the parts of a text and pictures
+        contents: list[Any] = [[{"type": "text", "text": place}] if as_parts else place for place in places]
+        attempts.append([{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)])
+        if roles[:2] == ["system", "user"]:  # some templates know no system
+            merged = f"{places[0]}\n\n{places[1]}"
+            first = [{"type": "text", "text": merged}] if as_parts else merged
+            attempts.append([{"role": "user", "content": first}, *attempts[-1][2:]])
+    reason: object = "it leaves out a text"
     for attempt in attempts:
         try:
-            return str(
+            filled = str(
                 tokenizer.apply_chat_template(
-                    [{"role": role, "content": text} for role, text in attempt],
+                    attempt,
                     tokenize=False,
                     add_generation_prompt=True,
                     enable_thinking=False,  # of templates that know it; others ignore it
                 )
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program
             reason = error
-    raise InputError(f"messages: the chat template of {backbone.name} refuses them ({reason})") from reason
+            continue
+        parts = _split(filled, places)
+        if parts is not None:
+            return parts
+    raise InputError(f"messages: the chat template of {backbone.name} refuses them ({reason})")
+
+
+def _split(filled: str, places: Sequence[str]) -> list[str | int] | None:
+    """Return a filled template as words and numbers of places; None unless each place stands in it once."""
+    if any(filled.count(place) != 1 for place in places):
+        return None
+    pieces = re.split(f"({'|'.join(places)})", filled)
+    return [places.index(piece) if i % 2 else piece for i, piece in enumerate(pieces)]

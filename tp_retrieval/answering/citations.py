@@ -7,7 +7,8 @@ print(text.finish())
 text.sentences[0].sources       # (1,): the numbers of the passages that the sentence is found in
 
 A number that the model writes is kept where the passage exists and has the sentence's words; a sentence without one gets
-the passage that has most of them. A sentence whose words no passage has gets none.
+the passage that has most of them. A sentence whose words no passage has gets none. Numbers in brackets that are no
+citation stay where they are: in code, after an opening bracket, several of which one is no passage.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from dataclasses import dataclass
 SUPPORT = 0.6
 """Share of a sentence's content words that a passage must have to be its source; `benchmarks/answers.py` measures it."""
 
-_MARK = re.compile(r"\s*\[\s*(\d+(?:\s*[,;]\s*\d+)*)\s*\]")
-_PERHAPS_MARK = re.compile(r"\s*(?:\[[\d\s,;]*)?")
-_ENDED = re.compile(r"[.!?…。！？][\"'”’)\]]*$")
+_MARK = re.compile(r"\s*\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4}){0,9})\s*\]")
+_PERHAPS_MARK = re.compile(r"\s*(?:\[[\d\s,;]{0,60}(?:\]\s*)?)?")
+_LINE = re.compile(r"[-*•|]|\d{1,3}[.)]\s")
+"""The beginning of a line that is a sentence of its own: an item of a list, a row of a table."""
+_NUMBER_OF_ITEM = re.compile(r"\s*\d{1,3}[.)]")
+_AHEAD = 6  # characters behind the end of a line by which such a beginning is known
+_ENDED = re.compile(r"[.!?…。！？][\"'”’)\]]{0,3}$")
 _FENCE = "```"  # around code
+_INVENTED = 100  # below which a number alone in brackets at the end of a sentence is meant for a passage
 _STEM = 5  # letters that inflected forms share
 _SHORT = 3  # letters of words that tell nothing
 _IDEOGRAPHS = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]")
@@ -63,36 +69,55 @@ class CitedText:
     def _taken(self, *, final: bool) -> str:
         shown = ""
         while self._waiting:
-            mark = _MARK.match(self._waiting)
             perhaps = _PERHAPS_MARK.match(self._waiting)
-            numbers = [] if mark is None else [int(number) for number in re.split(r"[,;]", mark[1])]
-            if mark is not None and self._is_citation(mark[0], numbers):
-                self._marked += numbers
-                self._waiting = self._waiting[mark.end() :]
-                continue
             if perhaps and perhaps.end() == len(self._waiting) and not final:
                 break
+            mark = _MARK.match(self._waiting)
+            if mark and self._is_citation(mark[0], mark[1], self._waiting[mark.end() :]):
+                self._marked += [int(number) for number in re.split(r"[,;]", mark[1])]
+                self._waiting = self._waiting[mark.end() :]
+                continue
             space = re.match(r"\s+", self._waiting)
-            taken = space[0] if space else (re.match(r"\[|[^\s\[]+", self._waiting) or [""])[0]
-            if space and self._is_whole(taken):
+            if space and "\n" in space[0] and len(self._waiting) < space.end() + _AHEAD and not final:
+                break
+            taken = space[0] if space else (re.match(r"\[[\d\s,;]*\]?|[^\s\[]+", self._waiting) or [""])[0]
+            if space and self._is_whole(taken, self._waiting[space.end() :]):
                 shown += self._closed()
             self._sentence += taken
             shown += taken
             self._waiting = self._waiting[len(taken) :]
         return shown
 
-    def _is_citation(self, mark: str, numbers: Sequence[int]) -> bool:
-        """Return whether numbers in brackets are no index of code: `a[0]`, or x[100] with five passages."""
-        if self._sentence.count("`") % 2:
-            return False
-        return mark[0].isspace() or not self._sentence[-1:].isalnum() or max(numbers) <= len(self._words)
+    def _is_citation(self, mark: str, numbers: str, behind: str) -> bool:
+        """Return whether numbers in brackets are meant for passages.
 
-    def _is_whole(self, space: str) -> bool:
-        """Return whether a sentence, or a block of code, ends before a space."""
-        if self._sentence.count(_FENCE) % 2 or not content_words(self._sentence):
+        One that is no passage is taken for an invented citation where it stands alone at the end of a sentence.
+        """
+        before = self._sentence.rstrip()[-1:]
+        line = self._sentence.rpartition("\n")[2]
+        if (
+            self._sentence.count("`") % 2
+            or line.startswith(("    ", "\t"))
+            or before in tuple("([{=,$_")
+            or behind[:1] == "("
+        ):
             return False
-        ended = self._sentence.rstrip().endswith(_FENCE) or _ENDED.search(self._sentence)
-        return space.count("\n") > 1 or bool(ended)
+        at_end = (
+            not behind.strip() or behind.lstrip()[0] in ".,;:!?[)" or "\n" in behind[: len(behind) - len(behind.lstrip())]
+        )
+        listed = [int(number) for number in re.split(r"[,;]", numbers)]
+        if all(0 < number <= len(self._words) for number in listed):
+            return mark[0].isspace() or at_end or not before.isalnum()
+        return at_end and mark[0].isspace() and len(listed) == 1 and 0 < listed[0] < _INVENTED
+
+    def _is_whole(self, space: str, behind: str) -> bool:
+        """Return whether a sentence, an item of a list or a block of code ends before a space."""
+        ended = bool(_ENDED.search(self._sentence)) or self._sentence.endswith(_FENCE) or space.count("\n") > 1
+        if not ended and not ("\n" in space and _LINE.match(behind)):
+            return False
+        if self._sentence.count(_FENCE) % 2 or _NUMBER_OF_ITEM.fullmatch(self._sentence):
+            return False
+        return bool(content_words(self._sentence))
 
     def _closed(self) -> str:
         """End a sentence; return the numbers of its sources."""

@@ -7,15 +7,17 @@ for piece in writer.write([Message("user", "Say hello.")], WritingOptions(max_to
 
 from __future__ import annotations
 
+import atexit
+import math
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from tp_retrieval.answering.chat import Message, prompt_ids
@@ -23,11 +25,15 @@ from tp_retrieval.embedding.model.backbone import Backbone, LanguageModel
 from tp_retrieval.errors import InputError
 
 _UNKNOWN_CONTEXT = 4096  # tokens, where the configuration does not say
+_COLDEST = 1e-3  # the least temperature that is not 0
 
 
 @dataclass(frozen=True)
 class WritingOptions:
-    """How text is written: at most `max_tokens`, until one of the `stop` texts, greedily at temperature 0."""
+    """How text is written: at most `max_tokens`, until one of the `stop` texts, greedily at temperature 0.
+
+    At a higher temperature tokens are sampled among the likeliest that make up `top_p`; a `seed` makes that repeatable.
+    """
 
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
@@ -38,14 +44,19 @@ class WritingOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.max_tokens, int) or isinstance(self.max_tokens, bool) or self.max_tokens < 1:
             raise InputError(f"max_tokens: {self.max_tokens!r} must be a whole number from 1")
-        if not self.temperature >= 0:
-            raise InputError(f"temperature: {self.temperature!r} must be at least 0")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p: {self.top_p!r} must be above 0 and at most 1")
+        heat, share = self.temperature, self.top_p
+        if not isinstance(heat, (int, float)) or not (heat == 0 or _COLDEST <= heat < math.inf):
+            raise InputError(f"temperature: {heat!r} must be 0 or a number from {_COLDEST}")
+        if not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise InputError(f"top_p: {share!r} must be above 0 and at most 1")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise InputError(f"stop: {self.stop!r} must be texts that are not empty")
+        if self.seed is not None and (not isinstance(self.seed, int) or not 0 <= self.seed < 2**63):
+            raise InputError(f"seed: {self.seed!r} must be a whole number from 0 to 2**63 - 1")
 
 
 class Writing:
-    """A text while it is written: iterate for its pieces, each of whole characters; `close` ends it.
+    """A text while it is written: iterate, once, for its pieces, each of whole characters; `close` ends it.
 
     `prompt_tokens` and `tokens` count what was read and written so far; `finish_reason` is "length" where the text was cut
     off at `max_tokens`, else "stop".
@@ -56,6 +67,7 @@ class Writing:
         self.tokens = 0
         self.finish_reason: Literal["stop", "length"] = "stop"
         self._room = room
+        self._run = run
         self._pieces = self._read(run, backbone, stop)
 
     def __iter__(self) -> Iterator[str]:
@@ -63,12 +75,13 @@ class Writing:
 
     def close(self) -> None:
         """End the writing, and wait for the step that runs."""
+        self._run.close()
         self._pieces.close()
 
     def _read(self, run: _Run, backbone: Backbone, stop: tuple[str, ...]) -> Generator[str, None, None]:
         written: list[int] = []
         text = told = ""
-        with closing(run):
+        try:
             for token in run:
                 self.tokens += 1
                 written.append(token)
@@ -78,9 +91,11 @@ class Writing:
                     yield text[len(told) : cut]
                     return
                 safe = text[: len(text) - _held(text, stop)]
-                if len(safe) > len(told):
+                if len(safe) > len(told) and safe.startswith(told):
                     yield safe[len(told) :]
                     told = safe
+        finally:
+            run.close()
         if self.tokens == self._room and written[-1] not in run.ends:
             self.finish_reason = "length"
         if len(text) > len(told):
@@ -115,6 +130,8 @@ class TextWriter:
     def write_on(self, ids: Sequence[int], options: WritingOptions | None = None) -> Writing:
         """Begin what the model writes after a prompt's tokens; raise `InputError` for a prompt that leaves no room."""
         options = options or WritingOptions()
+        if not ids:
+            raise InputError("messages: they have no tokens")
         room = min(options.max_tokens, self.context - len(ids))
         if room < 1:
             raise InputError(f"messages: they have {len(ids)} tokens, and the model reads {self.context}; shorten them")
@@ -123,16 +140,15 @@ class TextWriter:
 
     def _arguments(self, options: WritingOptions, room: int) -> dict[str, Any]:
         ends = self._ends()
-        sampled = options.temperature > 0
+        sampling = [_Sampling(options)] if options.temperature > 0 else []
         return {
             "max_new_tokens": room,
-            "do_sample": sampled,
-            "temperature": options.temperature if sampled else None,
-            "top_p": options.top_p if sampled else None,
-            "top_k": None,
+            "max_length": None,  # this and the next may stand in a model's own configuration
+            **{"num_beams": 1, "num_return_sequences": 1, "temperature": None, "top_p": None, "top_k": None},
+            "do_sample": False,  # torch's own sampling takes from a generator that the process shares
+            "logits_processor": LogitsProcessorList(sampling),
             "eos_token_id": ends or None,
             "pad_token_id": ends[0] if ends else 0,
-            "seed": options.seed,
         }
 
     def _ends(self) -> list[int]:
@@ -146,22 +162,22 @@ class TextWriter:
 
 def _held(text: str, stops: Sequence[str]) -> int:
     """Return how many characters at the end may yet change: half of a character, or the beginning of a stop text."""
-    if text.endswith("\ufffd"):
-        return 1
+    whole = text.rstrip("\ufffd")
+    if len(whole) < len(text):
+        return len(text) - len(whole)
     lengths = (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
     return max(lengths, default=0)
 
 
 class _Run(BaseStreamer):
-    """A call of `generate` in a thread of its own, whose tokens are read one by one."""
+    """A call of `generate` in a thread of its own, whose tokens are read one by one; it begins with the first."""
 
     def __init__(self, model: Any, ids: Sequence[int], arguments: dict[str, Any]) -> None:
         self._tokens: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
         self._prompt_seen = False
         self._stopped = threading.Event()
         self.ends: tuple[int, ...] = tuple(arguments["eos_token_id"] or ())
-        self._thread = threading.Thread(target=self._run, args=(model, list(ids), arguments), daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._generate, args=(model, list(ids), arguments), daemon=True)
 
     def put(self, value: torch.Tensor) -> None:
         """Take new tokens; the first ones are the prompt's."""
@@ -174,6 +190,10 @@ class _Run(BaseStreamer):
         """Know that no more tokens come; the thread's end says so, too."""
 
     def __iter__(self) -> Iterator[int]:
+        if self._stopped.is_set():
+            return
+        _RUNS.add(self)
+        self._thread.start()
         while True:
             token = self._tokens.get()
             if isinstance(token, BaseException):
@@ -185,23 +205,19 @@ class _Run(BaseStreamer):
     def close(self) -> None:
         """End the writing, and wait for the step that runs."""
         self._stopped.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
-    def _run(self, model: Any, ids: list[int], arguments: dict[str, Any]) -> None:
+    def _generate(self, model: Any, ids: list[int], arguments: dict[str, Any]) -> None:
         try:
-            seed = arguments.pop("seed")
-            device = model.get_input_embeddings().weight.device
-            prompt = torch.tensor([ids], device=device)
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=arguments["do_sample"]):
-                if seed is not None:
-                    torch.manual_seed(seed)
-                model.generate(
-                    prompt,
-                    attention_mask=torch.ones_like(prompt),
-                    streamer=self,
-                    stopping_criteria=StoppingCriteriaList([_WhenSet(self._stopped)]),
-                    **arguments,
-                )
+            prompt = torch.tensor([ids], device=model.get_input_embeddings().weight.device)
+            model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                streamer=self,
+                stopping_criteria=StoppingCriteriaList([_WhenSet(self._stopped)]),
+                **arguments,
+            )
         except BaseException as error:
             self._tokens.put(error)
         else:
@@ -217,3 +233,36 @@ class _WhenSet(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return one flag a text."""
         return torch.full((len(input_ids),), self._event.is_set(), device=input_ids.device)
+
+
+class _Sampling(LogitsProcessor):
+    """Sampling by a generator of its own: with Gumbel noise on the log-probabilities, the largest is a sample of them."""
+
+    def __init__(self, options: WritingOptions) -> None:
+        self._heat = options.temperature
+        self._share = options.top_p
+        self._generator = torch.Generator()
+        if options.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(options.seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return noisy log-probabilities of the next token, `(B, vocabulary)`; minus infinity for the unlikely ones."""
+        told = (scores.double() / self._heat).log_softmax(dim=-1)
+        order = told.argsort(dim=-1, descending=True)
+        sorted_ = told.gather(-1, order)
+        before = sorted_.exp().cumsum(dim=-1) - sorted_.exp()  # of the likelier tokens together
+        told = told.scatter(-1, order, sorted_.masked_fill(before >= self._share, -torch.inf))
+        uniform = torch.rand(told.shape, generator=self._generator, dtype=torch.float64).clamp(min=1e-300)
+        return told - (-uniform.log()).log().to(told.device)
+
+
+_RUNS: WeakSet[_Run] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what is still written when the process ends: torch in a thread that is cut off would abort it."""
+    for run in list(_RUNS):
+        run.close()
