@@ -56,6 +56,8 @@ class TPChatModel(BaseChatModel):
     _lazy: LazyWriter = PrivateAttr(default_factory=LazyWriter)
 
     def __init__(self, **fields: Any) -> None:
+        if "stop_sequences" in fields:  # as LangChain calls it, too
+            fields["stop"] = fields.pop("stop_sequences")
         own, embedder = with_model({name: value for name, value in fields.items() if name not in _OF_SERVICES})
         super().__init__(**own)
         if embedder is not None:

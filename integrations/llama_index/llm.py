@@ -13,6 +13,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
     MessageRole,
+    TextBlock,
 )
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.llms import CustomLLM
@@ -22,6 +23,7 @@ from tp_retrieval import Embedder, InputError
 from tp_retrieval.answering.chat import Message, MsgRole
 from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
 from tp_retrieval.integrations.loading import LazyWriter, fields_of, settings_of, with_model
+from tp_retrieval.types import check_text
 
 _ROLES: dict[MessageRole, MsgRole] = {
     MessageRole.SYSTEM: "system",
@@ -133,6 +135,7 @@ class TPLLM(CustomLLM):
         return self.writer.write([_message(message) for message in messages], self._options(asked))
 
     def _continued(self, prompt: str, asked: dict[str, Any]) -> Writing:
+        check_text(prompt, "prompt")
         ids = list(self.writer.backbone.tokenizer(prompt).input_ids)
         return self.writer.write_on(ids, self._options(asked))
 
@@ -142,12 +145,16 @@ class TPLLM(CustomLLM):
         if unknown:
             raise InputError(f"{unknown[0]}: {type(self).__name__} has no such argument; there are {', '.join(names)}")
         options: dict[str, Any] = {name: asked.get(name, getattr(self, name)) for name in names}
-        return WritingOptions(**options | {"stop": tuple(options["stop"] or ())})
+        stop = options["stop"] or ()
+        return WritingOptions(**options | {"stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
 def _message(message: ChatMessage) -> Message:
     if message.role not in _ROLES:
         raise InputError(f"messages: a {message.role.value} message; the model takes {', '.join(r.value for r in _ROLES)}")
+    other = [block for block in message.blocks if not isinstance(block, TextBlock)]
+    if other:
+        raise InputError(f"messages: a part of type {other[0].block_type!r}; the model reads text alone")
     return Message(_ROLES[message.role], message.content or "")
 
 

@@ -155,7 +155,12 @@ class TPVectorStore(BasePydanticVectorStore):
             return opened.search(query.query_str or "", query.sparse_top_k or k, mode="lexical", where=where, ids=ids)
         vector = np.array(query.query_embedding, dtype=np.float32)
         if self._is_scaled_otherwise(opened):
-            vector = opened.embedder.embed_queries([query.query_str or ""])[0]
+            if query.query_str is None:
+                raise InputError(
+                    "query_str: this index holds vectors of the same model that are not of unit length, so those of "
+                    "TPEmbedding can't be compared with them; give the query's text"
+                )
+            vector = opened.embedder.embed_queries([query.query_str])[0]
         if query.mode == VectorStoreQueryMode.MMR:
             threshold = query.mmr_threshold if query.mmr_threshold is not None else kwargs.get("mmr_threshold", 0.5)
             options["mmr"] = threshold

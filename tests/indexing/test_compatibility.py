@@ -18,11 +18,13 @@ from tp_retrieval import (
     IncompatibleIndexError,
     Index,
     IndexAccessError,
+    InputError,
 )
+from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.sqlite.database import Database
-from tp_retrieval.types import Identity
+from tp_retrieval.types import Identity, Provenance, VectorView
 
 TEXTS = ["red apple", "stone bridge", "blue sky"]
 ROOT = Path(__file__).parents[2]
@@ -240,3 +242,34 @@ def test_an_old_index_opens_at_once_while_another_process_writes(aged, embedder)
             assert len(index.search("stone", 3)) == 3
         assert time.monotonic() - begin < 15, "not the half minute that a writer waits"
     assert stored(folder) == before
+
+
+def test_what_an_index_says_of_loading_is_checked_and_an_absent_device_replaced():
+    plain = Provenance("m", "m", None, "2:0", "float32", {}, (VectorView(4),))
+
+    def stored(**settings):
+        return EmbedderSettings.stored(replace(plain, settings=settings))
+
+    assert stored(device="cuda:9").device is None
+    assert stored(device=["cpu"]).device is None
+    assert stored(device="cpu").device == "cpu"
+    assert stored(model_kwargs={"device_map": {"": "cuda:9"}}).model_kwargs == {}
+    assert stored(model_kwargs={"device_map": "auto"}).model_kwargs == {"device_map": "auto"}
+    assert stored(model_kwargs={"attn_implementation": "sdpa"}).model_kwargs == {"attn_implementation": "sdpa"}
+    for wrong in (
+        {"attn_implementation": "owner/kernel"},
+        {"code_revision": "x"},
+        {"quantization_config": {"quant_method": "x"}},
+    ):
+        with pytest.raises(InputError, match="which is not taken from an index"):
+            stored(model_kwargs=wrong)
+    with pytest.raises(InputError, match="not taken from an index"):
+        stored(model_kwargs=[1])
+
+
+def test_options_of_loading_are_checked_when_an_index_is_opened(tmp_path, toy):
+    Index.create(tmp_path / "i", toy).close()
+    with pytest.raises(InputError, match="divice: unknown option; there are device, dtype, model_kwargs"):
+        Index.open(tmp_path / "i", divice="cpu")
+    with pytest.raises(InputError, match="device: the embedder that is given is loaded already"):
+        Index.open(tmp_path / "i", toy, device="cpu")

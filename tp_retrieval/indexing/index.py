@@ -156,6 +156,11 @@ class Index:
         Raises `IndexNotFoundError`, `CorruptIndexError`, and `IncompatibleIndexError` if the embedder is not the one that
         made the index.
         """
+        unknown = sorted(loading.keys() - LoadingOptions.__annotations__)
+        if unknown:
+            raise InputError(f"{unknown[0]}: unknown option; there are {', '.join(LoadingOptions.__annotations__)}")
+        if embedder is not None and any(loading.values()):
+            raise InputError(f"{next(iter(loading))}: the embedder that is given is loaded already")
         folder = _absolute(path)
         store = Store(folder)
         try:

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from tests import gguf_files
-from tp_retrieval import Embedder, ModelNotFoundError, Recipe, Reranker
+from tp_retrieval import Embedder, ModelNotFoundError, OutOfMemoryError, Recipe, Reranker
 from tp_retrieval.embedding.model import gguf
 from tp_retrieval.embedding.model.gguf_parts import GgufParts
 from tp_retrieval.embedding.recipe import View
@@ -147,6 +147,82 @@ def test_what_was_half_unpacked_is_unpacked_again(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(GgufParts, "_read", read)
     got = transformers.AutoModelForCausalLM.from_pretrained(gguf.unpacked(file)).state_dict()
     assert all(torch.equal(got[name], weights) for name, weights in whole(file).items())
+
+
+@pytest.fixture
+def unpacked_folder(cache, tmp_path):
+    """Return a file, the folder of its weights, and a call that loads it and embeds."""
+    file = gguf_files.write(tmp_path / "tiny.gguf", "llama", tied=False)
+
+    def vectors():
+        return Embedder.from_pretrained(file, recipe=recipe(3), dtype="float32", device="cpu").embed_documents(TEXTS)
+
+    want = vectors()
+    (folder,) = cache.glob("tiny-*/tiny-float32")
+    return folder, vectors, want
+
+
+def _cut(file):
+    file.write_bytes(file.read_bytes()[:100])
+
+
+DAMAGES = {
+    "index is no JSON": lambda folder: (folder / "model.safetensors.index.json").write_text("{"),
+    "index is a list": lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
+    "index is empty": lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
+    "a part is cut": lambda folder: _cut(folder / "block-00001.safetensors"),
+    "a part is gone": lambda folder: (folder / "embeddings.safetensors").unlink(),
+    "another file": lambda folder: (folder / "zz.safetensors").write_text("nothing"),
+    "digests are a list": lambda folder: (folder.parents[1] / "digests.json").write_text("[]"),
+    "the description is gone": lambda folder: (folder.parent / "config.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_mended(unpacked_folder, damage):
+    folder, vectors, want = unpacked_folder
+    DAMAGES[damage](folder)
+    assert np.array_equal(vectors(), want)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_description_that_is_no_more_is_named_with_the_folder_to_remove(unpacked_folder, name):
+    folder, vectors, _ = unpacked_folder
+    (folder.parent / name).write_text("{")
+    with pytest.raises(ModelNotFoundError, match=f"unpacked from .*tiny.gguf into {folder.parent}; remove that folder"):
+        vectors()
+
+
+def test_a_file_that_was_replaced_gives_no_mixture_of_two_models(cache, tmp_path):
+    file = gguf_files.write(tmp_path / "tiny.gguf", "llama", tied=False)
+    shallow = Embedder.from_pretrained(file, recipe=recipe(1), dtype="float32", device="cpu")
+    gguf_files.write(file, "llama", tied=False, seed=1)
+    with pytest.raises(ModelNotFoundError, match=r"tiny\.gguf changed since its model was loaded"):
+        Reranker(shallow)
+
+
+def test_a_relative_path_is_found_again_from_another_folder(cache, tmp_path, monkeypatch):
+    gguf_files.write(tmp_path / "tiny.GGUF", "llama", tied=False)
+    monkeypatch.chdir(tmp_path)
+    shallow = Embedder.from_pretrained("tiny.GGUF", recipe=recipe(1), dtype="float32", device="cpu")
+    monkeypatch.chdir("/")
+    assert np.isfinite(Reranker(shallow).score("the heat", TEXTS)).all()
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("value", [0, 1, 3, 7, 1000])
+@pytest.mark.parametrize(
+    "field", ["embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv"]
+)
+def test_numbers_that_contradict_each_other_are_one_line(cache, tmp_path, field, value):
+    file = gguf_files.write(tmp_path / "tiny.gguf", "llama")
+    data = bytearray(file.read_bytes())
+    at = data.index(f"llama.{field}".encode()) + len(f"llama.{field}") + 4
+    data[at : at + 4] = value.to_bytes(4, "little")
+    file.write_bytes(data)
+    with pytest.raises((ModelNotFoundError, OutOfMemoryError)) as error:
+        Embedder.from_pretrained(file, recipe=recipe(3), dtype="float32", device="cpu").embed_documents(TEXTS)
+    assert "\n" not in str(error.value)
 
 
 def test_a_full_disk_and_one_file_of_several_are_refused_with_the_remedy(cache, tmp_path, monkeypatch):

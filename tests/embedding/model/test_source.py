@@ -219,10 +219,24 @@ def test_other_errors_of_loading_stay_what_they_are(folder, monkeypatch):
         Embedder.from_pretrained(folder, recipe=RECIPE, device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("device", "said"), [("cuda:7", "not available here"), ("mps", "not available here"), ("gpu", "is none")]
-)
+NOT_HERE = ["cuda:7", "mps", "xpu", "mtia", "hpu:3", "meta", "cpu:7", "privateuseone"]
+
+
+@pytest.mark.parametrize(("device", "said"), [*((name, "not available here") for name in NOT_HERE), ("gpu", "is none")])
 def test_a_device_that_is_not_here_is_named_with_those_that_are(folder, device, said, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=f"device: '{device}' .*{said}.*there are .*cpu"):
         Embedder.from_pretrained(folder, recipe=RECIPE, device=device)
+
+
+@pytest.mark.parametrize("device_map", ["cuda:9", {"": "cuda:9"}, [1], 5.5])
+def test_a_device_map_to_what_is_not_here_is_named(folder, device_map, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device"):
+        Embedder.from_pretrained(folder, recipe=RECIPE, model_kwargs={"device_map": device_map})
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float4_e2m1fn_x2", "int8", "no"])
+def test_a_type_that_no_model_computes_in_is_named(folder, dtype):
+    with pytest.raises(InputError, match=f"dtype: '{dtype}' must be auto, float32, bfloat16 or float16"):
+        Embedder.from_pretrained(folder, recipe=RECIPE, dtype=dtype)

@@ -252,8 +252,8 @@ def _loaded(
 
 
 def _bytes_of(config: Any, dtype: torch.dtype) -> int:
-    """Return the size of a model's weights, 0 for one that can't be made without its head or its own code."""
-    with torch.device("meta"), suppress(ValueError, ImportError, OSError):
+    """Return the size of a model's weights, 0 for one that can't be made: it is loaded otherwise, or fails there."""
+    with torch.device("meta"), suppress(Exception):
         return dtype.itemsize * int(AutoModel.from_config(config, dtype=dtype).num_parameters())
     return 0
 

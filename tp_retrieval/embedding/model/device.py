@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import cache
 
 import psutil
 import torch
 
 from tp_retrieval.errors import InputError
+
+_PLACEMENTS = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -17,9 +21,9 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
         return dtype
     if dtype == "auto":
         return torch.bfloat16 if _bfloat16_pays(device.type) else torch.float32
-    named = getattr(torch, dtype, None)
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+    if dtype not in _DTYPES:
         raise InputError(f"dtype: {dtype!r} must be auto, float32, bfloat16 or float16")
+    named: torch.dtype = getattr(torch, dtype)
     return named
 
 
@@ -35,11 +39,32 @@ def resolve_device(device: str | None) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device: {device!r} is none; there are {', '.join(there)}") from error
-    has_it = found.type not in ("cpu", "cuda", "mps") or f"{found.type}:{found.index or 0}" in there or found.type in there
-    if not has_it:
+    if not _is_here(found, there):
         wants_cuda = " (this torch was built without CUDA)" if found.type == "cuda" and torch.version.cuda is None else ""
         raise InputError(f"device: {device!r} is not available here{wants_cuda}; there are {', '.join(there)}")
     return found
+
+
+def _is_here(device: torch.device, there: list[str]) -> bool:
+    if device.type == "cuda":
+        return f"cuda:{device.index or 0}" in there
+    if device.type in ("cpu", "mps"):
+        return device.type in there and not device.index
+    try:
+        return device.type != "meta" and bool(torch.get_device_module(device.type).is_available())
+    except (RuntimeError, ImportError, AttributeError, AssertionError):  # a kind that this torch was built without
+        return False
+
+
+def check_device_map(device_map: object) -> None:
+    """Raise `InputError` if an argument `device_map` of transformers is none, or names a device that is not here."""
+    places = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
+    for place in places:
+        if place is None or place in _PLACEMENTS or isinstance(place, (torch.device, int)):
+            continue
+        if not isinstance(place, str):
+            raise InputError(f"device_map: {device_map!r} must be auto, a device, or devices by the names of modules")
+        resolve_device(place)
 
 
 def devices() -> list[str]:

@@ -24,8 +24,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
 
+from tp_retrieval.embedding.model.device import is_out_of_memory
 from tp_retrieval.embedding.model.gguf_parts import INDEX, GgufParts
 from tp_retrieval.errors import ModelNotFoundError
 from tp_retrieval.sqlite.atomic import atomic_write
@@ -36,6 +38,8 @@ FALLBACK_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CACHE_VARIABLE = "TP_RETRIEVAL_CACHE"
 _LAYOUT = "2"
 _DIGESTS = "digests.json"
+UNREADABLE = (*(ValueError, LookupError, ArithmeticError, TypeError, AttributeError, struct.error, StrictDataclassError),)
+"""What transformers and gguf raise for files whose numbers contradict each other."""
 _WORTH_SAYING = 10.0  # seconds
 
 logger = logging.getLogger(__name__)
@@ -71,43 +75,63 @@ def described(file: Path) -> Path:
 
 
 def _make(file: Path, target: Path) -> None:
-    """Make the folder that describes a file; another process may be faster."""
+    """Make the folder that describes a file; another process may be faster, or part of it may be there."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         _describe(file, scratch)
-        os.replace(scratch, target)
-    except OSError:
-        if not (target / "config.json").is_file():
-            raise
+        target.mkdir(exist_ok=True)
+        for made in sorted(scratch.iterdir(), key=lambda path: path.name == "config.json"):  # which says that all is there
+            os.replace(made, target / made.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def unpacked(file: Path, config: Any = None, dtype: torch.dtype = torch.float32, *, head: bool = True) -> Path:
+def unpacked(
+    file: Path,
+    config: Any = None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    head: bool = True,
+    folder: Path | None = None,
+) -> Path:
     """Return a folder with weights of a file in one type, from which transformers loads a configuration.
 
     Only the blocks of the configuration (by default all) are unpacked, and the LM head only with `head`; a later call adds
-    what it needs. Raises `ModelNotFoundError` as `described` does, and where the disk is too small.
+    what it needs. `folder` is the one that described the file when its model was loaded. Raises `ModelNotFoundError` as
+    `described` does, where the disk is too small, and for a file that changed since then.
     """
     from transformers import AutoConfig
 
-    folder = described(file)
+    folder = described(file) if folder is None else folder
     if config is None:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     target = folder / f"{file.stem}-{str(dtype).removeprefix('torch.')}"  # by which recipes know the model
     wanted = GgufParts.names_for(config, head=head)
     if not wanted <= _parts_in(target):
         with _explained(file, target), FileLock(f"{target}.lock"):
-            for description in folder.iterdir():
-                if description.is_file() and not (target / description.name).exists():
-                    shutil.copyfile(description, target / description.name)
-            missing = wanted - _parts_in(target)
-            if missing:  # else another one was faster
-                _unpack(GgufParts(file, config, dtype), missing, target)
+            there = _parts_in(target)
+            if not wanted <= there:  # else another one was faster
+                _check_unchanged(file, folder)
+                for description in folder.iterdir():
+                    if description.is_file() and description.suffix != ".lock":
+                        with atomic_write(target / description.name) as scratch:
+                            shutil.copyfile(description, scratch)
+                _unpack(GgufParts(file, config, dtype), wanted - there, there, target)
+                try:
+                    _check_unchanged(file, folder)
+                except ModelNotFoundError:
+                    shutil.rmtree(target, ignore_errors=True)  # it may hold parts of two models
+                    raise
     return target
 
 
-def _unpack(parts: GgufParts, missing: set[str], target: Path) -> None:
+def _check_unchanged(file: Path, folder: Path) -> None:
+    """Raise `ModelNotFoundError` if a file is no longer the one that a folder describes."""
+    if described(file) != folder:
+        raise ModelNotFoundError(f"{file} changed since its model was loaded; load it again")
+
+
+def _unpack(parts: GgufParts, missing: set[str], there: set[str], target: Path) -> None:
     size, seconds = parts.size_of(missing), parts.seconds_for(missing)
     free = shutil.disk_usage(target).free
     if size > free:
@@ -117,15 +141,16 @@ def _unpack(parts: GgufParts, missing: set[str], target: Path) -> None:
         )
     time = f"about {seconds:.0f} seconds" if seconds > _WORTH_SAYING else "some seconds"
     logger.info("unpacking %s once into %s: %.2f GB, %s", parts.file.name, target, size / 1e9, time)
-    parts.write(missing, target)
+    parts.write(missing, target, beside=there)
 
 
 def _parts_in(folder: Path) -> set[str]:
-    """Return the names of the parts that a folder's index lists."""
-    index = folder / INDEX
-    if not index.is_file():
+    """Return the names of the parts that a folder's index lists and that are whole."""
+    try:
+        sizes = json.loads((folder / INDEX).read_text(encoding="utf-8"))["metadata"]["sizes"].items()
+        return {name for name, size in sizes if (folder / name).stat().st_size == size}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or damaged: all is unpacked anew
         return set()
-    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
 
 
 def _describe(file: Path, folder: Path) -> None:
@@ -149,8 +174,10 @@ def _explained(file: Path, folder: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise ModelNotFoundError(f"can't unpack {file} into {folder} ({error}); set {CACHE_VARIABLE}") from error
-    except (ValueError, KeyError, IndexError, NotImplementedError, struct.error) as error:
-        raise ModelNotFoundError(f"{file} can't be read as a GGUF model: {error}") from error
+    except (*UNREADABLE, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelNotFoundError(f"{file} can't be read as a GGUF model: {' '.join(str(error).split())}") from error
 
 
 def _cache() -> Path:
@@ -178,10 +205,10 @@ def _content_of(file: Path, folder: Path) -> tuple[str, str]:
 
 def _remembered(folder: Path) -> dict[str, str]:
     try:
-        remembered: dict[str, str] = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+        remembered = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or half of one
         return {}
-    return remembered
+    return remembered if isinstance(remembered, dict) else {}
 
 
 def _remember(state: str, content: str, folder: Path) -> None:

@@ -71,8 +71,8 @@ class GgufParts:
         converted = torch.tensor(dequantize(rows, sample.tensor_type)).to(self._dtype)
         return (time.perf_counter() - begin) * self._numbers_of(names) / converted.numel()
 
-    def write(self, names: Collection[str], folder: Path) -> None:
-        """Write parts and the index of all parts of a folder, with a bar on a terminal; parts there already are kept.
+    def write(self, names: Collection[str], folder: Path, *, beside: Collection[str] = ()) -> None:
+        """Write parts, and the index of these and of others `beside` them in the folder; on a terminal with a bar.
 
         At no time more than one part is in memory, beside a few rows of what it is made of.
         """
@@ -84,7 +84,7 @@ class GgufParts:
                 with atomic_write(folder / name) as scratch:
                     save_file(tensors, scratch, metadata={"format": "pt"})
                 bar.update(self.size_of([name]))
-        _write_index(folder)
+        _write_index(folder, sorted({*names, *beside}))
 
     def _numbers_of(self, names: Collection[str]) -> int:
         return sum(int(tensor.n_elements) for name in names for tensor in self._tensors[name])
@@ -173,13 +173,13 @@ class GgufParts:
         return weights
 
 
-def _write_index(folder: Path) -> None:
-    """Write which part of a folder holds which weights, for transformers."""
-    parts = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("."))
+def _write_index(folder: Path, names: Collection[str]) -> None:
+    """Write which part of a folder holds which weights, for transformers, and how large each is."""
     weight_map: dict[str, str] = {}
-    for part in parts:
-        with safe_open(part, framework="pt") as weights:
-            weight_map |= dict.fromkeys(weights.keys(), part.name)
-    index = {"metadata": {"total_size": sum(part.stat().st_size for part in parts)}, "weight_map": weight_map}
+    for name in names:
+        with safe_open(folder / name, framework="pt") as weights:
+            weight_map |= dict.fromkeys(weights.keys(), name)
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    index = {"metadata": {"total_size": sum(sizes.values()), "sizes": sizes}, "weight_map": weight_map}
     with atomic_write(folder / INDEX) as scratch:
         scratch.write_text(json.dumps(index, indent=1), encoding="utf-8")

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from tp_retrieval.embedding.embedder import Embedder
-from tp_retrieval.embedding.model.device import resolve_device
+from tp_retrieval.embedding.model.device import check_device_map, resolve_device
 from tp_retrieval.embedding.recipe import Recipe
 from tp_retrieval.errors import InputError
 from tp_retrieval.types import Provenance
@@ -49,11 +49,11 @@ class EmbedderSettings:
         from elsewhere names, so they raise `InputError`. A device that this machine lacks is replaced by the default.
         Arguments that are given take the place of stored ones.
         """
-        kwargs = {
-            name: value
-            for name, value in provenance.settings.get("model_kwargs", {}).items()
-            if name not in (model_kwargs or {})
-        }
+        if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
+            raise InputError(f"model_kwargs: {model_kwargs!r} must be arguments of transformers by name")
+        stored = provenance.settings.get("model_kwargs", {})
+        stored = stored if isinstance(stored, Mapping) else {"model_kwargs": stored}  # which is refused below
+        kwargs = {name: value for name, value in stored.items() if name not in (model_kwargs or {})}
         for name, value in kwargs.items():
             if not _may_be_stored(name, value):
                 raise InputError(
@@ -66,7 +66,7 @@ class EmbedderSettings:
             device=device or _if_here(provenance.settings.get("device")),
             dtype=dtype or provenance.dtype,
             revision=provenance.revision,
-            model_kwargs={**kwargs, **(model_kwargs or {})},
+            model_kwargs={**_placeable(kwargs), **(model_kwargs or {})},
         )
 
     @classmethod
@@ -120,8 +120,20 @@ class EmbedderSettings:
         return cls(**data)
 
 
-def _if_here(device: str | None) -> str | None:
+def _placeable(kwargs: Mapping[str, object]) -> dict[str, object]:
+    """Return arguments without a `device_map` to devices that this machine lacks."""
+    try:
+        check_device_map(kwargs.get("device_map"))
+    except InputError as error:
+        logger.info("%s; the default is taken", error)
+        return {name: value for name, value in kwargs.items() if name != "device_map"}
+    return dict(kwargs)
+
+
+def _if_here(device: object) -> str | None:
     """Return a device, None where this machine lacks it."""
+    if not isinstance(device, str):
+        return None
     try:
         resolve_device(device)
     except InputError as error:

