@@ -164,6 +164,8 @@ def both(rows: int, kind: str, folder: Path) -> dict[str, Record]:
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(inner.nlist, inner.nprobe * KEPT))
     elif isinstance(inner, faiss.IndexHNSW):
         parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=min(rows, inner.hnsw.efSearch * KEPT))
+    elif isinstance(inner, faiss.IndexRefine):
+        parameters = None  # a fast scan takes no filter
     else:
         parameters = faiss.SearchParameters(sel=selector)
 
@@ -171,8 +173,8 @@ def both(rows: int, kind: str, folder: Path) -> dict[str, Record]:
         return [int(str(hit.document.id)) for hit in index.search_by_vector(query, K, where=where)]
 
     def alone_ids(query: Float32Array, parameters: object = None) -> list[int]:
-        rows: list[int] = alone.search(query[None], K, params=parameters)[1][0].tolist()
-        return rows
+        found: list[int] = alone.search(query[None], K, params=parameters)[1][0].tolist()
+        return found
 
     timed({"tp_retrieval": ours_ids, "faiss": alone_ids})  # warm
     searched = timed({"tp_retrieval": ours_ids, "faiss": alone_ids})
@@ -204,6 +206,8 @@ def build(exact: faiss.Index, tuning: Record, watch: Watch, file: str) -> None:
     index = faiss.IndexIDMap2(approximate)
     watch("build", lambda: index.add_with_ids(stored, np.arange(rows)))
     faiss.ParameterSpace().set_index_parameters(approximate, tuning["parameters"])
+    if isinstance(approximate, faiss.IndexRefine):
+        approximate.k_factor = tuning["candidates"]
     faiss.write_index(index, file)
 
 

@@ -2,12 +2,14 @@
 
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.toy import SampledEmbedder, ToyEmbedder
 from tp_retrieval import CorruptIndexError, Document, Index, TPRetrievalError
+from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.indexing.verify import verify
 
 WORDS = ["river", "stone", "bridge", "apple", "cat", "sea", "house", "green", "red", "cloud", "night", "glass"]
@@ -40,6 +42,20 @@ def whole(tmp_path_factory):
         index.add(documents())
         index.delete(["id3", "id4"])
     assert sorted(file.name for file in folder.iterdir()) == ["index.sqlite", "index.sqlite.xxh128", "vectors-1.faiss"]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory):
+    """An index whose snapshot holds codes beside the vectors."""
+    folder = tmp_path_factory.mktemp("scanned") / "i"
+    rows = [replace(document, id=f"{i}-{document.id}") for i in range(3) for document in documents()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kinds, "TRAIN_AT", 300)
+        with Index.create(folder, SampledEmbedder(), kind="scan") as index:
+            index.add([*rows, *documents()])
+            index.delete(["id3", "id4"])
+            assert index.info().tuning.factory.endswith("x4fs,RFlat")
     return folder
 
 
@@ -114,6 +130,19 @@ def test_a_hundred_damages_are_noticed_or_change_nothing(whole, tmp_path):
     noticed, same = survive(whole, tmp_path, 100, seed=1)
     assert noticed > 50
     assert same > 10, "damage to the snapshot is healed from the rows"
+
+
+def test_fifty_damages_of_an_index_that_scans_codes_are_noticed_or_change_nothing(scanned, tmp_path):
+    noticed, same = survive(scanned, tmp_path, 50, seed=3)
+    assert noticed > 20
+    assert same > 5
+
+
+@pytest.mark.slow
+def test_five_hundred_damages_of_an_index_that_scans_codes(scanned, tmp_path):
+    noticed, same = survive(scanned, tmp_path, 500, seed=4)
+    assert noticed > 200
+    assert same > 50
 
 
 @pytest.mark.slow
