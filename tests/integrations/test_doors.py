@@ -86,7 +86,7 @@ def test_a_vector_of_another_length_is_refused_where_there_is_no_text(own, tmp_p
     made("plain", own, tmp_path / "index", tmp_path)
     embeddings = TPEmbeddings.from_embedder(own)
     store = TPVectorStore.open(tmp_path / "index", embeddings)
-    with pytest.raises(InputError, match="not of unit length.*search by text"):
+    with pytest.raises(InputError, match=r"not of unit length.*search by text"):
         store.similarity_search_by_vector(embeddings.embed_query(QUERY))
     store.close()
 

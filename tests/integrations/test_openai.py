@@ -67,7 +67,7 @@ def test_an_index_of_a_servers_vectors_is_searched_and_filtered(made, tmp_path):
         assert index.search("apple", 1)[0].document.id == "apple"
     with pytest.raises(IncompatibleIndexError):
         Index.open(tmp_path / "index", made(query_prefix="query: "))
-    with Index.open(tmp_path / "index") as index, pytest.raises(InputError, match="give it to Index.open"):
+    with Index.open(tmp_path / "index") as index, pytest.raises(InputError, match=r"give it to Index\.open"):
         index.search("apple")
 
 
