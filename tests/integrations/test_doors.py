@@ -67,6 +67,7 @@ def searched(door, own, path, folder):
     return found
 
 
+@pytest.mark.usefixtures("closed_loop")
 @pytest.mark.parametrize("maker", DOORS)
 def test_every_door_finds_the_same_in_an_index_that_one_made(maker, own, tmp_path):
     results = {}

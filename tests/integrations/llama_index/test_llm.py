@@ -54,6 +54,7 @@ async def test_asynchronous_calls_give_the_same(llm):
     assert "".join(pieces) == llm.chat(ASK).message.content
 
 
+@pytest.mark.usefixtures("closed_loop")
 def test_a_query_engine_retrieves_and_writes_with_one_model(tiny_folder):
     folder = tiny_folder("llama")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
