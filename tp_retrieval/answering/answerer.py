@@ -148,7 +148,7 @@ class Answerer:
         messages, read = self._packed(question, hits, options.max_tokens)
         evidence = None
         if self._min_evidence is not None:
-            evidence = self.evidence(question, hits)
+            evidence = self.evidence(question, read)
             if not evidence >= self._min_evidence:  # nor where it is not a number
                 refused = Answer(question, NOT_FOUND, found=False, evidence=evidence)
                 return AnswerStream(None, CitedText([]), refused)
