@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import xxhash
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tp_retrieval.embedding.model.backbone import PER_BLOCK_FIELDS, Backbone
 from tp_retrieval.types import FORMAT_2
@@ -74,7 +75,12 @@ def _parameters(backbone: Backbone, depth: int) -> list[list[torch.Tensor]]:
     """Return the tensors around the blocks (embeddings, the final norm), then those of each block."""
     in_blocks = {id(tensor) for tensor in backbone.blocks.parameters()}
     around = (tensor for tensor in backbone.decoder.parameters() if id(tensor) not in in_blocks)
-    return [list(part) for part in (around, *(block.parameters() for block in backbone.blocks[:depth]))]
+    return [list(map(_readable, part)) for part in (around, *(block.parameters() for block in backbone.blocks[:depth]))]
+
+
+def _readable(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of numbers: what torchao quantised is a wrapper that knows few operations."""
+    return tensor.dequantize() if is_traceable_wrapper_subclass(tensor) else tensor
 
 
 def _buffers(backbone: Backbone, depth: int) -> list[list[torch.Tensor]]:
