@@ -108,6 +108,9 @@ class ScanAgainstDict(IndexAgainstDict):
     def __init__(self):
         super().__init__()
         words = np.random.default_rng(0).integers(0, 40, (320, 6))
+        self.index.close()
+        shutil.rmtree(self.folder)
+        self.index = Index.create(self.folder, ToyEmbedder(), kind="scan")
         self.add_or_replace([Document(" ".join(f"w{w}" for w in row), {"n": 9}, f"base{i}") for i, row in enumerate(words)])
         assert self.index.info().tuning.factory.endswith("x4fs,RFlat")
 

@@ -121,8 +121,8 @@ class Index:
         `kind` is the search method for vectors: "flat" is exact; "scan" compares 4-bit codes of all rows and scores the
         best exactly; "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's index factory is approximate. All but "flat"
         are built from 10,000 documents on, tuned to find `target_recall` of the ten nearest, "scan" at least 0.99 of them;
-        "auto" is "scan", and "ivf" where that takes over 10 ms on this machine. `tokenizer` "trigram" suits languages
-        without spaces between words. Raises `IndexExistsError`, `IndexAccessError` or `InputError`.
+        "auto" is exact as long as that takes less than 20 ms on this machine, then "ivf". `tokenizer` "trigram" suits
+        languages without spaces between words. Raises `IndexExistsError`, `IndexAccessError` or `InputError`.
         """
         check_kind(kind, embedder.dimension)
         _check_recall(target_recall)

@@ -225,17 +225,15 @@ def test_a_kind_that_fails_while_it_is_filled_loses_no_add(tmp_path, data, train
         assert len(index.search_by_vector(data[1][0], 2000)) == 1200
 
 
-def test_auto_is_exact_then_scans_codes_and_takes_lists_where_that_is_slow(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(kinds, "TRAIN_AT", 600)
+def test_auto_is_exact_until_that_is_slow(tmp_path, data, trained_early, monkeypatch):
     with Index.create(tmp_path / "i", Silent()) as index:
-        index.add(documents(0, 500), vectors=data[0][:500])
+        monkeypatch.setattr(synced_vectors, "SLOW_SECONDS", 1e9)
+        index.add(documents(0, 1500), vectors=data[0][:1500])
         assert (index.info().kind, index.info().tuning) == ("auto", None)
-        index.add(documents(500, 700), vectors=data[0][500:700])
-        assert index.info().tuning.factory == "PQ16x4fs,RFlat"
         monkeypatch.setattr(synced_vectors, "SLOW_SECONDS", 0.0)
-        index.add(documents(700, 2500), vectors=data[0][700:2500])
-        assert index.info().tuning.factory == "PQ16x4fs,RFlat", "built anew only after growing fourfold"
-        index.add(documents(2500, ROWS), vectors=data[0][2500:])
+        index.add(documents(1500, 1600), vectors=data[0][1500:1600])
+        assert index.info().tuning is None, "timed again only after growing by a quarter"
+        index.add(documents(1600, ROWS), vectors=data[0][1600:])
         assert index.info().tuning.factory.startswith("IVF")
         assert recall(index, data, np.ones(ROWS, bool)) >= 0.93
 

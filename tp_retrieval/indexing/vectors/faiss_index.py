@@ -25,6 +25,7 @@ from tp_retrieval.indexing.vectors.kinds import (
     SPARE,
     Nearest,
     least_candidates,
+    least_taken,
     perturbed,
     reason,
     space_of,
@@ -214,7 +215,9 @@ class FaissIndex:
         return _SCANNED if self._flat is not None and self.tuning is not None else _GATHERED
 
     def _candidates(self, k: int) -> int:
-        return k * (1 if self.tuning is None else self.tuning.candidates) + SPARE
+        if self.tuning is None:
+            return k + SPARE
+        return max(k * self.tuning.candidates + SPARE, least_taken(self.tuning.factory))
 
     def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
         if len(seqs) > _SIFTED + k:

@@ -23,6 +23,7 @@ TRAIN_AT = 10_000
 SURE_RECALL = 0.99
 """The least recall of an index of kind "scan": more candidates cost it next to nothing."""
 _SCANNED_CANDIDATES = 16
+_SCANNED_ROWS = 256
 
 RECALL_AT = 10
 """Recall is measured on this many nearest rows."""
@@ -71,6 +72,11 @@ def wanted_recall(factory: str, target: float) -> float:
 def least_candidates(factory: str) -> int:
     """Return how many rows are scored exactly for each row asked for, at least."""
     return _SCANNED_CANDIDATES if _is_scan(factory) else 1
+
+
+def least_taken(factory: str) -> int:
+    """Return how many rows are scored exactly, at least: codes tell little of rows unlike those they were made from."""
+    return _SCANNED_ROWS if _is_scan(factory) else 0
 
 
 def _is_scan(factory: str) -> bool:

@@ -28,8 +28,8 @@ from tp_retrieval.types import Float32Array, Role
 
 logger = logging.getLogger(__name__)
 
-SLOW_SECONDS = 0.01
-"""A scan of all rows that takes longer makes an index of kind "auto" one of lists."""
+SLOW_SECONDS = 0.02
+"""An exact search that takes longer makes an index of kind "auto" approximate."""
 
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
 _PART = 1024  # rows that are mapped at once
@@ -242,7 +242,9 @@ class SyncedVectors:
             return
         kind = settings.kind
         if kind == "auto":
-            kind = "ivf" if tuning is not None and self._is_slow() else "scan"
+            if tuning is None and not self._is_slow():
+                return
+            kind = "ivf"
         factory = kinds.factory_string(kind, self._maps.dimension, count)
         if factory is None:
             return
