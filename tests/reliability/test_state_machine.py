@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Index
-from tp_retrieval.indexing.vectors import kinds
 
 IDS = st.sampled_from([f"id{i}" for i in range(12)])
 TEXTS = st.lists(st.sampled_from(["river", "stone", "cat", "sea", "green", "house"]), min_size=1, max_size=4).map(" ".join)
@@ -102,22 +101,9 @@ class IndexAgainstDict(RuleBasedStateMachine):
         assert self.index.get(list(self.model)) == list(self.model.values())
 
 
-class ScanAgainstDict(IndexAgainstDict):
-    """The same over codes: the index holds enough documents from the start that they are built and searched."""
-
-    def __init__(self):
-        super().__init__()
-        words = np.random.default_rng(0).integers(0, 40, (320, 6))
-        self.index.close()
-        shutil.rmtree(self.folder)
-        self.index = Index.create(self.folder, ToyEmbedder(), kind="scan")
-        self.add_or_replace([Document(" ".join(f"w{w}" for w in row), {"n": 9}, f"base{i}") for i, row in enumerate(words)])
-        assert self.index.info().tuning.factory.endswith("x4fs,RFlat")
-
-
-def run(examples, steps, machine=IndexAgainstDict):
+def run(examples, steps):
     run_state_machine_as_test(
-        machine,
+        IndexAgainstDict,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
         ),
@@ -126,17 +112,6 @@ def run(examples, steps, machine=IndexAgainstDict):
 
 def test_ten_lives_of_an_index():
     run(10, 30)
-
-
-def test_three_lives_of_an_index_that_scans_codes(monkeypatch):
-    monkeypatch.setattr(kinds, "TRAIN_AT", 300)
-    run(3, 30, ScanAgainstDict)
-
-
-@pytest.mark.slow
-def test_sixty_lives_of_an_index_that_scans_codes(monkeypatch):
-    monkeypatch.setattr(kinds, "TRAIN_AT", 300)
-    run(60, 50, ScanAgainstDict)
 
 
 @pytest.mark.slow
