@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import xxhash
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tp_retrieval.embedding.model.backbone import PER_BLOCK_FIELDS, Backbone
 from tp_retrieval.types import FORMAT_2
@@ -80,7 +79,7 @@ def _parameters(backbone: Backbone, depth: int) -> list[list[torch.Tensor]]:
 
 def _readable(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor of numbers: what torchao quantised is a wrapper that knows few operations."""
-    return tensor.dequantize() if is_traceable_wrapper_subclass(tensor) else tensor
+    return tensor.dequantize() if hasattr(tensor, "__tensor_flatten__") else tensor
 
 
 def _buffers(backbone: Backbone, depth: int) -> list[list[torch.Tensor]]:
