@@ -8,6 +8,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from tp_retrieval import CachedEmbedder, Embedder, Index, InputError, Recipe
 from tp_retrieval.answering.writer import TextWriter
 from tp_retrieval.embedding.model.settings import EmbedderSettings
@@ -25,23 +27,41 @@ class EmbedderFields(Protocol):
     trust_remote_code: bool
     model_kwargs: dict[str, object]
 
+    @property
+    def device(self) -> str | None:
+        """Where to run; None is the best there is."""
+
+
+class LoadingFields(BaseModel):
+    """The same as fields of pydantic, which the adapters of LangChain and LlamaIndex are made of."""
+
+    recipe: str | dict[str, object] | None = Field(default=None, description="Name, file or JSON of a recipe.")
+    device: str | None = Field(default=None, description="Where to run; by default the best there is.")
+    dtype: str = Field(default="auto", description="Type to compute in.")
+    revision: str | None = Field(default=None, description="Revision on the hub.")
+    local_files_only: bool = Field(default=False, description="Never ask the hub.")
+    trust_remote_code: bool = Field(default=False, description="Run code that comes with a model.")
+    model_kwargs: dict[str, object] = Field(default_factory=dict, description="Passed to transformers as they are.")
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
 
 def with_model(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Embedder | None]:
     """Return the fields of an adapter, and the embedder of a model in memory, None for one that is loaded later.
 
     `model`, or `model_name`, is a name or a path, or a model in memory as `Embedder.from_model` takes it, with `tokenizer`.
     """
-    given = dict(fields)
-    tokenizer, named = given.pop("tokenizer", None), given.pop("model_name", None)
-    model = given.pop("model", None) or named
+    fields = {**fields}
+    tokenizer, name = fields.pop("tokenizer", None), fields.pop("model_name", None)
+    model = fields.pop("model", None) or name
     if model is None:
-        return given, None
+        return fields, None
     if isinstance(model, (str, Path)):
-        return {**given, "model_name": str(model)}, None
-    recipe = given.pop("recipe", None)
+        return {**fields, "model_name": str(model)}, None
+    recipe = fields.pop("recipe", None)
     of_recipe = Recipe.from_dict(recipe) if isinstance(recipe, Mapping) else recipe
     embedder = Embedder.from_model(model, tokenizer, recipe=of_recipe)
-    return {**given, **fields_of(embedder)}, embedder
+    return {**fields, **fields_of(embedder)}, embedder
 
 
 def fields_of(embedder: Embedder) -> dict[str, Any]:
@@ -59,12 +79,12 @@ def is_scaled_otherwise(index: Index, embedder: TextEmbedder | None) -> bool:
     )
 
 
-def settings_of(adapter: EmbedderFields, model: str | None, device: str | None) -> EmbedderSettings:
+def settings_of(adapter: EmbedderFields, model: str | None) -> EmbedderSettings:
     """Return the settings that an adapter's fields describe."""
     return EmbedderSettings(
         model=model,
         recipe=adapter.recipe,
-        device=device,
+        device=adapter.device,
         dtype=adapter.dtype,
         revision=adapter.revision,
         local_files_only=adapter.local_files_only,

@@ -77,8 +77,8 @@ class TPModule(InputModule):
         cache: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
-        given = {"dtype": dtype, "revision": revision, "local_files_only": local_files_only, "model_kwargs": model_kwargs}
-        fields, embedder = with_model({"model": model, "tokenizer": tokenizer, "recipe": recipe} | given)
+        options = {"dtype": dtype, "revision": revision, "local_files_only": local_files_only, "model_kwargs": model_kwargs}
+        fields, embedder = with_model({"model": model, "tokenizer": tokenizer, "recipe": recipe, **options})
         self.model: str | None = fields.get("model_name")
         self.recipe = fields.get("recipe")
         self.dtype = fields["dtype"]
@@ -120,7 +120,7 @@ class TPModule(InputModule):
         """The embedder of unit vectors, loaded on first use and after the module was moved."""
         if self._loaded_on != self._device_marker.device:
             self._lazy, self._loaded_on = LazyEmbedder(), self._device_marker.device
-        return self._lazy.get(settings_of(self, self.model, self.device), self.cache)
+        return self._lazy.get(settings_of(self, self.model), self.cache)
 
     @property
     def _engine(self) -> Embedder:

@@ -13,11 +13,11 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import Embedder, InputError
-from tp_retrieval.answering.chat import Message, MsgRole
+from tp_retrieval.answering.chat import ChatRole, Message
 from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
-from tp_retrieval.integrations.loading import LazyWriter, fields_of, settings_of, with_model
+from tp_retrieval.integrations.loading import LazyWriter, LoadingFields, fields_of, settings_of, with_model
 
-_ROLES: dict[str, MsgRole] = {
+_ROLES: dict[str, ChatRole] = {
     "system": "system",
     "human": "user",
     "user": "user",
@@ -29,7 +29,7 @@ _OF_SERVICES = ("api_key", "max_retries", "streaming", "timeout")
 """Standard arguments of LangChain's chat models that mean nothing to a model in this process; they are ignored."""
 
 
-class TPChatModel(BaseChatModel):
+class TPChatModel(LoadingFields, BaseChatModel):
     """Chat with a language model, by its own chat template.
 
     `model` is what `TPEmbeddings(model=)` takes: a hub id, a folder or a GGUF file, loaded with the first message, or a
@@ -38,28 +38,21 @@ class TPChatModel(BaseChatModel):
     """
 
     model_name: str | None = Field(default=None, alias="model")
-    recipe: str | dict[str, object] | None = None
-    device: str | None = None
-    dtype: str = "auto"
-    revision: str | None = None
-    local_files_only: bool = False
-    trust_remote_code: bool = False
-    model_kwargs: dict[str, object] = Field(default_factory=dict)
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: list[str] | None = None
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(populate_by_name=True)
 
     _lazy: LazyWriter = PrivateAttr(default_factory=LazyWriter)
 
     def __init__(self, **fields: Any) -> None:
         if "stop_sequences" in fields:  # as LangChain calls it, too
             fields["stop"] = fields.pop("stop_sequences")
-        own, embedder = with_model({name: value for name, value in fields.items() if name not in _OF_SERVICES})
-        super().__init__(**own)
+        fields, embedder = with_model({name: value for name, value in fields.items() if name not in _OF_SERVICES})
+        super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyWriter(embedder)
 
@@ -73,7 +66,7 @@ class TPChatModel(BaseChatModel):
     @property
     def writer(self) -> TextWriter:
         """The model that writes, loaded on first use."""
-        return self._lazy.get(settings_of(self, self.model_name, self.device))
+        return self._lazy.get(settings_of(self, self.model_name))
 
     @property
     def _llm_type(self) -> str:
@@ -146,14 +139,10 @@ def _message(message: BaseMessage) -> Message:
     if role not in _ROLES:
         raise InputError(f"messages: a {role} message; the model takes {', '.join(_ROLES)}")
     if not isinstance(message.content, str):
-        kinds = [block if isinstance(block, str) else block.get("type") for block in message.content]
-        other = [
-            block
-            for block, kind in zip(message.content, kinds, strict=True)
-            if not isinstance(block, str) and kind != "text"
-        ]
+        kinds = [block.get("type") for block in message.content if not isinstance(block, str)]
+        other = [kind for kind in kinds if kind != "text"]
         if other:
-            raise InputError(f"messages: a part of type {other[0].get('type')!r}; the model reads text alone")
+            raise InputError(f"messages: a part of type {other[0]!r}; the model reads text alone")
     return Message(_ROLES[role], str(message.text))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.integrations.loading import LazyEmbedder, fields_of, settings_of, with_model
+from tp_retrieval.integrations.loading import LazyEmbedder, LoadingFields, fields_of, settings_of, with_model
 from tp_retrieval.integrations.worker import Worker
 
 
-class TPEmbeddings(BaseModel, Embeddings):
+class TPEmbeddings(LoadingFields, Embeddings):
     """Embed queries and documents, each through the recipe's own template.
 
     `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted embedder,
@@ -23,24 +23,17 @@ class TPEmbeddings(BaseModel, Embeddings):
     """
 
     model_name: str | None = Field(default=None, alias="model")
-    recipe: str | dict[str, object] | None = None
-    device: str | None = None
-    dtype: str = "auto"
-    revision: str | None = None
-    local_files_only: bool = False
-    trust_remote_code: bool = False
-    model_kwargs: dict[str, object] = Field(default_factory=dict)
     cache: str | None = None
     show_progress: bool = False
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(populate_by_name=True)
 
     _lazy: LazyEmbedder = PrivateAttr(default_factory=LazyEmbedder)
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     def __init__(self, **fields: Any) -> None:
-        own, embedder = with_model(fields)
-        super().__init__(**own)
+        fields, embedder = with_model(fields)
+        super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyEmbedder(embedder)
 
@@ -54,7 +47,7 @@ class TPEmbeddings(BaseModel, Embeddings):
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
         """The embedder of unit vectors, loaded on first use."""
-        return self._lazy.get(settings_of(self, self.model_name, self.device), self.cache)
+        return self._lazy.get(settings_of(self, self.model_name), self.cache)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one unit vector a document."""

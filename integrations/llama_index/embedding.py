@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.integrations.loading import LazyEmbedder, fields_of, settings_of, with_model
+from tp_retrieval.integrations.loading import LazyEmbedder, LoadingFields, fields_of, settings_of, with_model
 from tp_retrieval.integrations.worker import Worker
 
 
-class TPEmbedding(BaseEmbedding):
+class TPEmbedding(LoadingFields, BaseEmbedding):
     """Embed queries and documents, each through the recipe's own template.
 
     `model_name` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted
@@ -24,24 +24,15 @@ class TPEmbedding(BaseEmbedding):
     """
 
     model_name: str = Field(default="", description="Hub id, folder, GGUF file or fitted embedder's folder.")
-    recipe: str | dict[str, object] | None = Field(default=None, description="Name, file or JSON of a recipe.")
-    device: str | None = Field(default=None, description="Where to run; by default the best there is.")
-    dtype: str = Field(default="auto", description="Type to compute in.")
-    revision: str | None = Field(default=None, description="Revision on the hub.")
-    local_files_only: bool = Field(default=False, description="Never ask the hub.")
-    trust_remote_code: bool = Field(default=False, description="Run code that comes with a model.")
-    model_kwargs: dict[str, object] = Field(default_factory=dict, description="Passed to transformers as they are.")
     cache: str | None = Field(default=None, description="File that keeps every vector.")
     embed_batch_size: int = Field(default=512, gt=0, le=2048, description="Texts at once; they are batched by length.")
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     _lazy: LazyEmbedder = PrivateAttr(default_factory=LazyEmbedder)
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     def __init__(self, **fields: Any) -> None:
-        own, embedder = with_model(fields)
-        super().__init__(**own)
+        fields, embedder = with_model(fields)
+        super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyEmbedder(embedder)
 
@@ -60,7 +51,7 @@ class TPEmbedding(BaseEmbedding):
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
         """The embedder of unit vectors, loaded on first use."""
-        return self._lazy.get(settings_of(self, self.model_name or None, self.device), self.cache)
+        return self._lazy.get(settings_of(self, self.model_name or None), self.cache)
 
     def __getstate__(self) -> dict[str, object]:
         """Return the settings alone: another process loads the model itself."""

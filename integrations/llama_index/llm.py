@@ -15,17 +15,17 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
 )
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
 from tp_retrieval import Embedder, InputError
-from tp_retrieval.answering.chat import Message, MsgRole
+from tp_retrieval.answering.chat import ChatRole, Message
 from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
-from tp_retrieval.integrations.loading import LazyWriter, fields_of, settings_of, with_model
+from tp_retrieval.integrations.loading import LazyWriter, LoadingFields, fields_of, settings_of, with_model
 from tp_retrieval.types import check_text
 
-_ROLES: dict[MessageRole, MsgRole] = {
+_ROLES: dict[MessageRole, ChatRole] = {
     MessageRole.SYSTEM: "system",
     MessageRole.DEVELOPER: "system",
     MessageRole.USER: "user",
@@ -34,7 +34,7 @@ _ROLES: dict[MessageRole, MsgRole] = {
 }
 
 
-class TPLLM(CustomLLM):
+class TPLLM(LoadingFields, CustomLLM):
     """Write with a language model: chats by its own chat template, a prompt as one message of a user.
 
     `model` is what `TPEmbedding(model=)` takes: a hub id, a folder or a GGUF file, loaded with the first message, or a
@@ -42,26 +42,17 @@ class TPLLM(CustomLLM):
     """
 
     model_name: str = Field(default="", description="Hub id, folder or GGUF file.")
-    recipe: str | dict[str, object] | None = Field(default=None, description="Name, file or JSON of a recipe.")
-    device: str | None = Field(default=None, description="Where to run; by default the best there is.")
-    dtype: str = Field(default="auto", description="Type to compute in.")
-    revision: str | None = Field(default=None, description="Revision on the hub.")
-    local_files_only: bool = Field(default=False, description="Never ask the hub.")
-    trust_remote_code: bool = Field(default=False, description="Run code that comes with a model.")
-    model_kwargs: dict[str, object] = Field(default_factory=dict, description="Passed to transformers as they are.")
     max_tokens: int = Field(default=256, description="Longest text, in tokens.")
     temperature: float = Field(default=0.0, description="0 is greedy.")
     top_p: float = Field(default=1.0, description="Share of the probability that is sampled from.")
     seed: int | None = Field(default=None, description="Makes sampling repeatable.")
     stop: list[str] = Field(default_factory=list, description="Texts that end the writing.")
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
     _lazy: LazyWriter = PrivateAttr(default_factory=LazyWriter)
 
     def __init__(self, **fields: Any) -> None:
-        own, embedder = with_model(fields)
-        super().__init__(**own)
+        fields, embedder = with_model(fields)
+        super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyWriter(embedder)
 
@@ -80,7 +71,7 @@ class TPLLM(CustomLLM):
     @property
     def writer(self) -> TextWriter:
         """The model that writes, loaded on first use."""
-        return self._lazy.get(settings_of(self, self.model_name or None, self.device))
+        return self._lazy.get(settings_of(self, self.model_name or None))
 
     @property
     def metadata(self) -> LLMMetadata:

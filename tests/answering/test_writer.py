@@ -12,17 +12,11 @@ import torch
 from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests import tiny
-from tp_retrieval import Embedder, InputError
+from tp_retrieval import InputError
 from tp_retrieval.answering.chat import Message, prompt_ids
 from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions, _Sampling
 
 ASK = [Message("system", "Be brief."), Message("user", "What is the capital of France?")]
-
-
-@pytest.fixture
-def embedder(tiny_folder):
-    return Embedder.from_pretrained(tiny_folder("llama"), recipe=tiny.RECIPE, dtype="float32", device="cpu", whole=True)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ print(answer.text)            # ... use copy.copy(). [1]
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
@@ -44,13 +44,13 @@ class Answer:
     """An answer with its sources.
 
     `hits` are those that were read, in the order of their numbers from 1. `text` has `[n]` after each sentence whose words
-    the n-th hit has; `sentences` has the same apart. `found` is False where it was refused, with `evidence` below the
+    the n-th hit has; `sentences` has the same apart. It is `refused` where the hits hold none: with `evidence` below the
     threshold, or by the model.
     """
 
     question: str
     text: str
-    found: bool
+    refused: bool
     evidence: float | None
     hits: tuple[Hit, ...] = ()
     sentences: tuple[CitedSentence, ...] = ()
@@ -68,26 +68,23 @@ class Answer:
 
 
 class AnswerStream:
-    """An answer while it is written: iterate, once, for its text in pieces, then read `answer`."""
+    """An answer while it is written: iterate, once, for its text in pieces, then read `answer`; `close` ends it early."""
 
-    def __init__(self, pieces: Writing | None, cited: CitedText, answer: Answer) -> None:
-        self._pieces = pieces
+    def __init__(self, writing: Writing | None, cited: CitedText, answer: Answer) -> None:
+        self._writing = writing
         self._cited = cited
         self._answer = answer
         self._text = ""
-        self._finished = False
+        self._shown = self._show()
 
     def __iter__(self) -> Iterator[str]:
-        if self._pieces is None:
-            yield from self._told("" if self._text else NOT_FOUND)
-            return
-        for piece in self._pieces:
-            yield from self._told(self._cited.feed(piece))
-            if self._cited.repeats:
-                self._pieces.close()
-        if not self._finished:
-            self._finished = True
-            yield from self._told(self._cited.finish())
+        return self._shown
+
+    def close(self) -> None:
+        """End the writing."""
+        self._shown.close()
+        if self._writing is not None:
+            self._writing.close()
 
     @property
     def answer(self) -> Answer:
@@ -95,15 +92,24 @@ class AnswerStream:
         for _ in self:
             pass
         text = self._text.casefold()
-        if not self._answer.found or not text.strip() or NOT_FOUND.rstrip(".").casefold() in text:
-            return replace(self._answer, text=NOT_FOUND, found=False, sentences=())
+        if self._answer.refused or not text or NOT_FOUND.rstrip(".").casefold() in text:
+            return replace(self._answer, text=NOT_FOUND, refused=True)
         return replace(self._answer, text=self._text, sentences=tuple(self._cited.sentences))
 
-    def _told(self, text: str) -> Iterator[str]:
-        text = text if self._text else text.lstrip()
-        if text:
-            self._text += text
-            yield text
+    def _show(self) -> Generator[str, None, None]:
+        for text in [NOT_FOUND] if self._writing is None else self._checked(self._writing):
+            shown = text if self._text else text.lstrip()
+            self._text += shown
+            if shown:
+                yield shown
+
+    def _checked(self, writing: Writing) -> Iterator[str]:
+        """Yield what is written with its citations checked, up to a sentence that comes again."""
+        for piece in writing:
+            yield self._cited.feed(piece)
+            if self._cited.repeats:
+                writing.close()
+        yield self._cited.finish()
 
 
 class Answerer:
@@ -144,17 +150,15 @@ class Answerer:
         options = options or WritingOptions()
         hits = [hit for hit in hits if hit.document.text.strip()]
         if not hits:
-            return AnswerStream(None, CitedText([]), Answer(question, NOT_FOUND, found=False, evidence=None))
+            return AnswerStream(None, CitedText([]), Answer(question, NOT_FOUND, refused=True, evidence=None))
         messages, read = self._packed(question, hits, options.max_tokens)
         evidence = None
         if self._min_evidence is not None:
             evidence = self.evidence(question, read)
             if not evidence >= self._min_evidence:  # nor where it is not a number
-                refused = Answer(question, NOT_FOUND, found=False, evidence=evidence)
-                return AnswerStream(None, CitedText([]), refused)
-        pieces = self._writer.write(messages, options)
-        answer = Answer(question, "", found=True, evidence=evidence, hits=read)
-        return AnswerStream(pieces, CitedText([hit.document.text for hit in read]), answer)
+                return AnswerStream(None, CitedText([]), Answer(question, NOT_FOUND, refused=True, evidence=evidence))
+        answer = Answer(question, "", refused=False, evidence=evidence, hits=read)
+        return AnswerStream(self._writer.write(messages, options), CitedText([hit.document.text for hit in read]), answer)
 
     def evidence(self, question: str, hits: Sequence[Hit]) -> float:
         """Return how much of the question's surprise the best of the hits takes away: 0 none, 1 all, below 0 where it adds.
@@ -175,7 +179,7 @@ class Answerer:
 
         def messages(passages: Sequence[str]) -> list[Message]:
             numbered = "\n\n".join(f"[{i}] {passage}" for i, passage in enumerate(passages, 1))
-            return [Message("system", self._instructions), Message("user", f"{numbered}\n\n{question}")]
+            return [Message("system", self._instructions), Message("user", f"{numbered}\n\nQuestion: {question}")]
 
         room = self._context - reserved - len(prompt_ids(backbone, messages([])))
         passages: list[str] = []

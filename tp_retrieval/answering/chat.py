@@ -17,7 +17,7 @@ from tp_retrieval.embedding.model.backbone import Backbone
 from tp_retrieval.errors import InputError
 from tp_retrieval.types import check_text
 
-MsgRole = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant"]
 
 _NAMES = {"user": "User", "assistant": "Assistant"}
 
@@ -26,7 +26,7 @@ _NAMES = {"user": "User", "assistant": "Assistant"}
 class Message:
     """A turn of a conversation."""
 
-    role: MsgRole
+    role: ChatRole
     text: str
 
 
@@ -66,18 +66,18 @@ def encoded(backbone: Backbone, text: str) -> list[int]:
 def _filled(backbone: Backbone, messages: Sequence[Message]) -> list[str | int]:
     """Return the template of a conversation: its words, and the number of the message where a text goes."""
     tokenizer = backbone.tokenizer
-    places = [f"<{secrets.token_hex(8)}>" for _ in messages]  # for which the template is filled; no text has them
+    placeholders = [f"<{secrets.token_hex(8)}>" for _ in messages]  # for which the template is filled; no text has them
     if not tokenizer.chat_template:
-        turns = [f"{_NAMES[m.role]}: {p}" if m.role in _NAMES else p for m, p in zip(messages, places, strict=True)]
+        turns = [f"{_NAMES[m.role]}: {p}" if m.role in _NAMES else p for m, p in zip(messages, placeholders, strict=True)]
         start = str(tokenizer.decode(start_ids(tokenizer)))
-        return _split(start + "\n\n".join([*turns, "Assistant:"]), places) or []
+        return _split(start + "\n\n".join([*turns, "Assistant:"]), placeholders) or []
     roles = [message.role for message in messages]
     attempts: list[list[dict[str, Any]]] = []
     for as_parts in (False, True):  # some templates want the parts of a text and pictures
-        contents: list[Any] = [[{"type": "text", "text": place}] if as_parts else place for place in places]
+        contents: list[Any] = [[{"type": "text", "text": text}] if as_parts else text for text in placeholders]
         attempts.append([{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)])
         if roles[:2] == ["system", "user"]:  # some templates know no system
-            merged = f"{places[0]}\n\n{places[1]}"
+            merged = f"{placeholders[0]}\n\n{placeholders[1]}"
             first = [{"type": "text", "text": merged}] if as_parts else merged
             attempts.append([{"role": "user", "content": first}, *attempts[-1][2:]])
     reason: object = "it leaves out a text"
@@ -94,15 +94,15 @@ def _filled(backbone: Backbone, messages: Sequence[Message]) -> list[str | int]:
         except Exception as error:  # a template is a program
             reason = error
             continue
-        parts = _split(filled, places)
+        parts = _split(filled, placeholders)
         if parts is not None:
             return parts
     raise InputError(f"messages: the chat template of {backbone.name} refuses them ({reason})")
 
 
-def _split(filled: str, places: Sequence[str]) -> list[str | int] | None:
-    """Return a filled template as words and numbers of places; None unless each place stands in it once."""
-    if any(filled.count(place) != 1 for place in places):
+def _split(filled: str, placeholders: Sequence[str]) -> list[str | int] | None:
+    """Return a filled template as words and numbers of placeholders; None unless each of those stands in it once."""
+    if any(filled.count(placeholder) != 1 for placeholder in placeholders):
         return None
-    pieces = re.split(f"({'|'.join(places)})", filled)
-    return [places.index(piece) if i % 2 else piece for i, piece in enumerate(pieces)]
+    pieces = re.split(f"({'|'.join(placeholders)})", filled)
+    return [placeholders.index(piece) if i % 2 else piece for i, piece in enumerate(pieces)]

@@ -80,7 +80,7 @@ class Writing:
 
     def _read(self, run: _Run, backbone: Backbone, stop: tuple[str, ...]) -> Generator[str, None, None]:
         written: list[int] = []
-        text = told = ""
+        text = shown = ""
         try:
             for token in run:
                 self.tokens += 1
@@ -88,18 +88,18 @@ class Writing:
                 text = str(backbone.tokenizer.decode(written, skip_special_tokens=True))
                 cut = min((text.find(mark) for mark in stop if mark in text), default=None)
                 if cut is not None:
-                    yield text[len(told) : cut]
+                    yield text[len(shown) : cut]
                     return
                 safe = text[: len(text) - _held(text, stop)]
-                if len(safe) > len(told) and safe.startswith(told):
-                    yield safe[len(told) :]
-                    told = safe
+                if len(safe) > len(shown) and safe.startswith(shown):
+                    yield safe[len(shown) :]
+                    shown = safe
         finally:
             run.close()
         if self.tokens == self._room and written[-1] not in run.ends:
             self.finish_reason = "length"
-        if len(text) > len(told):
-            yield text[len(told) :]
+        if len(text) > len(shown):
+            yield text[len(shown) :]
 
 
 class TextWriter:
@@ -155,9 +155,9 @@ class TextWriter:
         """Return the tokens that end a turn: those of the generation's configuration, and the tokenizer's."""
         config = getattr(self._model, "generation_config", None)
         ends = getattr(config, "eos_token_id", None)
-        listed = ends if isinstance(ends, list) else [ends]
-        own = self._backbone.tokenizer.eos_token_id
-        return sorted({int(end) for end in [*listed, own] if end is not None})
+        listed = [*ends] if isinstance(ends, list) else [ends]
+        listed.append(self._backbone.tokenizer.eos_token_id)
+        return sorted({int(end) for end in listed if end is not None})
 
 
 def _held(text: str, stops: Sequence[str]) -> int:
@@ -249,13 +249,13 @@ class _Sampling(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return noisy log-probabilities of the next token, `(B, vocabulary)`; minus infinity for the unlikely ones."""
-        told = (scores.double() / self._heat).log_softmax(dim=-1)
-        order = told.argsort(dim=-1, descending=True)
-        sorted_ = told.gather(-1, order)
+        likelihoods = (scores.double() / self._heat).log_softmax(dim=-1)
+        order = likelihoods.argsort(dim=-1, descending=True)
+        sorted_ = likelihoods.gather(-1, order)
         before = sorted_.exp().cumsum(dim=-1) - sorted_.exp()  # of the likelier tokens together
-        told = told.scatter(-1, order, sorted_.masked_fill(before >= self._share, -torch.inf))
-        uniform = torch.rand(told.shape, generator=self._generator, dtype=torch.float64).clamp(min=1e-300)
-        return told - (-uniform.log()).log().to(told.device)
+        likelihoods = likelihoods.scatter(-1, order, sorted_.masked_fill(before >= self._share, -torch.inf))
+        uniform = torch.rand(likelihoods.shape, generator=self._generator, dtype=torch.float64).clamp(min=1e-300)
+        return likelihoods - (-uniform.log()).log().to(likelihoods.device)
 
 
 _RUNS: WeakSet[_Run] = WeakSet()

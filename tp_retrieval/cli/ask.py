@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from rich.text import Text
 
 import tp_retrieval
 from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
-from tp_retrieval.cli.output import Json, Method, parsed_object, print_json
+from tp_retrieval.cli.output import IndexFolder, Json, Method, Where, parsed_object, print_json
 from tp_retrieval.cli.search import record_of, reranker_of, trail_of
 
 if TYPE_CHECKING:
@@ -22,12 +21,10 @@ if TYPE_CHECKING:
 
 @with_model_options
 def ask(
-    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    index: IndexFolder,
     question: Annotated[str, typer.Argument(help="Question to answer from the documents.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits to read.")] = 5,
-    where: Annotated[
-        str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')
-    ] = None,
+    where: Where = None,
     rerank: Annotated[Method | None, typer.Option(help="Rerank the best hits first, by this method.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in the model's tokens.")] = 256,
     context: Annotated[int | None, typer.Option(min=128, help="Tokens of passages and answer together.")] = None,
@@ -69,7 +66,7 @@ def _record(answer: Answer) -> dict[str, object]:
     return {
         "question": answer.question,
         "answer": answer.text,
-        "found": answer.found,
+        "refused": answer.refused,
         "evidence": answer.evidence,
         "sentences": [asdict(sentence) for sentence in answer.sentences],
         "sources": {number: hit.document.id for number, hit in answer.sources.items()},
@@ -80,9 +77,10 @@ def _record(answer: Answer) -> dict[str, object]:
 def _show(answer: Answer) -> None:
     """Print the hits that were read, the cited ones bright, and the sentences that no hit supports."""
     console = Console()
-    if answer.hits and answer.found:
-        console.print()
-    for number, hit in enumerate(answer.hits if answer.found else (), 1):
+    if answer.refused:
+        return
+    console.print()
+    for number, hit in enumerate(answer.hits, 1):
         cited = number in answer.sources
         console.print(Text(f"[{number}] {trail_of(hit)}", style="cyan" if cited else "dim"))
     if answer.unsupported:

@@ -7,14 +7,13 @@ import inspect
 import json
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm.auto import tqdm
 
 import tp_retrieval
-from tp_retrieval.cli.output import Json, parsed_object, print_report
+from tp_retrieval.cli.output import IndexFolder, Json, parsed_object, print_report
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -24,7 +23,7 @@ _EMBEDDINGS = ("embedding", "embeddings", "embedding_function", "embedding_servi
 
 
 def copy(
-    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    index: IndexFolder,
     to: Annotated[str, typer.Option(help="Class of a LangChain vector store, such as langchain_chroma.Chroma.")],
     options: Annotated[str, typer.Option(help="Its other arguments, as a JSON object.")] = "{}",
     batch: Annotated[int, typer.Option(min=1, help="Documents added together.")] = 256,

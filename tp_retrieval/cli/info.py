@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from tp_retrieval.cli.output import Json, print_report
+from tp_retrieval.cli.output import IndexFolder, Json, print_report
 
 
 def info(
-    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    index: IndexFolder,
     as_json: Json = False,
 ) -> None:
     """Show the size, kind, model and recipe of an index."""

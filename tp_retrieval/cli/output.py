@@ -22,6 +22,8 @@ _WIDE = 240  # characters of a table's line without a terminal
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Kind = Annotated[str, typer.Option(help="auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
 RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default that of the task.")]
+IndexFolder = Annotated[Path, typer.Argument(help="Folder of the index.")]
+Where = Annotated[str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')]
 DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
 Method = Literal["query-likelihood", "yes-no", "choice", "embedding"]
 """How a reranker judges a document."""

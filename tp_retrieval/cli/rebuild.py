@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
-from tp_retrieval.cli.output import Json, print_report
+from tp_retrieval.cli.output import IndexFolder, Json, print_report
 
 
 @with_model_options
 def rebuild(
-    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    index: IndexFolder,
     kind: Annotated[
         str | None, typer.Option(help="auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
     ] = None,

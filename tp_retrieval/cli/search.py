@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,21 +11,19 @@ from rich.text import Text
 
 import tp_retrieval
 from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
-from tp_retrieval.cli.output import Json, Method, excerpt, parsed_object, print_json, shortened
+from tp_retrieval.cli.output import IndexFolder, Json, Method, Where, excerpt, parsed_object, print_json, shortened
 from tp_retrieval.types import TextEmbedder
 
 
 @with_model_options
 def search(
-    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    index: IndexFolder,
     query: Annotated[str, typer.Argument(help="Question or keywords.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits.")] = 5,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"], typer.Option(help="Fuse vectors and words, or use one of them.")
     ] = "hybrid",
-    where: Annotated[
-        str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')
-    ] = None,
+    where: Where = None,
     mmr: Annotated[float | None, typer.Option(help="Diversify hits by MMR: 1 only relevance, 0 only diversity.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
     rerank: Annotated[

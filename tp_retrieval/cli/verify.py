@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tp_retrieval.cli.output import Json, print_json
+from tp_retrieval.cli.output import IndexFolder, Json, print_json
 
 
 def verify(
-    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    index: IndexFolder,
     repair: Annotated[
         bool, typer.Option("--repair", help="Rebuild derived data; remove corrupt documents and list their ids.")
     ] = False,

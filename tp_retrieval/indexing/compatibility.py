@@ -30,7 +30,7 @@ from tp_retrieval.types import (
 logger = logging.getLogger(__name__)
 
 
-class LoadingOptions(TypedDict, total=False):
+class ModelLoading(TypedDict, total=False):
     """How the model of an index is loaded, where it should not be as the index says: arguments of `from_pretrained`."""
 
     device: str | None
@@ -38,7 +38,7 @@ class LoadingOptions(TypedDict, total=False):
     model_kwargs: Mapping[str, Any] | None
 
 
-def load_embedder(stored: Provenance, **loading: Unpack[LoadingOptions]) -> TextEmbedder:
+def load_embedder(stored: Provenance, **loading: Unpack[ModelLoading]) -> TextEmbedder:
     """Load the model of an index's provenance, with its recipe and as it was loaded then."""
     from tp_retrieval.embedding.model.settings import EmbedderSettings
     from tp_retrieval.embedding.normalized import UnitEmbedder

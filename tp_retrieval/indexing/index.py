@@ -29,7 +29,7 @@ from tp_retrieval.errors import (
     TPRetrievalError,
 )
 from tp_retrieval.indexing.compatibility import (
-    LoadingOptions,
+    ModelLoading,
     check_embedder,
     load_embedder,
     same_embedder,
@@ -97,7 +97,7 @@ class Index:
         self._store = store
         self._lock = threading.RLock()
         self._embedder = embedder
-        self._loading: LoadingOptions = {}
+        self._loading: ModelLoading = {}
         meta = store.meta.read()
         self._dimension = meta.dimension
         self._upcoming: frozenset[int] = frozenset()  # priorities of texts that will be added
@@ -148,7 +148,7 @@ class Index:
         return self
 
     @classmethod
-    def open(cls, path: str | Path, embedder: TextEmbedder | None = None, **loading: Unpack[LoadingOptions]) -> Index:
+    def open(cls, path: str | Path, embedder: TextEmbedder | None = None, **loading: Unpack[ModelLoading]) -> Index:
         """Open an index; without an embedder, the model named in it is loaded when a text must be embedded.
 
         One of the right model may give views of unit length or not, whatever made the index.
@@ -156,9 +156,9 @@ class Index:
         Raises `IndexNotFoundError`, `CorruptIndexError`, and `IncompatibleIndexError` if the embedder is not the one that
         made the index.
         """
-        unknown = sorted(loading.keys() - LoadingOptions.__annotations__)
+        unknown = sorted(loading.keys() - ModelLoading.__annotations__)
         if unknown:
-            raise InputError(f"{unknown[0]}: unknown option; there are {', '.join(LoadingOptions.__annotations__)}")
+            raise InputError(f"{unknown[0]}: unknown option; there are {', '.join(ModelLoading.__annotations__)}")
         if embedder is not None and any(loading.values()):
             raise InputError(f"{next(iter(loading))}: the embedder that is given is loaded already")
         folder = _absolute(path)

@@ -11,17 +11,12 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from tp_retrieval import Embedder, InputError, Reranker
+from tp_retrieval import InputError, Reranker
 from tp_retrieval.answering.chat import Message
 from tp_retrieval.answering.writer import WritingOptions
 from tp_retrieval.integrations.langchain import TPChatModel, TPEmbeddings
 
 QUESTION = "What is the capital of France?"
-
-
-@pytest.fixture
-def embedder(tiny_folder):
-    return Embedder.from_pretrained(tiny_folder("llama"), recipe=tiny.RECIPE, dtype="float32", device="cpu")
 
 
 @pytest.fixture

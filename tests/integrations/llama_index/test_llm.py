@@ -8,18 +8,13 @@ from llama_index.core.schema import TextNode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from tp_retrieval import Embedder, InputError
+from tp_retrieval import InputError
 from tp_retrieval.answering.chat import Message
 from tp_retrieval.answering.writer import WritingOptions
 from tp_retrieval.integrations.llama_index import TPLLM, TPEmbedding
 
 QUESTION = "What is the capital of France?"
 ASK = [ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content=QUESTION)]
-
-
-@pytest.fixture
-def embedder(tiny_folder):
-    return Embedder.from_pretrained(tiny_folder("llama"), recipe=tiny.RECIPE, dtype="float32", device="cpu")
 
 
 @pytest.fixture

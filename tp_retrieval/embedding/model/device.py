@@ -32,24 +32,25 @@ def resolve_device(device: str | None) -> torch.device:
 
     Raises `InputError` for a device that this machine or this torch does not have.
     """
-    there = devices()
+    available = devices()
     if device is None:
-        return torch.device(there[0].partition(":")[0])
+        return torch.device(available[0].partition(":")[0])
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device: {device!r} is none; there are {', '.join(there)}") from error
-    if not _is_here(found, there):
-        wants_cuda = " (this torch was built without CUDA)" if found.type == "cuda" and torch.version.cuda is None else ""
-        raise InputError(f"device: {device!r} is not available here{wants_cuda}; there are {', '.join(there)}")
-    return found
+        raise InputError(f"device: {device!r} is none; there are {', '.join(available)}") from error
+    if not _is_available(resolved, available):
+        without_cuda = resolved.type == "cuda" and torch.version.cuda is None
+        why = " (this torch was built without CUDA)" if without_cuda else ""
+        raise InputError(f"device: {device!r} is not available here{why}; there are {', '.join(available)}")
+    return resolved
 
 
-def _is_here(device: torch.device, there: list[str]) -> bool:
+def _is_available(device: torch.device, available: list[str]) -> bool:
     if device.type == "cuda":
-        return f"cuda:{device.index or 0}" in there
+        return f"cuda:{device.index or 0}" in available
     if device.type in ("cpu", "mps"):
-        return device.type in there and not device.index
+        return device.type in available and not device.index
     try:
         return device.type != "meta" and bool(torch.get_device_module(device.type).is_available())
     except (RuntimeError, ImportError, AttributeError, AssertionError):  # a kind that this torch was built without
@@ -58,19 +59,18 @@ def _is_here(device: torch.device, there: list[str]) -> bool:
 
 def check_device_map(device_map: object) -> None:
     """Raise `InputError` if an argument `device_map` of transformers is none, or names a device that is not here."""
-    places = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
-    for place in places:
-        if place is None or place in _PLACEMENTS or isinstance(place, (torch.device, int)):
+    for device in list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]:
+        if device is None or device in _PLACEMENTS or isinstance(device, (torch.device, int)):
             continue
-        if not isinstance(place, str):
+        if not isinstance(device, str):
             raise InputError(f"device_map: {device_map!r} must be auto, a device, or devices by the names of modules")
-        resolve_device(place)
+        resolve_device(device)
 
 
 def devices() -> list[str]:
     """Return the names of the devices of this machine that torch can use, the fastest first."""
-    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def free_memory(device: torch.device) -> int:

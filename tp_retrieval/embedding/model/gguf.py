@@ -38,7 +38,7 @@ FALLBACK_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CACHE_VARIABLE = "TP_RETRIEVAL_CACHE"
 _LAYOUT = "2"
 _DIGESTS = "digests.json"
-UNREADABLE = (*(ValueError, LookupError, ArithmeticError, TypeError, AttributeError, struct.error, StrictDataclassError),)
+UNREADABLE = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, struct.error, StrictDataclassError)
 """What transformers and gguf raise for files whose numbers contradict each other."""
 _WORTH_SAYING = 10.0  # seconds
 
@@ -109,14 +109,14 @@ def unpacked(
     wanted = GgufParts.names_for(config, head=head)
     if not wanted <= _parts_in(target):
         with _explained(file, target), FileLock(f"{target}.lock"):
-            there = _parts_in(target)
-            if not wanted <= there:  # else another one was faster
+            parts = _parts_in(target)
+            if not wanted <= parts:  # else another one was faster
                 _check_unchanged(file, folder)
                 for description in folder.iterdir():
                     if description.is_file() and description.suffix != ".lock":
                         with atomic_write(target / description.name) as scratch:
                             shutil.copyfile(description, scratch)
-                _unpack(GgufParts(file, config, dtype), wanted - there, there, target)
+                _unpack(GgufParts(file, config, dtype), wanted - parts, parts, target)
                 try:
                     _check_unchanged(file, folder)
                 except ModelNotFoundError:
@@ -131,7 +131,7 @@ def _check_unchanged(file: Path, folder: Path) -> None:
         raise ModelNotFoundError(f"{file} changed since its model was loaded; load it again")
 
 
-def _unpack(parts: GgufParts, missing: set[str], there: set[str], target: Path) -> None:
+def _unpack(parts: GgufParts, missing: set[str], unpacked: set[str], target: Path) -> None:
     size, seconds = parts.size_of(missing), parts.seconds_for(missing)
     free = shutil.disk_usage(target).free
     if size > free:
@@ -141,7 +141,7 @@ def _unpack(parts: GgufParts, missing: set[str], there: set[str], target: Path) 
         )
     time = f"about {seconds:.0f} seconds" if seconds > _WORTH_SAYING else "some seconds"
     logger.info("unpacking %s once into %s: %.2f GB, %s", parts.file.name, target, size / 1e9, time)
-    parts.write(missing, target, beside=there)
+    parts.write(missing, target, beside=unpacked)
 
 
 def _parts_in(folder: Path) -> set[str]:

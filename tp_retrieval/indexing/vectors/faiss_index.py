@@ -24,8 +24,7 @@ from tp_retrieval.indexing.vectors.kinds import (
     RECALL_AT,
     SPARE,
     Nearest,
-    least_candidates,
-    least_taken,
+    floor_of,
     perturbed,
     reason,
     space_of,
@@ -121,7 +120,7 @@ class FaissIndex:
             for seqs, vectors in batches():
                 truth.update(vectors, len(self._alive))
                 self.add(seqs, vectors)
-            tuning = Tuning(factory, len(self), "", least_candidates(factory), target_recall, 0.0)
+            tuning = Tuning(factory, len(self), "", floor_of(factory).candidates, target_recall, 0.0)
             self.tuning = tuned(self._inner, asked, truth.positions, tuning, lossy=type(self._inner) not in _LOSSLESS)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, TPRetrievalError):
@@ -217,7 +216,7 @@ class FaissIndex:
     def _candidates(self, k: int) -> int:
         if self.tuning is None:
             return k + SPARE
-        return max(k * self.tuning.candidates + SPARE, least_taken(self.tuning.factory))
+        return max(k * self.tuning.candidates + SPARE, floor_of(self.tuning.factory).rows)
 
     def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
         if len(seqs) > _SIFTED + k:
@@ -248,9 +247,11 @@ class FaissIndex:
         if allowed is None:
             near, positions = self._inner.search(query[None], take)
         else:
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
             effort = len(allowed) / available
             try:
-                near, positions = self._selecting(query, take, allowed, effort)
+                near, positions = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
             except RuntimeError:  # a kind that can't select: look further and drop the others
                 wider = min(int(take * effort * 2), len(allowed))
                 near, positions = self._inner.search(query[None], wider)
@@ -258,14 +259,6 @@ class FaissIndex:
         if allowed is not None:
             kept &= allowed[positions[0]]
         return near[0][kept][:take], positions[0][kept][:take]
-
-    def _selecting(
-        self, query: Float32Array, take: int, allowed: NDArray[np.bool_], effort: float
-    ) -> tuple[Float32Array, NDArray[np.int64]]:
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
-        near, positions = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
-        return near, positions
 
     def seconds_a_search(self) -> float:
         """Return how long the fastest of five searches takes now."""

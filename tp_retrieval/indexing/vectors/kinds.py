@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import faiss
@@ -19,11 +19,6 @@ KINDS = ("auto", "flat", "scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
 
 TRAIN_AT = 10_000
 """Rows from which on an approximate index is built; fewer are searched exactly in a few milliseconds."""
-
-SURE_RECALL = 0.99
-"""The least recall of an index of kind "scan": more candidates cost it next to nothing."""
-_SCANNED_CANDIDATES = 16
-_SCANNED_ROWS = 256
 
 RECALL_AT = 10
 """Recall is measured on this many nearest rows."""
@@ -64,23 +59,22 @@ def factory_string(kind: str, dimension: int, count: int) -> str | None:
     return named.get(kind, kind)
 
 
-def wanted_recall(factory: str, target: float) -> float:
-    """Return the recall that an index is tuned to: the target, and of a scan of all rows at least `SURE_RECALL`."""
-    return max(target, SURE_RECALL) if _is_scan(factory) else target
+@dataclass(frozen=True)
+class Floor:
+    """The least that an index does: its recall, and the rows scored exactly, for each row asked for and in all."""
+
+    recall: float = 0.0
+    candidates: int = 1
+    rows: int = 0
 
 
-def least_candidates(factory: str) -> int:
-    """Return how many rows are scored exactly for each row asked for, at least."""
-    return _SCANNED_CANDIDATES if _is_scan(factory) else 1
+_OF_SCAN = Floor(recall=0.99, candidates=16, rows=256)
+"""More candidates cost a scan next to nothing, and codes tell little of rows unlike those they were made from."""
 
 
-def least_taken(factory: str) -> int:
-    """Return how many rows are scored exactly, at least: codes tell little of rows unlike those they were made from."""
-    return _SCANNED_ROWS if _is_scan(factory) else 0
-
-
-def _is_scan(factory: str) -> bool:
-    return factory.endswith("x4fs,RFlat") and "IVF" not in factory
+def floor_of(factory: str) -> Floor:
+    """Return the least that an index of a factory string does."""
+    return _OF_SCAN if factory.endswith("x4fs,RFlat") and "IVF" not in factory else Floor()
 
 
 def sample_size(factory: str, count: int) -> int:

@@ -260,7 +260,7 @@ class SyncedVectors:
         """Build the vectors anew from the rows and store their snapshot, which other processes then load."""
         self._state = _State.BROKEN
         with self._store.snapshot():
-            self._build(factory, kinds.wanted_recall(factory, settings.target_recall))
+            self._build(factory, max(settings.target_recall, kinds.floor_of(factory).recall))
         with self._store.transaction():
             meta = self._store.meta.read()
             if meta.generation != self._generation or meta.vectors != settings:
