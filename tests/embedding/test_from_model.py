@@ -67,6 +67,14 @@ def test_weights_are_shared_and_never_copied(model, tokenizer):
     assert embedder.backbone.language_model().model is model
 
 
+def test_many_embedders_of_a_model_share_one_plain_tokenizer_until_tokens_are_added(model, tokenizer):
+    first, second = (Embedder.from_model(model, tokenizer, recipe=SLOTTED).backbone for _ in range(2))
+    assert first.plain_tokenizer is second.plain_tokenizer is first.language_model().backbone.plain_tokenizer
+    tokenizer.add_tokens(["zzyzx"])
+    third = Embedder.from_model(model, tokenizer, recipe=SLOTTED)
+    assert (third.count_tokens("zzyzx"), len(first.plain_tokenizer.encode("zzyzx").ids) > 1) == (1, True)
+
+
 def test_an_index_of_it_is_opened_again_by_its_name(folder, model, tokenizer, tmp_path):
     embedder = Embedder.from_model(model, tokenizer, recipe=tiny.RECIPE)
     with Index.create(tmp_path / "i", embedder) as index:

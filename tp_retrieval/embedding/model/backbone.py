@@ -29,6 +29,9 @@ PER_BLOCK_FIELDS = ("layer_types", "mlp_layer_types", "no_rope_layers")
 _LOCKS: MutableMapping[nn.Module, threading.RLock] = WeakKeyDictionary()
 """One lock a decoder, however many backbones share it."""
 
+_PLAIN: MutableMapping[PreTrainedTokenizerBase, tuple[int, Tokenizer]] = WeakKeyDictionary()
+"""The plain copy of each tokenizer, which takes tens of megabytes, and how many tokens the tokenizer had then."""
+
 _KNOWS_ITS_DEPTH = {"minicpm3", "gpt_neox_japanese", "xlstm"}
 """Kinds whose first blocks depend on how many blocks there are, by a scale or by what the last one is."""
 
@@ -173,8 +176,12 @@ class Backbone:
 
     @cached_property
     def plain_tokenizer(self) -> Tokenizer:
-        """The tokenizer that reads special tokens as text."""
-        return plain_tokenizer(self.tokenizer)
+        """The tokenizer that reads special tokens as text; a copy, which backbones of one tokenizer share."""
+        size, plain = _PLAIN.get(self.tokenizer, (0, None))
+        if plain is None or size != len(self.tokenizer):  # tokens were added since
+            plain = plain_tokenizer(self.tokenizer)
+            _PLAIN[self.tokenizer] = (len(self.tokenizer), plain)
+        return plain
 
 
 @dataclass(frozen=True, eq=False)
