@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from tests import tiny
@@ -52,3 +54,13 @@ def tiny_folder(tmp_path_factory, smol_folder):
 def embedder(tiny_folder):
     """A tiny Llama of which half is loaded."""
     return Embedder.from_pretrained(tiny_folder("llama"), recipe=tiny.RECIPE, dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def closed_loop():
+    """The event loop that LlamaIndex's synchronous calls take; one that they make themselves is never closed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()

@@ -20,6 +20,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.usefixtures("closed_loop")
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_runs_prints_what_it_promises_and_is_short(path, capsys, tmp_path, monkeypatch):
     texts = ["An octopus has three hearts. Two of them serve its gills.", "Bread dough rises because of yeast."]

@@ -1,6 +1,5 @@
 """What the tests of adapters share."""
 
-import asyncio
 import sys
 
 import pytest
@@ -22,13 +21,3 @@ def without(monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
 
     return hide
-
-
-@pytest.fixture
-def closed_loop():
-    """The event loop that LlamaIndex's synchronous calls take; one that they make themselves is never closed."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
