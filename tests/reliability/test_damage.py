@@ -55,7 +55,8 @@ def scanned(tmp_path_factory):
         with Index.create(folder, SampledEmbedder(), kind="scan") as index:
             index.add([*rows, *documents()])
             index.delete(["id3", "id4"])
-            assert index.info().tuning.factory.endswith("x4fs,RFlat")
+            index.wait_until_built()
+            assert index.info().tuning.factory.endswith("x4fs,Refine(SQ8_direct_signed)")
     return folder
 
 

@@ -108,24 +108,28 @@ def test_a_build_that_another_process_overtook_is_not_published(tmp_path, monkey
     """A changes maps and kind while B trains on the old ones."""
     from tests.indexing.test_index import ToyWithProvenance
     from tp_retrieval.indexing.vectors import kinds
-    from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
+    from tp_retrieval.indexing.vectors.plan import Plan
 
     monkeypatch.setattr(kinds, "TRAIN_AT", 500)
     embedder = ToyWithProvenance("center")
     vectors = np.random.default_rng(0).normal(size=(1200, 16)).astype(np.float32) + 3
     texts = [Document(f"text {i}", {}, str(i)) for i in range(1200)]
-    real = SyncedVectors._build
+    real = Plan.build
     with Index.create(tmp_path / "i", embedder, kind="ivf") as index:
         index.add(texts[:400], vectors=vectors[:400])
 
         def overtaken(self, *arguments):
-            real(self, *arguments)
-            monkeypatch.setattr(SyncedVectors, "_build", real)
+            built = real(self, *arguments)
             with Index.open(tmp_path / "i", embedder) as other:
                 other.rebuild(postprocess="none", kind="flat")
+            overtakings.append(built.tuning.factory)
+            return built
 
-        monkeypatch.setattr(SyncedVectors, "_build", overtaken)
+        overtakings = []
+        monkeypatch.setattr(Plan, "build", overtaken)
         index.add(texts[400:], vectors=vectors[400:])
+        index.wait_until_built()
+        assert overtakings == ["IVF23,Flat"]
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         for opened in (index, Index.open(tmp_path / "i", embedder)):
             hits = opened.search_by_vector(vectors[7], 5)

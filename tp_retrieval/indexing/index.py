@@ -53,6 +53,7 @@ from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.storage.meta import IndexMeta, VectorSettings
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.validation import prepared
+from tp_retrieval.indexing.vectors.builder import Builder
 from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, unread_rows, with_maps
 from tp_retrieval.indexing.vectors.kinds import check_kind
 from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
@@ -102,6 +103,7 @@ class Index:
         self._dimension = meta.dimension
         self._upcoming: frozenset[int] = frozenset()  # priorities of texts that will be added
         self._vectors = SyncedVectors(folder, store)
+        self._builder = Builder(self._lock, store, self._vectors)
         weight = DENSE_WEIGHT if meta.dense_weight is None else meta.dense_weight
         self._engine = SearchEngine(store, self._vectors, weight)
         guard(self._lock, store.database)
@@ -208,7 +210,13 @@ class Index:
             return cls.open(path, embedder)
 
     def close(self) -> None:
-        """Write a snapshot of the vectors if they changed, and close the files."""
+        """Wait for vectors that are being built, write a snapshot of changed ones, and close the files."""
+        try:
+            self._builder.wait()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         with self._lock:
             if self._store.database.closed:
                 self._store.close()
@@ -397,6 +405,10 @@ class Index:
                 self._store.documents.replace_vector(seq, read[seq][0])
             if newly:
                 self._store.next_generation()  # the vectors in memory, and in snapshots, are those of the rows before
+
+    def wait_until_built(self) -> None:
+        """Wait for vectors that are being built beside searches and adds, which `add` begins when it is due."""
+        self._builder.wait()
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Check every record, the full text, the metadata index and the vectors; `repair` rebuilds what is derived.
@@ -602,7 +614,7 @@ class Index:
         """Build and write the vectors if that is due; a failure makes searching or opening slower and loses nothing."""
         try:
             if build:
-                self._vectors.build_if_due()
+                self._builder.start_if_due()
             self._vectors.save(**options)
         except (IndexAccessError, IndexLockedError) as error:
             logger.warning("no snapshot of the vectors was written: %s", error)

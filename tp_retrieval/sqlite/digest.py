@@ -17,12 +17,8 @@ def file_digest(file: Path) -> str:
 
 def record_digest(*values: str | int | bytes) -> bytes:
     """Return the SHA-256 of a record's values, each preceded by its length."""
-    digest = hashlib.sha256()
-    for value in values:
-        part = value if isinstance(value, bytes) else str(value).encode()
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
+    parts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    return hashlib.sha256(b"".join([part for part in parts for part in (len(part).to_bytes(8, "little"), part)])).digest()
 
 
 def check_record(file: Path, record: str, digest: bytes, *values: Any) -> None:

@@ -1,6 +1,8 @@
 """Every kind of index against brute force in numpy, with and without a filter."""
 
 import logging
+import re
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +13,11 @@ from tp_retrieval import CorruptIndexError, Document, Index, InputError
 from tp_retrieval.indexing.vectors import kinds, synced_vectors
 from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
 from tp_retrieval.indexing.vectors.kinds import RECALL_AT
+from tp_retrieval.indexing.vectors.plan import Plan
 
 ROWS, DIMENSION = 3000, 32
 SLOW_TO_TRAIN = pytest.param("OPQ8,IVF16,PQ8np", marks=pytest.mark.slow)
-APPROXIMATE = ["scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq", "PQ8np", "SQ8", SLOW_TO_TRAIN]
+APPROXIMATE = ["scan", "ivf-scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq", "PQ8np", "SQ8", SLOW_TO_TRAIN]
 
 
 class Silent(ToyEmbedder):
@@ -89,7 +92,7 @@ def test_exact_search_equals_brute_force_under_every_filter(index, data, monkeyp
 def test_an_approximate_kind_reaches_its_stored_recall_under_every_filter(index, data, monkeypatch, kind):
     index.rebuild(kind=kind, target_recall=0.9)
     tuning = index.info().tuning
-    assert tuning.target_recall == (0.99 if kind == "scan" else 0.9)
+    assert tuning.target_recall == (0.99 if kind in ("scan", "ivf-scan") else 0.9)
     assert tuning.recall >= 0.9
     assert tuning.trained_on == ROWS
     if kind in ("hnsw", "ivf", "ivf-sq8", "ivf-pq"):
@@ -98,6 +101,7 @@ def test_an_approximate_kind_reaches_its_stored_recall_under_every_filter(index,
         for gathered in (0, 500):
             monkeypatch.setattr("tp_retrieval.indexing.vectors.faiss_index._GATHERED", gathered)
             monkeypatch.setattr("tp_retrieval.indexing.vectors.faiss_index._FETCHED", gathered)
+            monkeypatch.setattr("tp_retrieval.indexing.vectors.faiss_index._ROUNDED", gathered)
             assert recall(index, data, keep(np.arange(ROWS)), where) >= 0.85, (where, gathered)
 
 
@@ -198,11 +202,14 @@ def test_a_kind_is_exact_until_there_are_rows_enough_and_trained_anew_at_four_ti
         index.add(documents(0, 700), vectors=data[0][:700])
         assert index.info().tuning is None
         index.add(documents(700, 1100), vectors=data[0][700:1100])
+        index.wait_until_built()
         assert index.info().tuning.trained_on == 1100
         index.add(documents(1100, ROWS), vectors=data[0][1100:])
+        index.wait_until_built()
         assert index.info().tuning.trained_on == 1100
         assert recall(index, data, np.ones(ROWS, bool)) >= 0.9
         index.add(documents(ROWS, 2 * ROWS), vectors=data[0])
+        index.wait_until_built()
         assert index.info().tuning.trained_on == 2 * ROWS
         index.clear()
         assert index.search_by_vector(data[1][0], 3) == []
@@ -218,24 +225,128 @@ def test_a_kind_that_fails_while_it_is_filled_loses_no_add(tmp_path, data, train
     with Index.create(tmp_path / "i", Silent(), kind=kind) as index:
         with caplog.at_level(logging.WARNING):
             assert len(index.add(documents(0, 1100), vectors=data[0][:1100])) == 1100
+            index.wait_until_built()
         assert "stays exact" in caplog.text
         caplog.clear()
         index.add(documents(1100, 1200), vectors=data[0][1100:1200])
+        index.wait_until_built()
         assert caplog.text == "", "tried again only when the corpus has grown by a quarter"
         assert len(index.search_by_vector(data[1][0], 2000)) == 1200
 
 
-def test_auto_is_exact_until_that_is_slow(tmp_path, data, trained_early, monkeypatch):
+def test_auto_scans_from_a_few_thousand_rows_on_and_looks_into_lists_where_that_is_slow(
+    tmp_path, data, trained_early, monkeypatch
+):
     with Index.create(tmp_path / "i", Silent()) as index:
-        monkeypatch.setattr(synced_vectors, "SLOW_SECONDS", 1e9)
-        index.add(documents(0, 1500), vectors=data[0][:1500])
+        index.add(documents(0, 700), vectors=data[0][:700])
+        index.wait_until_built()
         assert (index.info().kind, index.info().tuning) == ("auto", None)
         monkeypatch.setattr(synced_vectors, "SLOW_SECONDS", 0.0)
-        index.add(documents(1500, 1600), vectors=data[0][1500:1600])
-        assert index.info().tuning is None, "timed again only after growing by a quarter"
-        index.add(documents(1600, ROWS), vectors=data[0][1600:])
-        assert index.info().tuning.factory.startswith("IVF")
-        assert recall(index, data, np.ones(ROWS, bool)) >= 0.93
+        index.add(documents(700, 1100), vectors=data[0][700:1100])
+        index.wait_until_built()
+        assert index.info().tuning.factory == "PQ16x4fs,Refine(SQ8_direct_signed)"
+        index.add(documents(1100, ROWS), vectors=data[0][1100:])
+        index.add(documents(ROWS, 2 * ROWS), vectors=data[0])
+        index.wait_until_built()
+        assert re.fullmatch(r"IVF\d+,PQ16x4fs,Refine\(SQ8_direct_signed\)", index.info().tuning.factory)
+        index.delete([str(i) for i in range(ROWS, 2 * ROWS)])
+        assert recall(index, data, np.ones(ROWS, bool)) >= 0.98
+
+
+def of_another_kind(count):
+    """Vectors in directions that hardly occur in `data`: each near one of three axes."""
+    rng = np.random.default_rng(9)
+    return (10 * np.eye(DIMENSION)[rng.integers(0, 3, count)] + rng.standard_normal((count, DIMENSION))).astype(np.float32)
+
+
+def found_again(index, rows, first):
+    """Share of the ten nearest of points beside some rows that come out, of which the first has a number."""
+    every = unit(np.concatenate([index.map_vectors(row) for row in np.array_split(rows, 4)]))
+    shares = []
+    for raw in rows[first : first + 100]:
+        truth = np.argsort(-(every @ unit(raw[None])[0]), kind="stable")[:10]
+        got = [int(hit.document.id) for hit in index.search_by_vector(raw, 10)]
+        shares.append(np.isin(truth, got).mean())
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("naive", [False, True])
+def test_rows_unlike_those_that_codes_were_made_from_are_found(tmp_path, data, trained_early, monkeypatch, naive):
+    """Ten nearest among 200 rows in one direction, of which the codes know nothing; the naive way misses many."""
+    monkeypatch.setattr(kinds, "_OF_SCAN", kinds.Floor(0.99, 1, 1))  # with 512 candidates any way finds most of 3,200
+    if naive:
+        monkeypatch.setattr(FaissIndex, "_mark_unlike", lambda self: None)
+    rows = np.concatenate([data[0], of_another_kind(200)])
+    with Index.create(tmp_path / "i", Silent(), kind="scan") as index:
+        index.add(documents(0, ROWS), vectors=data[0])
+        index.wait_until_built()
+        before = index.info().tuning
+        index.add(documents(ROWS, len(rows)), vectors=rows[ROWS:])
+        index.wait_until_built()
+        assert index.info().tuning == before, "too few to make codes anew"
+        share = found_again(index, rows, ROWS)
+        index.close()
+        with Index.open(tmp_path / "i", Silent()) as opened:
+            assert found_again(opened, rows, ROWS) == share
+    assert share < 0.9 if naive else share == 1.0
+
+
+def test_codes_are_made_anew_when_many_rows_are_unlike_those_they_were_made_from(tmp_path, data, trained_early):
+    rows = np.concatenate([data[0], of_another_kind(600)])
+    with Index.create(tmp_path / "i", Silent(), kind="scan") as index:
+        index.add(documents(0, ROWS), vectors=data[0])
+        index.wait_until_built()
+        index.add(documents(ROWS, len(rows)), vectors=rows[ROWS:])
+        index.wait_until_built()
+        assert index.info().tuning.trained_on == len(rows)
+        assert not index._vectors._faiss.drifted
+        assert found_again(index, rows, ROWS) >= 0.99
+        assert found_again(index, rows, 0) >= 0.99
+
+
+def test_searches_and_changes_go_on_while_codes_are_made(tmp_path, data, trained_early, monkeypatch):
+    """A build that stands still holds nobody up, and what changed meanwhile is there when it ends."""
+    begun, go_on = threading.Event(), threading.Event()
+    real = Plan.build
+
+    def slow(self, *arguments):
+        built = real(self, *arguments)
+        begun.set()
+        assert go_on.wait(30)
+        return built
+
+    monkeypatch.setattr(Plan, "build", slow)
+    with Index.create(tmp_path / "i", Silent()) as index:
+        index.add(documents(0, 1500), vectors=data[0][:1500])
+        assert begun.wait(30)
+        assert index.info().tuning is None
+        index.delete([str(i) for i in range(0, 1500, 3)])
+        index.add(documents(1500, ROWS), vectors=data[0][1500:])
+        kept = (np.arange(ROWS) >= 1500) | (np.arange(ROWS) % 3 != 0)
+        assert recall(index, data, kept) == 1.0
+        go_on.set()
+        index.wait_until_built()
+        assert index.info().tuning.trained_on == 1500
+        assert recall(index, data, kept) >= 0.99
+        assert index.verify().ok
+
+
+def test_an_index_that_is_closed_while_codes_are_made_has_them_when_it_opens(tmp_path, data, trained_early):
+    with Index.create(tmp_path / "i", Silent()) as index:
+        index.add(documents(0, ROWS), vectors=data[0])
+    with Index.open(tmp_path / "i", Silent()) as opened:
+        assert opened.info().tuning.trained_on == ROWS
+        assert recall(opened, data, np.ones(ROWS, bool)) >= 0.99
+
+
+def test_equal_rows_come_in_the_order_of_adding_from_a_scan_too(tmp_path, data, trained_early):
+    rows = np.repeat(data[0][:30], 100, axis=0)
+    with Index.create(tmp_path / "i", Silent(), kind="scan") as index:
+        index.add(documents(0, ROWS), vectors=rows)
+        index.wait_until_built()
+        for place in (0, 7, 29):
+            hits = index.search_by_vector(rows[100 * place], 20)
+            assert [int(hit.document.id) for hit in hits] == list(range(100 * place, 100 * place + 20))
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 7, 33])
@@ -249,7 +360,8 @@ def test_a_scan_takes_any_dimension(tmp_path, dimension, trained_early):
     OfDimension.dimension = dimension
     with Index.create(tmp_path / "i", OfDimension(), kind="scan") as index:
         index.add(documents(0, 1200), vectors=rows)
-        assert index.info().tuning.factory.endswith("x4fs,RFlat")
+        index.wait_until_built()
+        assert index.info().tuning.factory.endswith("x4fs,Refine(SQ8_direct_signed)")
         scores = unit(rows) @ unit(rows[:1])[0]
         hits = index.search_by_vector(rows[0], 10)
         assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1][:10], abs=1e-5)
@@ -258,6 +370,7 @@ def test_a_scan_takes_any_dimension(tmp_path, dimension, trained_early):
 def test_a_scan_promises_a_recall_of_99_percent_and_keeps_it_after_changes(tmp_path, data, trained_early):
     with Index.create(tmp_path / "i", Silent(), kind="scan", target_recall=0.5) as index:
         index.add(documents(0, 2000), vectors=data[0][:2000])
+        index.wait_until_built()
         assert index.info().tuning.target_recall == 0.99
         assert index.info().tuning.recall >= 0.99
         index.add(documents(2000, ROWS), vectors=data[0][2000:])  # encoded at once, by the codes there are
@@ -290,7 +403,7 @@ def test_the_rows_of_a_filter_are_kept_until_a_change_and_types_are_told_apart(t
 @pytest.mark.parametrize("kind", ["", "nonsense", "IVF", "PQ7", "ivf-pq9", "IDMap,Flat", "IDMap2,Flat", None, 3])
 def test_an_unknown_kind_is_named_with_what_there_is(tmp_path, index, kind):
     with pytest.raises(
-        InputError, match=r"kind: .*auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq, or a FAISS factory string"
+        InputError, match=r"kind: .*auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq, or a FAISS factory string"
     ):
         Index.create(tmp_path / "other", Silent(), kind=kind)
     assert not (tmp_path / "other").exists()
@@ -359,7 +472,7 @@ def test_a_recall_without_meaning_is_refused(tmp_path, index, target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq"])
+@pytest.mark.parametrize("kind", ["scan", "ivf-scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq"])
 def test_the_stored_recall_is_a_lower_bound_for_queries_that_are_no_rows(tmp_path, kind):
     rng = np.random.default_rng(5)
     centres = rng.standard_normal((200, 64))
@@ -375,6 +488,7 @@ def test_the_stored_recall_is_a_lower_bound_for_queries_that_are_no_rows(tmp_pat
     truth = np.argsort(-(queries @ rows.T), axis=1)[:, :10]
     with Index.create(tmp_path / "i", Wide(), kind=kind) as index:
         index.add([Document("text", {}, str(i)) for i in range(len(rows))], vectors=rows)
+        index.wait_until_built()
         found = [{int(hit.document.id) for hit in index.search_by_vector(query, 10)} for query in queries]
         recall = np.mean([len(got & set(want.tolist())) / 10 for got, want in zip(found, truth, strict=True)])
         assert recall >= index.info().tuning.recall >= 0.95
@@ -393,5 +507,6 @@ def test_queries_that_were_asked_are_tuned_to(tmp_path, data, trained_early, mon
         for query in data[1][:5]:
             index.search_by_vector(query, 3)
         index.add(documents(100, 1500), vectors=data[0][100:1500])
+        index.wait_until_built()
         assert np.allclose(seen[0][-5:], unit(data[1][:5]), atol=1e-6)
         assert len(seen[0]) == kinds.HELD_OUT + 5

@@ -172,12 +172,16 @@ class Documents:
 
         Raises `CorruptIndexError` if a row is missing.
         """
-        rows = self._select_rows(seqs.tolist())
-        stored, vectors = self._matrix(rows) if rows else (seqs[:0], np.zeros((0, 0), dtype=np.float32))
+        stored, vectors = self.stored(seqs)
         missing = np.setdiff1d(seqs, stored)
         if len(missing):
             raise CorruptIndexError(f"{self._database.file}: record {missing[0]} is missing")
         return vectors[np.searchsorted(stored, seqs)]
+
+    def stored(self, seqs: Seqs) -> tuple[Seqs, Float32Array]:
+        """Return those of some rows that are there, ascending, and their raw vectors `(n, dimension)`."""
+        rows = self._select_rows(seqs.tolist())
+        return self._matrix(rows) if rows else (seqs[:0], np.zeros((0, self._widths().whole), dtype=np.float32))
 
     def last_deletion(self) -> int:
         """Return the number of the last deletion."""

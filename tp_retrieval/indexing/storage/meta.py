@@ -33,7 +33,8 @@ class Tuning:
     """How an approximate index was built and is searched, and the recall that it has at least.
 
     `recall` is the lower bound of a confidence interval over queries that are not rows. `parameters` are FAISS's;
-    `candidates` rows are fetched and scored exactly for each row asked for.
+    `candidates` rows are fetched and scored exactly for each row asked for. Rows that differ from what their codes stand
+    for by more than `residual`, a squared distance, are candidates of every search.
     """
 
     factory: str
@@ -42,6 +43,7 @@ class Tuning:
     candidates: int
     target_recall: float
     recall: float
+    residual: float | None = None
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ class MetadataIndex:
 
     def insert(self, documents: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         """Add the facts of rows `(seq, metadata)`."""
-        rows = ((*fact, seq) for seq, metadata in documents for fact in facts_of(metadata))
-        self._database.execute_many("INSERT INTO facts VALUES (?, ?, ?, ?)", rows)
+        rows = [(*fact, seq) for seq, metadata in documents for fact in facts_of(metadata)]
+        self._database.execute_many("INSERT INTO facts VALUES (?, ?, ?, ?)", sorted(rows))  # in the order of the table
 
     def remove(self, seq: int, metadata: Mapping[str, Any]) -> None:
         """Remove the facts of a row, given the metadata it was added with."""

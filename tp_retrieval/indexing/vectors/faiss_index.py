@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,14 +31,19 @@ from tp_retrieval.indexing.vectors.kinds import (
     space_of,
     tuned,
 )
+from tp_retrieval.indexing.vectors.rounded_rows import RoundedRows, RoundedScores
 from tp_retrieval.sqlite.atomic import atomic_write
 from tp_retrieval.types import Float32Array
 
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's position
 _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
-_SIFTED = 256  # rows from which on float32 finds those that are worth an exact score
-_SCANNED = 1_500  # the same where codes are scanned
+_ROUNDED = 4_000  # the same where rounded rows tell which are worth it
 _FETCHED = 500  # the same where exact vectors come from the database
+_SIFTED = 256  # rows from which on float32 finds those that are worth an exact score
+_MOST_EXACT = 4  # rows scored exactly for each row asked for, at most, beyond 64, where rounded ones are ordered before
+_UNLIKE = 0.001  # share of the rows that their codes tell least of, which are candidates of every search
+_DRIFTED = 0.01  # share of such rows at which the codes no longer fit the corpus
+_PART = 65_536  # rows scored at once
 _TABLES = 1 << 27  # bytes that FAISS may compute beside what it reads, for product codes
 _LOSSLESS = (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
 
@@ -53,7 +59,9 @@ class FaissIndex:
     """Unit vectors `(n, dimension) float32` by row number, searched by cosine.
 
     Search is exact, unless the index comes from `build`. Then a part of it finds candidates, which are scored exactly: by
-    the vectors that FAISS holds beside their codes (a factory string that ends in "RFlat"), or by those of `exact`.
+    the vectors that FAISS holds beside their codes (a factory string that ends in "RFlat"), or by those of `exact`. Where
+    it holds rounded rows, these say which candidates are worth an exact score; and rows unlike those that the codes were
+    made from, of which the codes tell little, are candidates of every search.
     """
 
     def __init__(self, dimension: int, exact: Rows) -> None:
@@ -63,14 +71,18 @@ class FaissIndex:
         self._adopt(faiss.IndexIDMap(faiss.IndexFlatIP(dimension)))
 
     def _adopt(self, index: Any) -> None:
+        """Take an index with row numbers; a negative one marks a row that its codes tell little of."""
         self._index = index
-        inner = faiss.downcast_index(index.index)
-        is_refined = isinstance(inner, faiss.IndexRefine)
-        self._inner = faiss.downcast_index(inner.base_index) if is_refined else inner
-        held = faiss.downcast_index(inner.refine_index) if is_refined else inner
+        self._whole = faiss.downcast_index(index.index)
+        is_refined = isinstance(self._whole, faiss.IndexRefine)
+        self._inner = faiss.downcast_index(self._whole.base_index) if is_refined else self._whole
+        held = faiss.downcast_index(self._whole.refine_index) if is_refined else self._whole
         self._flat = held if isinstance(held, faiss.IndexFlat) else None
+        self._rounded = RoundedRows(held) if isinstance(held, faiss.IndexScalarQuantizer) and is_refined else None
         self.lossless = self._flat is not None or type(self._inner) in _LOSSLESS
-        self._seqs = faiss.vector_to_array(index.id_map).astype(np.int64)
+        numbers = faiss.vector_to_array(index.id_map).astype(np.int64)
+        self._seqs = np.abs(numbers)
+        self._unlike = np.flatnonzero(numbers < 0)
         self._alive = np.ones(len(self._seqs), dtype=bool)
         self._forget_filter()
 
@@ -90,6 +102,11 @@ class FaissIndex:
     def crowded(self) -> bool:
         """Whether more than a fifth of the rows are tombstones."""
         return 5 * (len(self._alive) - len(self)) > len(self._alive)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether so many rows are unlike those which the codes were made from that these should be made anew."""
+        return len(self._unlike) > max(_SIFTED, _DRIFTED * len(self._alive))
 
     # -- building
 
@@ -122,12 +139,14 @@ class FaissIndex:
                 self.add(seqs, vectors)
             tuning = Tuning(factory, len(self), "", floor_of(factory).candidates, target_recall, 0.0)
             self.tuning = tuned(self._inner, asked, truth.positions, tuning, lossy=type(self._inner) not in _LOSSLESS)
+            lists = faiss.try_extract_index_ivf(self._inner)
+            if lists is not None:
+                lists.set_direct_map_type(faiss.DirectMap.Array)  # so that rows can be read back
+            self._mark_unlike()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, TPRetrievalError):
                 raise
             raise InputError(f"kind: FAISS can't build {factory!r} for {len(rest)} vectors ({reason(error)})") from error
-        if isinstance(self._inner, faiss.IndexIVF):
-            self._inner.set_direct_map_type(faiss.DirectMap.Array)  # so that rows can be read back
         return self
 
     def empty(self) -> None:
@@ -143,10 +162,33 @@ class FaissIndex:
             raise InputError("row numbers must ascend")
         if not np.isfinite(vectors).all():
             raise InputError("vectors must be finite")
-        self._index.add_with_ids(np.ascontiguousarray(vectors), seqs)
+        first, rows = len(self._seqs), np.ascontiguousarray(vectors)
+        if self._rounded is None:
+            self._whole.add(rows)
+        else:
+            self._inner.add(rows)
+            self._rounded.add(rows)
+            self._whole.ntotal = self._inner.ntotal
         self._seqs = np.concatenate([self._seqs, seqs])
         self._alive = np.concatenate([self._alive, np.ones(len(seqs), dtype=bool)])
         self._forget_filter()
+        if self._rounded is not None and self.tuning is not None and self.tuning.residual is not None:
+            unlike = first + np.flatnonzero(self._residuals(first, rows) > self.tuning.residual)
+            self._unlike = np.concatenate([self._unlike, unlike])
+
+    def _mark_unlike(self) -> None:
+        """Find the rows that codes tell least of, and how little that is, so that later ones are known by it."""
+        if self._rounded is None or self.tuning is None:
+            return
+        parts = range(0, len(self._seqs), _PART)
+        residuals = np.concatenate([self._residuals(i, self._rounded.rows(slice(i, i + _PART))) for i in parts])
+        border = float(np.quantile(residuals, 1 - _UNLIKE))
+        self.tuning = replace(self.tuning, residual=border)
+        self._unlike = np.flatnonzero(residuals > border)
+
+    def _residuals(self, first: int, rows: Float32Array) -> Float32Array:
+        """Return the squared distances of rows, which lie from a position on, from what their codes stand for."""
+        return cast("Float32Array", ((self._inner.reconstruct_n(first, len(rows)) - rows) ** 2).sum(axis=1))
 
     def remove(self, seqs: Seqs) -> None:
         """Remove rows; unknown numbers are ignored."""
@@ -204,14 +246,17 @@ class FaissIndex:
             take = min(4 * take, len(self._alive))
         if len(positions) < k:  # a graph or a list left rows out of reach
             return self._best(query, k, self.seqs if among is None else among)
+        if len(self._unlike):
+            unlike = self._unlike if allowed is None else self._unlike[allowed[self._unlike]]
+            positions = np.union1d(positions, unlike)
         return self._best(query, k, self._seqs[positions])
 
     @property
     def _gathered(self) -> int:
         """The number of a filter's matches up to which each is scored."""
-        if not self.lossless:
-            return _FETCHED
-        return _SCANNED if self._flat is not None and self.tuning is not None else _GATHERED
+        if self._rounded is not None:
+            return _ROUNDED
+        return _GATHERED if self.lossless else _FETCHED
 
     def _candidates(self, k: int) -> int:
         if self.tuning is None:
@@ -219,17 +264,27 @@ class FaissIndex:
         return max(k * self.tuning.candidates + SPARE, floor_of(self.tuning.factory).rows)
 
     def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
-        if len(seqs) > _SIFTED + k:
+        if len(seqs) > (k if self._rounded is not None else k + _SIFTED):
             seqs = self._sifted(query, k, seqs)
-        scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
+        scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // _PART + 1)])
         order = np.lexsort((seqs, -scores))[:k]
         return [(int(seqs[i]), float(scores[i])) for i in order]
 
     def _sifted(self, query: Float32Array, k: int, seqs: Seqs) -> Seqs:
-        """Return the rows whose float32 score is among the k best, or so near that the exact one may be."""
-        near = np.concatenate([self.rows(part) @ query for part in np.array_split(seqs, len(seqs) // 65536 + 1)])
-        border = np.partition(near, len(near) - k)[len(near) - k]
-        return cast("Seqs", seqs[near >= border - 2 * _TIE])
+        """Return the rows whose float32 or rounded score is among the k best, or so near that the exact one may be."""
+        parts = [self._near(query, part) for part in np.array_split(seqs, len(seqs) // _PART + 1)]
+        near, errors = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        border = np.partition(near - errors, len(near) - k)[len(near) - k]
+        kept = np.flatnonzero(near + errors >= border)
+        if self._rounded is not None and len(kept) > _MOST_EXACT * k + 64:
+            kept = np.sort(kept[np.lexsort((kept, -near[kept]))[: _MOST_EXACT * k + 64]])
+        return seqs[kept]
+
+    def _near(self, query: Float32Array, seqs: Seqs) -> RoundedScores:
+        """Return scores that tell which rows are worth an exact one, and their errors."""
+        if self._rounded is not None:
+            return self._rounded.scores(query, self._positions(seqs))
+        return RoundedScores(self.rows(seqs) @ query, np.full(len(seqs), _TIE, dtype=np.float32))
 
     def _allowed(self, among: Seqs | None) -> NDArray[np.bool_]:
         if among is None:
@@ -274,6 +329,10 @@ class FaissIndex:
     def write(self, file: Path) -> None:
         """Write a snapshot atomically; raise `IndexAccessError` if that fails."""
         try:
+            numbers = self._seqs.copy()
+            numbers[self._unlike] *= -1
+            faiss.copy_array_to_vector(numbers, self._index.id_map)
+            self._index.ntotal = len(numbers)
             with atomic_write(file, scratch=file.with_suffix(".tmp")) as scratch:
                 faiss.write_index(self._index, str(scratch))
         except (RuntimeError, OSError) as error:
@@ -290,7 +349,8 @@ class FaissIndex:
             return None
         self = cls(dimension, exact)
         self._adopt(index)
-        if len(self._seqs) != index.ntotal or (np.diff(self._seqs) <= 0).any():
+        counts = {index.ntotal, self._inner.ntotal, len(self._seqs) if self._rounded is None else len(self._rounded)}
+        if counts != {len(self._seqs)} or (np.diff(self._seqs) <= 0).any():
             return None
         self.tuning = tuning
         try:

@@ -23,18 +23,20 @@ from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
 from tp_retrieval.indexing.vectors.fitting import MappedViews, mapped_views
+from tp_retrieval.indexing.vectors.plan import Plan
 from tp_retrieval.indexing.vectors.snapshot import Moment, Snapshot
 from tp_retrieval.types import Float32Array, Role
 
 logger = logging.getLogger(__name__)
 
-SLOW_SECONDS = 0.02
-"""An exact search that takes longer makes an index of kind "auto" approximate."""
+SLOW_SECONDS = 0.01
+"""A scan that takes longer makes an index of kind "auto" look into a part of its lists alone."""
 
-_SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing
+_SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing,
+_SNAPSHOT_SHARE = 0.5  # and as a share of all, so that adding does not write everything again and again
 _PART = 1024  # rows that are mapped at once
 _GROWTH = 4  # an approximate index is trained anew when the corpus has grown by this factor
-_RETRY_GROWTH = 1.25  # and after this one "auto" times an exact search again, or a kind that failed is tried again
+_RETRY_GROWTH = 1.25  # and after this one a kind that failed is tried again
 
 
 class _State(Enum):
@@ -59,14 +61,14 @@ class SyncedVectors:
         self._store = store
         self._snapshot = Snapshot(folder, store.meta)
         self._maps = MappedViews((), ())
-        self._faiss = FaissIndex(1, self._exact)
+        self._faiss = FaissIndex(1, self.exact)
         self._last_seq = self._unsaved = 0
         self._state = _State.BROKEN
         self._data_version = (0, 0)
         self._deletion = self._compacted = 0  # the last deletion followed, and the last whose row is not a tombstone here
         self._generation = -1
         self._queries: deque[Float32Array] = deque(maxlen=kinds.HELD_OUT)  # raw; approximate kinds are tuned to them
-        self._timed_at = self._failed_at = 0  # number of documents when "auto" was timed, and when a kind failed
+        self._failed_at = 0  # number of documents when a kind failed
 
     @property
     def tuning(self) -> Tuning | None:
@@ -90,32 +92,33 @@ class SyncedVectors:
         self._state = _State.CURRENT
 
     def _load(self, from_rows: bool) -> None:
-        self._timed_at = self._failed_at = 0
+        self._failed_at = 0
         self._data_version = self._store.database.data_version()
         meta = self._store.meta.read()
         self._generation = meta.generation
         self._maps = mapped_views(self._store)
         dimension = self._maps.dimension
-        self._faiss, self._last_seq, self._unsaved = FaissIndex(dimension, self._exact), 0, 0
+        self._faiss, self._last_seq, self._unsaved = FaissIndex(dimension, self.exact), 0, 0
         self._deletion = self._compacted = self._store.documents.last_deletion()
         tuning = meta.vectors.tuning
-        read = None if from_rows else self._snapshot.read(self._generation, dimension, self._exact, tuning)
+        read = None if from_rows else self._snapshot.read(self._generation, dimension, self.exact, tuning)
         if read is not None:
             self._faiss, moment = read
             self._last_seq, self._deletion, self._compacted = moment.last_seq, moment.deletion, moment.deletion
         elif tuning is not None and len(self._store.documents) >= kinds.TRAIN_AT:
-            self._build_or_stay_exact(tuning)
+            self._build_or_stay_exact(tuning.factory, meta.vectors)
         self._replay()
         if len(self._faiss) != len(self._store.documents):  # a snapshot of other rows
             self._start_over()
 
-    def _build_or_stay_exact(self, tuning: Tuning) -> None:
+    def _build_or_stay_exact(self, factory: str, settings: VectorSettings) -> None:
         """Build the approximate index that the missing snapshot held."""
+        plan = self.plan(factory, settings)
         try:
-            self._build(tuning.factory, tuning.target_recall)
+            self._take(plan, plan.build(self._store.documents, self.exact, show_progress=self.show_progress))
         except InputError as error:
             logger.warning("the index stays exact: %s", error)
-            self._faiss, self._last_seq = FaissIndex(self._maps.dimension, self._exact), 0
+            self._faiss, self._last_seq = FaissIndex(self._maps.dimension, self.exact), 0
 
     def prepare(self, seqs: Seqs, raw: Float32Array) -> MappedRows | None:
         """Map rows that are about to be committed, so that nothing can fail on them afterwards; None under new maps.
@@ -229,71 +232,99 @@ class SyncedVectors:
         """The numbers of the rows held, ascending."""
         return self._faiss.seqs
 
-    def _exact(self, seqs: Seqs) -> Float32Array:
+    def exact(self, seqs: Seqs) -> Float32Array:
+        """Return the unit vectors of rows from the store."""
         return self.mapped(self._store.documents.vectors_of(seqs))
 
     # -- approximate kinds
 
-    def build_if_due(self) -> None:
-        """Build the index of the chosen kind if there are enough rows, or four times those it was trained on."""
-        settings = self._store.meta.read().vectors
+    def due(self) -> Plan | None:
+        """Return what should be built by now: with enough rows, four times those it was trained on, or many unlike those."""
         count, tuning = len(self), self._faiss.tuning
-        if count < max(kinds.TRAIN_AT, _GROWTH * (tuning.trained_on if tuning else 0), _RETRY_GROWTH * self._failed_at):
-            return
+        if count < max(kinds.TRAIN_AT, _RETRY_GROWTH * self._failed_at):
+            return None
+        if tuning is not None and count < _GROWTH * tuning.trained_on and not self._faiss.drifted:
+            return None
+        settings = self._store.meta.read().vectors
         kind = settings.kind
         if kind == "auto":
-            if tuning is None and not self._is_slow():
-                return
-            kind = "ivf"
+            kind = "scan" if tuning is None or self._faiss.seconds_a_search() <= SLOW_SECONDS else "ivf-scan"
         factory = kinds.factory_string(kind, self._maps.dimension, count)
-        if factory is None:
+        return None if factory is None else self.plan(factory, settings)
+
+    def build_if_due(self) -> None:
+        """Build what is due now, under the lock; a kind that can't be built leaves the vectors exact."""
+        plan = self.due()
+        if plan is None:
             return
         try:
-            self.build(factory, settings)
+            self.build(plan)
         except InputError as error:  # the rows are stored; they are searched exactly
             logger.warning("the index stays exact: %s", error)
             with self._store.snapshot():
                 self.load()
-            self._failed_at = count
+            self.failed(plan)
 
-    def build(self, factory: str, settings: VectorSettings) -> None:
-        """Build the vectors anew from the rows and store their snapshot, which other processes then load."""
+    def failed(self, plan: Plan) -> None:
+        """Try no build again until there are a quarter more rows."""
+        self._failed_at = plan.count
+
+    def build(self, plan: Plan) -> None:
+        """Build the vectors from the rows, under the lock, and use them."""
         self._state = _State.BROKEN
+        self._faiss = FaissIndex(self._maps.dimension, self.exact)  # frees the memory of the former ones
         with self._store.snapshot():
-            self._build(factory, max(settings.target_recall, kinds.floor_of(factory).recall))
+            built = plan.build(self._store.documents, self.exact, show_progress=self.show_progress)
+        self.adopt(plan, built)
+
+    def adopt(self, plan: Plan, built: FaissIndex) -> None:
+        """Use vectors that were built, and store their snapshot, which other processes then load.
+
+        What changed meanwhile is replayed; after a change of maps or kind, they are of no use and dropped.
+        """
         with self._store.transaction():
             meta = self._store.meta.read()
-            if meta.generation != self._generation or meta.vectors != settings:
-                return  # another process changed maps or kind meanwhile; everything is loaded anew
-            self._store.meta.write(replace(meta, vectors=replace(settings, tuning=self._faiss.tuning)))
+            if meta.generation != plan.generation or meta.vectors != plan.settings:
+                return
+            self._state = _State.BROKEN
+            self._take(plan, built)
+            self._store.meta.write(replace(meta, vectors=replace(plan.settings, tuning=built.tuning)))
             self._store.next_generation()
-            generation = meta.generation + 1
-            previous = self._write_snapshot(generation)
-        self._generation = generation
+            self._generation = meta.generation + 1
+            previous = self._write_snapshot(self._generation)
         self._state = _State.BEHIND
         self._saved(previous)
 
-    def _build(self, factory: str, target_recall: float) -> None:
+    def _take(self, plan: Plan, built: FaissIndex) -> None:
+        """Use vectors that were built, and replay what changed meanwhile."""
+        self._faiss, self._last_seq = built, int(built.seqs[-1])
+        self._deletion = self._compacted = plan.deletion
+        self._unsaved = len(built)
+        self._replay()
+
+    def plan(self, factory: str, settings: VectorSettings) -> Plan:
+        """Return what it takes to build a factory string's index of the rows that are there."""
         seqs = self._store.documents.seqs()
-        self._faiss = FaissIndex(self._maps.dimension, self._exact)  # frees the memory of the former ones
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
-        self._deletion = self._compacted = self._store.documents.last_deletion()
-        queries = self._maps(np.stack(self._queries), "query") if self._queries else None
-        self._faiss = FaissIndex.build(factory, self._exact(chosen), self._mapped_rows, self._exact, target_recall, queries)
-        self._last_seq = int(seqs[-1])
-        self._unsaved = len(seqs)
-
-    def _is_slow(self) -> bool:
-        if len(self) < _RETRY_GROWTH * self._timed_at:
-            return False
-        self._timed_at = len(self)
-        return self._faiss.seconds_a_search() > SLOW_SECONDS
+        return Plan(
+            factory=factory,
+            target_recall=max(settings.target_recall, kinds.floor_of(factory).recall),
+            settings=settings,
+            maps=self._maps,
+            generation=self._generation,
+            deletion=self._store.documents.last_deletion(),
+            count=len(seqs),
+            sample=np.sort(chosen),
+            queries=np.stack(self._queries) if self._queries else None,
+        )
 
     # -- snapshots
 
-    def save(self, *, at_least: int = _SNAPSHOT_AT) -> None:
-        """Write a snapshot if that many rows changed since the last one; outside a transaction."""
+    def save(self, *, at_least: int | None = None) -> None:
+        """Write a snapshot if that many rows changed since the last one, or half of them; outside a transaction."""
+        if at_least is None:
+            at_least = max(_SNAPSHOT_AT, int(_SNAPSHOT_SHARE * len(self)))
         if self._unsaved < max(at_least, 1) or self._state is _State.BROKEN:
             return
         with self._store.transaction():  # one process at a time writes a snapshot
