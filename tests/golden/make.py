@@ -1,7 +1,7 @@
 """Make the golden index of the present format: python -m tests.golden.make FOLDER. Run once for each new format.
 
 (format-1 was made by the code of its time; its expected.json by the first code of format 2. Both hold a ToyEmbedder's
-vectors, format-3 holds a StretchEmbedder's.)
+vectors, format-3 and format-4 a StretchEmbedder's; that of format-4 are in half precision, and its snapshot holds codes.)
 """
 
 import json
@@ -10,10 +10,14 @@ from pathlib import Path
 
 from tests.toy import StretchEmbedder
 from tp_retrieval import Document, Index
+from tp_retrieval.indexing.vectors import kinds
+
+
+COUNT = 400
 
 
 def documents():
-    for i in range(80):
+    for i in range(COUNT):
         metadata = {"n": i, "even": i % 2 == 0, "deep": {"x": None if i % 5 else "y"}, "tags": ["a", f"t{i % 4}"]}
         yield Document(f"text number {i} about {'cats' if i % 3 else 'dogs'}", metadata, f"id{i}")
 
@@ -34,7 +38,8 @@ def expected(index):
 def main():
     folder = Path(sys.argv[1])
     if not folder.exists():
-        with Index.create(folder, StretchEmbedder()) as index:
+        kinds.TRAIN_AT = COUNT
+        with Index.create(folder, StretchEmbedder(), raw="float16") as index:
             index.add(list(documents()))
             index.delete(["id7", "id8"])
             index.add([Document("changed words", {"n": -1}, "id9")])

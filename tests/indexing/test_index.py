@@ -490,7 +490,7 @@ def test_a_newer_format_is_refused_with_both_numbers(tmp_path, toy):
     with index._store.transaction():
         index._store.meta.set("format", 99)
     index.close()
-    with pytest.raises(IncompatibleIndexError, match="format stored 99, this version reads up to 3"):
+    with pytest.raises(IncompatibleIndexError, match="format stored 99, this version reads up to 4"):
         Index.open(tmp_path / "i", toy)
 
 
@@ -622,3 +622,49 @@ def test_equal_texts_of_one_add_get_equal_vectors_with_a_progress_bar_too(tmp_pa
         first, last = index._store.documents.vectors_of(seqs[[0, -1]])
         assert first.tobytes() == last.tobytes()
         assert [document.text for document in index] == texts
+
+
+@pytest.mark.parametrize("raw", ["float16", "float32"])
+def test_rebuild_stores_raw_vectors_in_another_precision_and_gives_back_the_space(tmp_path, raw):
+    class Wide(ToyEmbedder):
+        dimension = 256
+
+    rows = np.random.default_rng(0).standard_normal((600, 256)).astype(np.float32)
+    before, after = ("float32", "float16") if raw == "float16" else ("float16", "float32")
+    with Index.create(tmp_path / "i", Wide(), raw=before) as index:
+        index.add([Document(f"text {i}", {"i": i}, str(i)) for i in range(600)], vectors=rows)
+        index.delete(["3"])
+        index.rebuild()
+        size, hits = index.info().bytes_on_disk, index.search_by_vector(rows[7], 20)
+        index.rebuild(raw=after)
+        assert index.info().raw == after
+        saved = size - index.info().bytes_on_disk
+        assert (saved > 0.8 * 600 * 512) if raw == "float16" else (saved < -0.8 * 600 * 512)
+        again = index.search_by_vector(rows[7], 20)
+        assert [hit.document for hit in again] == [hit.document for hit in hits]
+        assert [hit.score for hit in again] == pytest.approx([hit.score for hit in hits], abs=1e-4)
+        index.add([Document("another", {}, "new")], vectors=rows[:1] + 1)
+        assert index.verify().ok
+    with Index.open(tmp_path / "i", Wide()) as opened:
+        assert opened.search_by_vector(rows[7], 20) == again
+        assert opened.search_by_vector(rows[0] + 1, 1)[0].score == pytest.approx(1, abs=1e-6)
+        assert opened.verify().ok
+
+
+def test_a_precision_that_there_is_not_is_refused(tmp_path, toy):
+    with pytest.raises(InputError, match="raw: 'int8' must be one of float32, float16"):
+        Index.create(tmp_path / "i", toy, raw="int8")
+    with Index.create(tmp_path / "i", toy) as index, pytest.raises(InputError, match="raw: 'half'"):
+        index.rebuild(raw="half")
+
+
+def test_vectors_in_half_precision_are_searched_as_they_are_stored(tmp_path):
+    """A row that was just added scores as it does after the index was opened again."""
+    rows = np.random.default_rng(1).standard_normal((50, ToyEmbedder.dimension)).astype(np.float32)
+    with Index.create(tmp_path / "i", ToyEmbedder(), raw="float16") as index:
+        index.add([Document(f"text {i}", {}, str(i)) for i in range(50)], vectors=rows)
+        hits = index.search_by_vector(rows[0], 50)
+        for file in (tmp_path / "i").glob("vectors-*"):
+            file.unlink()
+    with Index.open(tmp_path / "i", ToyEmbedder()) as opened:
+        assert opened.search_by_vector(rows[0], 50) == hits

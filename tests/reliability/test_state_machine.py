@@ -1,5 +1,6 @@
 """Ids, documents, vectors and full text never drift apart, whatever is done in whatever order."""
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Index
+from tp_retrieval.indexing.vectors import kinds
 
 IDS = st.sampled_from([f"id{i}" for i in range(12)])
 TEXTS = st.lists(st.sampled_from(["river", "stone", "cat", "sea", "green", "house"]), min_size=1, max_size=4).map(" ".join)
@@ -91,7 +93,7 @@ class IndexAgainstDict(RuleBasedStateMachine):
 
     @rule(query=TEXTS)
     def search_lexical(self, query):
-        hits = self.index.search(query, 20, mode="lexical")
+        hits = self.index.search(query, len(self.model) + 1, mode="lexical")
         words = set(query.split())
         assert {hit.document.id for hit in hits} == {i for i, d in self.model.items() if words & set(d.text.split())}
 
@@ -101,9 +103,30 @@ class IndexAgainstDict(RuleBasedStateMachine):
         assert self.index.get(list(self.model)) == list(self.model.values())
 
 
-def run(examples, steps):
+BASE = 700
+WORDS = ["river", "stone", "cat", "sea", "green", "house", "bread", "wind", "lamp", "glass", "tree", "iron"]
+
+
+class ScannedIndexAgainstDict(IndexAgainstDict):
+    """The same over codes of 700 rows, of which a search scores 512 exactly."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained = pytest.MonkeyPatch()
+        self.trained.setattr(kinds, "TRAIN_AT", BASE)
+        texts = itertools.islice(itertools.product(WORDS, repeat=3), BASE)
+        self.add_or_replace([Document(" ".join(words), {"n": i % 4}, f"base{i}") for i, words in enumerate(texts)])
+        self.index.wait_until_built()
+        assert self.index.info().tuning is not None
+
+    def teardown(self):
+        super().teardown()
+        self.trained.undo()
+
+
+def run(examples, steps, machine=IndexAgainstDict):
     run_state_machine_as_test(
-        IndexAgainstDict,
+        machine,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
         ),
@@ -114,6 +137,15 @@ def test_ten_lives_of_an_index():
     run(10, 30)
 
 
+def test_three_lives_of_an_index_that_scans_codes():
+    run(3, 30, ScannedIndexAgainstDict)
+
+
 @pytest.mark.slow
 def test_two_hundred_lives_of_fifty_steps():
     run(200, 50)
+
+
+@pytest.mark.slow
+def test_sixty_lives_of_an_index_that_scans_codes():
+    run(60, 50, ScannedIndexAgainstDict)

@@ -19,6 +19,7 @@ from tp_retrieval.cli.output import Json, RecipeOption, hint_unmeasured, print_r
 from tp_retrieval.documents.jsonl import read_records
 from tp_retrieval.documents.sources import Source, find, read
 from tp_retrieval.embedding.recipe import DEFAULT_RECIPE
+from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.indexing.storage.store import FILE
 
 _WORTH_TELLING, _LONG = 20.0, 120.0  # seconds
@@ -46,18 +47,23 @@ def index(
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
     kind: Annotated[
         str | None,
-        typer.Option(help="Of a new index: auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."),
+        typer.Option(help="Of a new index: auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."),
     ] = None,
     tokenizer: Annotated[
         Literal["words", "trigram"] | None,
         typer.Option(help="Of a new index: stemmed words, or trigrams for languages without spaces."),
+    ] = None,
+    raw: Annotated[
+        RawPrecision | None,
+        typer.Option(help="Of a new index: precision that raw vectors are stored in; float16 takes half the bytes."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Index files and folders. A second run skips unchanged files and removes the documents of deleted ones."""
     if (from_parquet is None) == (not paths):
         raise tp_retrieval.InputError("give files and folders to embed, or --from-parquet, and not both")
-    options = {name: value for name, value in {"kind": kind, "tokenizer": tokenizer}.items() if value is not None}
+    given = {"kind": kind, "tokenizer": tokenizer, "raw": raw}
+    options = {name: value for name, value in given.items() if value is not None}
     if from_parquet is not None:
         report = _load(into, from_parquet, options)
     else:
@@ -168,7 +174,7 @@ def _check_options(opened: tp_retrieval.Index, into: Path, options: Mapping[str,
     for name, value in options.items():
         stored = getattr(opened.info(), name)
         if stored != value:
-            remedy = "change it with `tp-retrieval rebuild`" if name == "kind" else "it is chosen when the index is made"
+            remedy = "change it with `tp-retrieval rebuild`" if name != "tokenizer" else "it is chosen when the index is made"
             opened.close()
             raise tp_retrieval.InputError(f"--{name}: {into} has {stored!r}, asked for {value!r}; {remedy}")
 

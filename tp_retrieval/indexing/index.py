@@ -51,6 +51,7 @@ from tp_retrieval.indexing.search.query import (
 )
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.storage.meta import IndexMeta, VectorSettings
+from tp_retrieval.indexing.storage.raw_vectors import PRECISIONS, RawPrecision
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.validation import prepared
 from tp_retrieval.indexing.vectors.builder import Builder
@@ -84,6 +85,7 @@ class IndexOptions(TypedDict, total=False):
     kind: str
     target_recall: float
     tokenizer: Tokenizer
+    raw: RawPrecision
 
 
 class Index:
@@ -117,16 +119,19 @@ class Index:
         kind: str = "auto",
         target_recall: float = 0.95,
         tokenizer: Tokenizer = "words",
+        raw: RawPrecision = "float32",
     ) -> Index:
         """Create an empty index in a folder that holds none.
 
         `kind` is the search method for vectors: "flat" is exact; "scan" compares 4-bit codes of all rows and scores the
-        best exactly; "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's index factory is approximate. All but "flat"
-        are built from 10,000 documents on, tuned to find `target_recall` of the ten nearest, "scan" at least 0.99 of them;
-        "auto" is exact as long as that takes less than 20 ms on this machine, then "ivf". `tokenizer` "trigram" suits
-        languages without spaces between words. Raises `IndexExistsError`, `IndexAccessError` or `InputError`.
+        best exactly; "ivf-scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's index factory looks at a part of
+        them. All but "flat" are built beside searches and adds from 10,000 documents on, tuned to find `target_recall` of
+        the ten nearest, scans at least 0.99 of them; "auto" is "scan", and "ivf-scan" where that takes more than 10 ms on
+        this machine. `tokenizer` "trigram" suits languages without spaces between words. `raw` "float16" stores the raw
+        vectors in half the bytes. Raises `IndexExistsError`, `IndexAccessError` or `InputError`.
         """
         check_kind(kind, embedder.dimension)
+        _check_precision(raw)
         _check_recall(target_recall)
         if tokenizer not in TOKENIZERS:
             raise InputError(f"tokenizer: {tokenizer!r} must be one of {', '.join(TOKENIZERS)}")
@@ -143,6 +148,7 @@ class Index:
             vectors=VectorSettings(kind, target_recall),
             provenance=provenance,
             tokenizer=tokenizer,
+            raw=raw,
             libraries={name: version(name) for name in ("tp-retrieval", "faiss-cpu", "numpy")},
         )
         self = cls(folder, Store.create(folder, meta), embedder)
@@ -257,7 +263,7 @@ class Index:
                 self._store.delete(ids)
                 seqs = self._store.insert(rows, vectors, stretches)
                 fit_if_due(self._store)
-                added = self._vectors.prepare(seqs, vectors)
+                added = self._vectors.prepare(seqs, self._store.as_stored(vectors))
             self._follow(added)
             self._keep_snapshot(build=True)
         return ids
@@ -322,11 +328,12 @@ class Index:
         kind: str | None = None,
         target_recall: float | None = None,
         postprocess: str | Sequence[str] | None = None,
+        raw: RawPrecision | None = None,
         show_progress: bool = False,
     ) -> None:
         """Fit the maps anew on all documents and rebuild the vectors from the store.
 
-        `kind` and `target_recall` are those of `create`; `postprocess` changes the maps, one for all views or one each. No
+        `kind`, `target_recall` and `raw` are those of `create`; `postprocess` changes the maps, one for all views or one each. No
         document is embedded again, but for a sample of which half is missing: for a map `within:K`, and of views that are
         read of a sample alone. Raises `InputError` if a map needs more documents than there are, or stretches that the
         embedder does not give.
@@ -335,6 +342,8 @@ class Index:
             check_kind(kind, self._dimension)
         if target_recall is not None:
             _check_recall(target_recall)
+        if raw is not None:
+            _check_precision(raw)
         self._read_missing(postprocess, show_progress)
         with self._lock:
             self._vectors.fall_behind()
@@ -342,8 +351,11 @@ class Index:
                 meta = self._store.meta.read()
                 settings = VectorSettings(kind or meta.vectors.kind, target_recall or meta.vectors.target_recall)
                 views = meta.views if postprocess is None else self._views_with(postprocess, meta.views)
-                self._store.meta.write(replace(meta, vectors=settings, views=views))
+                self._store.meta.write(replace(meta, vectors=settings, views=views, raw=raw or meta.raw))
+                converted = 0 if raw is None else self._store.documents.convert()
                 fit(self._store)
+            if converted:
+                self._store.database.shrink()
             self._vectors.show_progress = show_progress
             try:
                 with self._store.snapshot():
@@ -667,6 +679,11 @@ def _absolute(path: str | Path) -> Path:
         return Path(path).absolute()
     except OSError as error:
         raise IndexAccessError(f"can't tell where {path} lies: the present folder is gone ({error})") from error
+
+
+def _check_precision(raw: str) -> None:
+    if raw not in PRECISIONS:
+        raise InputError(f"raw: {raw!r} must be one of {', '.join(PRECISIONS)}")
 
 
 def _check_recall(target: float) -> None:

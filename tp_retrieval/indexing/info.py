@@ -20,7 +20,8 @@ class IndexInfo:
     `maps_digest` identifies the fitted maps: vectors mapped by different ones can't be compared. `growth` is the number of
     documents over the number that the maps were fitted on. `fallbacks` says which views have a lesser map than so many
     documents usually allow, and why. `unread` is the number of documents of which the model must read stretches for a
-    map, which `Index.rebuild` does. `tuning` is None for exact search.
+    map, which `Index.rebuild` does. `tuning` is None for exact search. `raw` is the precision that
+    raw vectors are stored in.
     """
 
     path: str
@@ -29,6 +30,7 @@ class IndexInfo:
     kind: str
     tuning: Tuning | None
     tokenizer: str
+    raw: str
     model: str | None
     source: str | None
     revision: str | None
@@ -59,6 +61,7 @@ def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
         kind=meta.vectors.kind,
         tuning=vectors.tuning,
         tokenizer=meta.tokenizer,
+        raw=meta.raw,
         model=None if made_by is None else made_by.model,
         source=None if made_by is None else made_by.source,
         revision=None if made_by is None else made_by.revision,

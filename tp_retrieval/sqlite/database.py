@@ -99,6 +99,11 @@ class Database:
         self.execute("PRAGMA page_size = 8192")
         self.execute("PRAGMA journal_mode = WAL")
 
+    def shrink(self) -> None:
+        """Give back the space of what was replaced, unless another process is in the way; outside a transaction."""
+        with suppress(IndexLockedError, IndexAccessError):
+            self.execute("VACUUM")
+
     @property
     def closed(self) -> bool:
         """Whether the file was closed."""

@@ -90,8 +90,8 @@ def test_what_is_at_a_path_is_refused_by_name(store, tmp_path):
         ("UPDATE meta SET value = '99' WHERE key = 'format'", IncompatibleIndexError, "format stored 99"),
         ("UPDATE meta SET value = 'x' WHERE key = 'format'", CorruptIndexError, "meta record 'format' is damaged"),
         ("DELETE FROM meta", IndexNotFoundError, "its making was cut short"),
-        ("CREATE TABLE surplus(x)", CorruptIndexError, "its tables are not those of an index of format 3"),
-        ("DROP TABLE facts", CorruptIndexError, "its tables are not those of an index of format 3"),
+        ("CREATE TABLE surplus(x)", CorruptIndexError, "its tables are not those of an index of format 4"),
+        ("DROP TABLE facts", CorruptIndexError, "its tables are not those of an index of format 4"),
     ],
 )
 def test_a_file_of_another_shape_is_refused(store, sql, error, words):

@@ -15,6 +15,7 @@ import numpy as np
 
 from tp_retrieval.errors import CorruptIndexError
 from tp_retrieval.indexing.storage.metadata_index import Seqs
+from tp_retrieval.indexing.storage.raw_vectors import RawPrecision, RowWidths, decoded, encoded
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import record_digest
 from tp_retrieval.types import Document, Float32Array
@@ -69,13 +70,6 @@ class Row(NamedTuple):
 _SELECT = "SELECT seq, id, text, metadata, vector, digest FROM documents WHERE"
 
 
-class RowWidths(NamedTuple):
-    """The numbers of a raw vector of which all views were read, and of one without those that are read of a sample."""
-
-    whole: int
-    partial: int
-
-
 class Documents:
     """The tables `documents` and `deletions`. Changes are made inside a transaction.
 
@@ -83,9 +77,12 @@ class Documents:
     stored.
     """
 
-    def __init__(self, database: Database, widths: Callable[[], RowWidths]) -> None:
+    def __init__(
+        self, database: Database, widths: Callable[[], RowWidths], precision: Callable[[], RawPrecision]
+    ) -> None:
         self._database = database
         self._widths = widths
+        self._precision = precision
 
     # -- changes
 
@@ -95,8 +92,8 @@ class Documents:
         first = 1 + (0 if last is None else int(last[0]))
 
         def rows() -> Iterator[tuple[Any, ...]]:
-            for seq, (document, vector) in enumerate(zip(documents, vectors, strict=True), first):
-                values = (seq, document.id, document.text, document.metadata_json, self._stored(vector))
+            for seq, (document, vector) in enumerate(zip(documents, self._encoded(vectors), strict=True), first):
+                values = (seq, document.id, document.text, document.metadata_json, vector)
                 yield (*values, record_digest(*values))
 
         self._database.execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", rows())
@@ -105,13 +102,27 @@ class Documents:
     def replace_vector(self, seq: int, vector: Float32Array) -> None:
         """Replace the raw vector `(dimension,)` of a row."""
         for row in self._select_rows([seq]):
-            values = (*self._checked(row)[:4], self._stored(vector))
-            sql = "UPDATE documents SET vector = ?, digest = ? WHERE seq = ?"
-            self._database.execute(sql, (values[-1], record_digest(*values), seq))
+            self._replace(self._checked(row), *self._encoded(vector[None]))
 
-    def _stored(self, vector: Float32Array) -> bytes:
-        read = vector[: self._widths().partial] if np.isnan(vector[-1]) else vector
-        return read.astype("<f4").tobytes()
+    def _replace(self, row: Row, vector: bytes) -> None:
+        values = (*row[:4], vector)
+        sql = "UPDATE documents SET vector = ?, digest = ? WHERE seq = ?"
+        self._database.execute(sql, (vector, record_digest(*values), row.seq))
+
+    def convert(self) -> int:
+        """Store every raw vector in the precision of the index, and return how many were in another one."""
+        count, last = 0, 0
+        while rows := self._rows("seq > ? ORDER BY seq LIMIT 500", (last,)):
+            _, vectors = self._matrix(rows)
+            for row, vector in zip(rows, self._encoded(vectors), strict=True):
+                if vector != row.vector:
+                    self._replace(row, vector)
+                    count += 1
+            last = rows[-1].seq
+        return count
+
+    def _encoded(self, vectors: Float32Array) -> list[bytes]:
+        return encoded(vectors, self._precision(), self._widths())
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Remove rows whatever they hold, and log it."""
@@ -204,9 +215,9 @@ class Documents:
 
     def count_wholly_read(self) -> int:
         """Return how many rows have a vector in which all views were read."""
-        sql = "SELECT count(*) FROM documents WHERE length(vector) = ?"
-        row = self._database.first(sql, (4 * self._widths().whole,))
-        return 0 if row is None else int(row[0])
+        sizes = [size for size, (width, _) in self._widths().sizes().items() if width == self._widths().whole]
+        rows = self._database.select_in("SELECT count(*) FROM documents WHERE length(vector) IN (?)", sizes)
+        return sum(count for (count,) in rows)
 
     def _select_rows(self, seqs: Collection[int]) -> list[Row]:
         return [Row(*row) for row in self._database.select_in(f"{_SELECT} seq IN (?)", [*seqs])]
@@ -221,16 +232,9 @@ class Documents:
     def _matrix(self, rows: list[Row]) -> tuple[Seqs, Float32Array]:
         rows.sort(key=lambda row: row.seq)
         widths = self._widths()
-        sizes = {4 * width for width in widths}
+        sizes = widths.sizes()
         for row in rows:
             row.check(self._database.file)
             if not isinstance(row.vector, bytes) or len(row.vector) not in sizes:
                 raise CorruptIndexError(f"{self._database.file}: {row.name} has a vector of another length")
-        seqs = np.array([row.seq for row in rows], dtype=np.int64)
-        if all(len(row.vector) == 4 * widths.whole for row in rows):
-            return seqs, np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4").reshape(len(rows), -1)
-        vectors = np.full((len(rows), widths.whole), np.nan, dtype=np.float32)
-        for row, vector in zip(rows, vectors, strict=True):
-            numbers = np.frombuffer(row.vector, dtype="<f4")
-            vector[: len(numbers)] = numbers
-        return seqs, vectors
+        return np.array([row.seq for row in rows], dtype=np.int64), decoded([row.vector for row in rows], widths)

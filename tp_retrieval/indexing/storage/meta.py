@@ -17,11 +17,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tp_retrieval.errors import CorruptIndexError
+from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import check_record, record_digest
 from tp_retrieval.types import Provenance, VectorView
 
-FORMAT = 3
+FORMAT = 4
 """The disk format that this version writes."""
 
 _DISPOSABLE = ("snapshot", "maps_tried", "libraries")
@@ -81,6 +82,7 @@ class IndexMeta:
     vectors: VectorSettings
     provenance: Provenance | None = None
     tokenizer: str = "words"
+    raw: RawPrecision = "float32"
     libraries: Mapping[str, str] = field(default_factory=dict)
     generation: int = 0
     snapshot: SnapshotRecord | None = None

@@ -68,5 +68,10 @@ def _to_format_3(database: Database) -> None:
         meta.set("views", [{**view, "asymmetric": made.get("readout") != "mean"} for view, made in read])
 
 
-MIGRATIONS: Mapping[int, Callable[[Database], None]] = {1: _to_format_2, 2: _to_format_3}
+def _to_format_4(database: Database) -> None:
+    """Add the precision of raw vectors; rows in half precision are not read by an older version."""
+    MetaTable(database).set("raw", "float32")
+
+
+MIGRATIONS: Mapping[int, Callable[[Database], None]] = {1: _to_format_2, 2: _to_format_3, 3: _to_format_4}
 """The step from each older format to the next one; it runs in a transaction."""

@@ -22,12 +22,13 @@ from tp_retrieval.errors import (
     IndexNotFoundError,
 )
 from tp_retrieval.indexing.search.filters import Condition, answer
-from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument, RowWidths
+from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument
 from tp_retrieval.indexing.storage.fitted_maps import FittedMaps, StoredMap
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, FullText
 from tp_retrieval.indexing.storage.meta import FORMAT, IndexMeta, MetaTable
 from tp_retrieval.indexing.storage.metadata_index import MetadataIndex, Seqs
 from tp_retrieval.indexing.storage.migrations import MIGRATIONS
+from tp_retrieval.indexing.storage.raw_vectors import RawPrecision, RowWidths, rounded
 from tp_retrieval.indexing.storage.schema import statements
 from tp_retrieval.indexing.storage.stretches import StretchTable
 from tp_retrieval.sqlite.atomic import make_folder
@@ -96,7 +97,7 @@ class Store:
         self.database = Database(file)
         self.transaction, self.snapshot = self.database.transaction, self.database.snapshot
         self.meta, self.maps = MetaTable(self.database), FittedMaps(self.database)
-        self.documents = Documents(self.database, lambda: self._row_widths)
+        self.documents = Documents(self.database, lambda: self._row_widths, self.precision)
         self.metadata_index = MetadataIndex(self.database)
         self.stretches = StretchTable(self.database)
 
@@ -106,6 +107,14 @@ class Store:
         views = self.meta.read().views
         whole, sampled = sum(view.width for view in views), sum(views[i].width for i in sampled_views(views))
         return RowWidths(whole, whole - sampled)
+
+    def as_stored(self, vectors: Float32Array) -> Float32Array:
+        """Return raw vectors as they will be read again, in the precision of the index."""
+        return rounded(vectors, self.precision())
+
+    def precision(self) -> RawPrecision:
+        """Return the precision that raw vectors are stored in."""
+        return "float16" if self.meta.get("raw") == "float16" else "float32"
 
     @property
     def file(self) -> Path:
