@@ -23,6 +23,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,7 @@ DIMENSION, BATCH, WORDS, K = 384, 10_000, 60, 10
 PARTS = 1000  # metadata: {"n": i, "part": i % PARTS}
 FILTERS = {"0.1%": 1, "1%": 10, "10%": 100, "50%": 500, "90%": 900, "99%": 990}  # part < this
 QUERIES, FEWER, MANY, SLICE = 200, 40, 1000, 20  # timed alone; of each filter; in one call; in one turn
-SLICE_SECONDS, MANY_SECONDS, ANSWER_SECONDS = 5, 30, 600
+SLICE_SECONDS, MANY_SECONDS, ANSWER_SECONDS = 4, 30, 600
 OPENINGS, KILL_BATCH, KILL_SECONDS, ENOUGH = 3, 1000, 3, 0.99
 
 
@@ -539,11 +540,11 @@ def serve(name: str, folder: Path, rows: int) -> Iterator[Record]:
         yield COMMANDS[command.pop("do")](peer, asked, **command) | {"peak_mb": peak()}
 
 
-def search(peer: Peer, asked: Sequence[Query], kind: str, begin: int) -> Record:
+def search(peer: Peer, asked: Sequence[Query], kind: str, begin: int, count: int) -> Record:
     """Search for a slice of the queries, one after the other, until the time of a slice is over."""
     took: list[float] = []
     ids: list[list[int]] = []
-    for query in asked[begin : begin + SLICE]:
+    for query in asked[begin : begin + count]:
         start = time.perf_counter()
         try:
             ids.append(peer.hybrid(query) if kind == "hybrid" else peer.search(query, FILTERS.get(kind)))
@@ -612,7 +613,7 @@ class Side:
     """A process in a peer's environment that does a task of this file; raises `FailedError` where it gives no answer."""
 
     def __init__(self, python: str, name: str, task: str, folder: Path, rows: int) -> None:
-        command = [python, __file__, "--side", name, "--task", task, "--folder", str(folder), "--rows", str(rows)]
+        command = [python, "-P", __file__, "--side", name, "--task", task, "--folder", str(folder), "--rows", str(rows)]
         quiet = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
         self.errors, pipe = folder.with_name(f"{folder.name}-{task}.txt"), subprocess.PIPE
         with self.errors.open("w") as errors:
@@ -727,16 +728,16 @@ class Comparison:
         self.records[name]["openings"].append(self.sides[name].answer())
 
     def _search(self, kind: str, title: str, count: int) -> None:
-        """Search turn by turn, after a turn that warms."""
+        """Search turn by turn, after two queries that warm."""
         answers: dict[str, list[Record]] = {name: [] for name in self.records}
 
-        def ask(name: str, begin: int) -> None:
-            answers[name].append(self.sides[name].ask(do="search", kind=kind, begin=begin))
+        def ask(name: str, begin: int, count: int = SLICE) -> None:
+            answers[name].append(self.sides[name].ask(do="search", kind=kind, begin=begin, count=count))
 
         begins = range(0, count, SLICE)
-        for begin in (0, *begins):
+        for turn in (partial(ask, begin=0, count=2), *(partial(ask, begin=begin) for begin in begins)):
             for name in self._alive():
-                self._guarded(name, partial(ask, begin=begin))
+                self._guarded(name, turn)
         for name in self._alive():
             pairs = [*zip(begins, answers[name][1:], strict=True)]
             took = [one for _, answer in pairs for one in answer["ms"]]
@@ -796,7 +797,7 @@ def kills_cell(record: Record) -> str | None:
 
 def median_of(name: str) -> Callable[[Record], float]:
     """Return a function that gives the median of a number of the openings."""
-    return lambda record: float(np.median([opening[name] for opening in record["openings"]]))
+    return lambda record: statistics.median(opening[name] for opening in record["openings"])
 
 
 ROWS_OF_TABLE: dict[str, Callable[[Record], float | str | None]] = {
@@ -844,9 +845,10 @@ def show(result: Record) -> None:
         cells = []
         for record in peers.values():
             try:
-                cells.append(cell(value(record)))
+                shown = value(record)
             except (KeyError, ValueError):  # it failed before that
-                cells.append("failed")
+                shown = None
+            cells.append("failed" if shown is None and "failure" in record else cell(shown))
         table.add_row(title, *cells)
     console = Console(width=170)
     console.print(table)

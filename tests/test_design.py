@@ -31,7 +31,7 @@ LAYERS = [
     "cli",
     "__main__",
 ]
-HOME = {"faiss": {"kinds.py", "faiss_index.py"}, "sqlite3": {"database.py"}}
+HOME = {"faiss": {"kinds.py", "faiss_index.py", "rounded_rows.py"}, "sqlite3": {"database.py"}}
 FOREIGN = {
     "torch": {"embedding", "reranking", "answering"},
     "transformers": {"embedding", "reranking", "answering"},

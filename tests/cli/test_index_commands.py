@@ -109,3 +109,43 @@ def test_index_says_how_long_it_will_take_and_names_the_faster_recipe(capsys, ex
     err = capsys.readouterr().err
     assert words in err
     assert bool(err) == bool(words)
+
+
+def test_duplicates_are_named_and_removed_when_that_is_asked_for(run, index, tmp_path, recipe):
+    texts = ["The moon goes round the earth.", "A glacier is a river of ice.", "The moon goes round the earth."]
+    lines = [json.dumps({"id": f"line{i}", "text": text}) for i, text in enumerate(texts)]
+    (tmp_path / "more.jsonl").write_text("\n".join(lines))
+    code, _, err = run("index", tmp_path / "more.jsonl", "--into", index)
+    assert code == 0, err
+    code, out, _ = run("duplicates", index, "--threshold", 0.9999, "--json")
+    found = json.loads(out)
+    of = {one["id"]: one["of"] for one in found["duplicates"]}  # the guide's chunks repeat themselves, too
+    assert (of["line2"], found["removed"]) == ("line0", 0)
+    assert all(0.9999 <= one["score"] <= 1 for one in found["duplicates"])
+    code, out, _ = run("duplicates", index, "--threshold", 0.9999, "--delete")
+    assert code == 0
+    assert out.splitlines()[:-1] == [f"1.000 {id_}  is like  {other}" for id_, other in of.items()]
+    assert out.splitlines()[-1] == f"{len(of)} of {found['documents']} documents, {len(of)} removed"
+    code, out, _ = run("duplicates", index, "--threshold", 0.9999)
+    assert out == f"0 of {found['documents'] - len(of)} documents, 0 removed\n"
+    code, _, err = run("duplicates", index, "--threshold", 2)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "threshold: 2.0 must be a cosine" in err
+
+
+def test_raw_vectors_are_stored_in_half_precision_when_that_is_asked_for(run, docs, index, tmp_path, recipe):
+    half = tmp_path / "half"
+    code, _, err = run(
+        "index", docs, "--into", half, "--recipe", recipe, "--raw", "float16", "--kind", "flat", "--chunk-tokens", 64
+    )
+    assert code == 0, err
+    asked = ["moon", "--mode", "dense", "-k", 4]
+    found, exact = hits(run, half, *asked), hits(run, index, *asked)
+    assert [hit["text"] for hit in found] == [hit["text"] for hit in exact]
+    assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in exact], abs=1e-3)
+    code, _, err = run("index", docs, "--into", half, "--raw", "float32")
+    assert code == 2
+    assert "--raw" in err
+    assert "change it with `tp-retrieval rebuild`" in err
+    code, out, err = run("rebuild", half, "--raw", "float32", "--json")
+    assert (code, json.loads(out)["raw"]) == (0, "float32"), err

@@ -12,7 +12,6 @@ from tests.toy import StretchEmbedder
 from tp_retrieval import Document, Index
 from tp_retrieval.indexing.vectors import kinds
 
-
 COUNT = 400
 
 

@@ -47,7 +47,9 @@ def index(
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
     kind: Annotated[
         str | None,
-        typer.Option(help="Of a new index: auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."),
+        typer.Option(
+            help="Of a new index: auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."
+        ),
     ] = None,
     tokenizer: Annotated[
         Literal["words", "trigram"] | None,
@@ -174,7 +176,9 @@ def _check_options(opened: tp_retrieval.Index, into: Path, options: Mapping[str,
     for name, value in options.items():
         stored = getattr(opened.info(), name)
         if stored != value:
-            remedy = "change it with `tp-retrieval rebuild`" if name != "tokenizer" else "it is chosen when the index is made"
+            remedy = (
+                "change it with `tp-retrieval rebuild`" if name != "tokenizer" else "it is chosen when the index is made"
+            )
             opened.close()
             raise tp_retrieval.InputError(f"--{name}: {into} has {stored!r}, asked for {value!r}; {remedy}")
 

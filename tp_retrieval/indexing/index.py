@@ -38,6 +38,8 @@ from tp_retrieval.indexing.compatibility import (
 )
 from tp_retrieval.indexing.document_embedding import embed_documents
 from tp_retrieval.indexing.info import IndexInfo, describe
+from tp_retrieval.indexing.search.duplicates import Duplicate
+from tp_retrieval.indexing.search.duplicates import find as find_duplicates
 from tp_retrieval.indexing.search.engine import SearchEngine
 from tp_retrieval.indexing.search.query import (
     CANDIDATES,
@@ -333,10 +335,10 @@ class Index:
     ) -> None:
         """Fit the maps anew on all documents and rebuild the vectors from the store.
 
-        `kind`, `target_recall` and `raw` are those of `create`; `postprocess` changes the maps, one for all views or one each. No
-        document is embedded again, but for a sample of which half is missing: for a map `within:K`, and of views that are
-        read of a sample alone. Raises `InputError` if a map needs more documents than there are, or stretches that the
-        embedder does not give.
+        `kind`, `target_recall` and `raw` are those of `create`; `postprocess` changes the maps, one for all views or one
+        each. No document is embedded again, but for a sample of which half is missing: for a map `within:K`, and of views
+        that are read of a sample alone. Raises `InputError` if a map needs more documents than there are, or stretches that
+        the embedder does not give.
         """
         if kind is not None:
             check_kind(kind, self._dimension)
@@ -585,8 +587,19 @@ class Index:
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
             among = self._engine.selected(search.selection)
-            units = [None] * len(texts) if raw is None else self._vectors.mapped_queries(raw)
-            return [self._engine.hits(search, text, unit, among) for text, unit in zip(texts, units, strict=True)]
+            units = None if raw is None else self._vectors.mapped_queries(raw)
+            return self._engine.hits(search, texts, units, among)
+
+    def duplicates(self, threshold: float = 0.95, *, show_progress: bool = False) -> list[Duplicate]:
+        """Return the documents whose cosine with an earlier one is at least `threshold`, the most alike first.
+
+        Each is named once, with the earlier document that it is nearest to; deleting the `id` of each leaves one of every
+        group. All are compared with all; searches and changes go on meanwhile. Raises `InputError` for a threshold that is
+        no cosine, and what `batches` raises.
+        """
+        if not isinstance(threshold, (int, float)) or not -1 <= threshold <= 1:
+            raise InputError(f"threshold: {threshold!r} must be a cosine, -1 to 1")
+        return find_duplicates(self.batches(), threshold, show_progress=show_progress)
 
     def info(self) -> IndexInfo:
         """Return what the index holds, what made it, and how its vectors are searched."""

@@ -67,7 +67,12 @@ class Database:
                     self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
             try:
-                for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON", f"cache_size = -{_CACHE}"):
+                for pragma in (
+                    "synchronous = FULL",
+                    "trusted_schema = OFF",
+                    "cell_size_check = ON",
+                    f"cache_size = -{_CACHE}",
+                ):
                     connection.execute(f"PRAGMA {pragma}")
                 connection.create_function(LOWER, 1, _lower, deterministic=True)
             except BaseException:

@@ -510,3 +510,16 @@ def test_queries_that_were_asked_are_tuned_to(tmp_path, data, trained_early, mon
         index.wait_until_built()
         assert np.allclose(seen[0][-5:], unit(data[1][:5]), atol=1e-6)
         assert len(seen[0]) == kinds.HELD_OUT + 5
+
+
+@pytest.mark.parametrize("kind", ["flat", "scan", "ivf"])
+@pytest.mark.parametrize("where", [None, {"half": 1}, {"i": {"$lt": 5}}])
+def test_many_queries_at_once_get_what_each_gets_alone(index, data, kind, where, monkeypatch):
+    monkeypatch.setattr("tp_retrieval.indexing.vectors.faiss_index._TOGETHER", 7)
+    index.rebuild(kind=kind)
+    queries = [f"query {i}" for i in range(20)]
+    monkeypatch.setattr(Silent, "embed_queries", lambda self, texts: data[1][[int(text.split()[1]) for text in texts]])
+    for mode in ("dense", "hybrid"):
+        together = index.search(queries, 5, mode=mode, where=where)
+        assert together == [index.search(query, 5, mode=mode, where=where) for query in queries]
+        assert [len(hits) for hits in together] == [5] * 20

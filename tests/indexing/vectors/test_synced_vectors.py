@@ -81,7 +81,7 @@ def check(vectors, rows, mean=0.0):
     assert vectors.rows(seqs) == pytest.approx(want, abs=1e-5)
     query = unit(drawn(1, seed=9))[0].astype(np.float32)
     best = np.argsort(-(want @ query))[:5]
-    assert vectors.search(query, 5) == [(seqs[i], pytest.approx(want[i] @ query, abs=1e-5)) for i in best]
+    assert vectors.search(query[None], 5)[0] == [(seqs[i], pytest.approx(want[i] @ query, abs=1e-5)) for i in best]
 
 
 def follow(process):

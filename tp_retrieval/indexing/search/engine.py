@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,40 +51,55 @@ class SearchEngine:
                 del self._kept[next(iter(self._kept))]
         return rows
 
-    def hits(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
-        """Return the hits of a query: its text, its mapped unit vector `(dimension,)`, and the selected rows."""
+    def hits(self, search: Search, texts: Sequence[str], units: Float32Array | None, among: Seqs | None) -> list[list[Hit]]:
+        """Return the hits of each query: its text, its mapped unit vector of `(n, dimension)`, and the selected rows."""
         available = len(self._vectors) if among is None else len(among)
         k = min(search.count, available)
         wanted = k if search.mmr is None else min(max(search.candidates, k), available)
         if k == 0:
-            return []
-        if search.mode == "lexical" or unit is None:
-            lexical = self._store.fulltext.search(text, wanted, among)
-            candidates = [_Candidate(seq, score, {"lexical": score}) for seq, score in lexical.items()]
-        elif search.mode == "dense":
-            dense = self._vectors.search(unit, wanted, among)
-            candidates = [_Candidate(seq, score, {"dense": score}) for seq, score in dense]
-        else:
-            candidates = self._hybrid(search, text, unit, wanted, among)
+            return [[] for _ in texts]
+        if search.mode == "lexical" or units is None:
+            return [self._chosen(search, k, self._lexical(text, wanted, among)) for text in texts]
+        count = wanted
+        if search.mode == "hybrid":
+            count = min(max(search.candidates, wanted), len(self._vectors))  # SQLite takes no more than 64 bits
+        results = []
+        for text, unit, near in zip(texts, units, self._vectors.search(units, count, among), strict=True):
+            if search.mode == "dense":
+                candidates = [_Candidate(seq, score, {"dense": score}) for seq, score in near]
+            else:
+                candidates = self._hybrid(search, text, unit, dict(near), count, among)[:wanted]
+            results.append(self._chosen(search, k, candidates))
+        return results
+
+    def _chosen(self, search: Search, k: int, candidates: list[_Candidate]) -> list[Hit]:
+        """Return the hits among candidates, best first."""
         if search.min_score is not None:
             candidates = [candidate for candidate in candidates if candidate.score >= search.min_score]
         if search.mmr is not None:
             candidates = self._diverse(candidates, k, search.mmr, search.mode)
         return self._documents(candidates)
 
-    def _hybrid(self, search: Search, text: str, unit: Float32Array, wanted: int, among: Seqs | None) -> list[_Candidate]:
-        count = min(max(search.candidates, wanted), len(self._vectors))  # SQLite takes no more than 64 bits
-        near = [seq for seq, _ in self._vectors.search(unit, count, among)]
+    def _lexical(self, text: str, count: int, among: Seqs | None) -> list[_Candidate]:
+        found = self._store.fulltext.search(text, count, among)
+        return [_Candidate(seq, score, {"lexical": score}) for seq, score in found.items()]
+
+    def _hybrid(
+        self, search: Search, text: str, unit: Float32Array, near: dict[int, float], count: int, among: Seqs | None
+    ) -> list[_Candidate]:
+        """Return the union of the nearest rows, with their cosines, and of those with the query's words, best first."""
         words = self._store.fulltext.search(text, count, among)
         words |= self._store.fulltext.scores(text, [seq for seq in near if seq not in words])
-        seqs = np.array(sorted({*near, *words}), dtype=np.int64)
-        dense = self._vectors.scores(unit, seqs)
-        lexical = np.array([words.get(int(seq), 0.0) for seq in seqs], dtype=np.float64)
+        others = np.array([seq for seq in words if seq not in near], dtype=np.int64)
+        cosines = near | dict(zip(others.tolist(), self._vectors.scores(unit, others).tolist(), strict=True))
+        seqs = sorted(cosines)
+        dense = np.array([cosines[seq] for seq in seqs], dtype=np.float64)
+        lexical = np.array([words.get(seq, 0.0) for seq in seqs], dtype=np.float64)
         weight = self._dense_weight if search.dense_weight is None else search.dense_weight
         order, scores = fuse(dense, lexical, weight, count, fusion=search.fusion)
         return [
-            _Candidate(int(seqs[i]), float(score), {"dense": float(dense[i]), "lexical": float(lexical[i])})
-            for i, score in zip(order[:wanted], scores, strict=False)
+            _Candidate(seqs[i], float(score), {"dense": float(dense[i]), "lexical": float(lexical[i])})
+            for i, score in zip(order, scores, strict=False)
         ]
 
     def _diverse(self, candidates: list[_Candidate], k: int, weight: float, mode: Mode) -> list[_Candidate]:
@@ -93,7 +109,7 @@ class SearchEngine:
         return [candidates[i] for i in mmr(relevance, rows, k, weight)]
 
     def _documents(self, candidates: list[_Candidate]) -> list[Hit]:
-        documents = self._store.documents.by_seq([candidate.seq for candidate in candidates])
+        documents = self._store.documents.found([candidate.seq for candidate in candidates])
         missing = [candidate.seq for candidate in candidates if candidate.seq not in documents]
         if missing:
             raise CorruptIndexError(f"{self._store.file}: record {missing[0]} has a vector or words but no document")

@@ -67,6 +67,8 @@ class Row(NamedTuple):
         return Document(self.text, metadata, self.id)
 
 
+_FEW = 256  # rows that are kept until the next ones are read
+
 _SELECT = "SELECT seq, id, text, metadata, vector, digest FROM documents WHERE"
 
 
@@ -77,12 +79,13 @@ class Documents:
     stored.
     """
 
-    def __init__(
-        self, database: Database, widths: Callable[[], RowWidths], precision: Callable[[], RawPrecision]
-    ) -> None:
+    def __init__(self, database: Database, widths: Callable[[], RowWidths], precision: Callable[[], RawPrecision]) -> None:
         self._database = database
         self._widths = widths
         self._precision = precision
+        self._just_read: dict[
+            int, Row
+        ] = {}  # checked, whose vectors were asked for last: the best of them are what a search finds
 
     # -- changes
 
@@ -171,6 +174,15 @@ class Documents:
         """Return the documents of rows by row number."""
         return {row.seq: self._checked(row).document(self._database.file) for row in self._select_rows(seqs)}
 
+    def found(self, seqs: Collection[int]) -> dict[int, Document]:
+        """Return the documents of rows that are there; those whose vectors were read last are not read again.
+
+        A row that is there never changes but for its vector.
+        """
+        read = [row for row in map(self._just_read.get, seqs) if row is not None]
+        others = self.by_seq([seq for seq in seqs if seq not in self._just_read])
+        return others | {row.seq: row.document(self._database.file) for row in read}
+
     def vectors(self, after: int = 0, batch: int = 1024) -> Iterator[tuple[Seqs, Float32Array]]:
         """Yield the row numbers beyond `after` and their raw vectors `(n, dimension)`, ascending, in batches."""
         while rows := self._rows("seq > ? ORDER BY seq LIMIT ?", (after, batch)):
@@ -184,14 +196,15 @@ class Documents:
         Raises `CorruptIndexError` if a row is missing.
         """
         stored, vectors = self.stored(seqs)
-        missing = np.setdiff1d(seqs, stored)
-        if len(missing):
+        if len(stored) < len(seqs):
+            missing = np.setdiff1d(seqs, stored)
             raise CorruptIndexError(f"{self._database.file}: record {missing[0]} is missing")
         return vectors[np.searchsorted(stored, seqs)]
 
     def stored(self, seqs: Seqs) -> tuple[Seqs, Float32Array]:
         """Return those of some rows that are there, ascending, and their raw vectors `(n, dimension)`."""
         rows = self._select_rows(seqs.tolist())
+        self._just_read = {row.seq: row for row in rows} if len(rows) <= _FEW else {}
         return self._matrix(rows) if rows else (seqs[:0], np.zeros((0, self._widths().whole), dtype=np.float32))
 
     def last_deletion(self) -> int:

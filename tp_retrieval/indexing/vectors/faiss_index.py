@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import faiss
 import numpy as np
@@ -44,6 +44,7 @@ _MOST_EXACT = 4  # rows scored exactly for each row asked for, at most, beyond 6
 _UNLIKE = 0.001  # share of the rows that their codes tell least of, which are candidates of every search
 _DRIFTED = 0.01  # share of such rows at which the codes no longer fit the corpus
 _PART = 65_536  # rows scored at once
+_TOGETHER = 256  # queries that FAISS compares at once
 _TABLES = 1 << 27  # bytes that FAISS may compute beside what it reads, for product codes
 _LOSSLESS = (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
 
@@ -53,6 +54,20 @@ os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))  # Open
 Batches = Callable[[], Iterable[tuple[Seqs, Float32Array]]]
 Rows = Callable[[Seqs], Float32Array]
 """A function that gives the exact unit vectors of rows."""
+
+
+class Near(NamedTuple):
+    """FAISS's scores `(n,)` and the places of rows `(n,)`, best first."""
+
+    scores: Float32Array
+    positions: NDArray[np.int64]
+
+    def of(self, allowed: NDArray[np.bool_] | None, take: int) -> Near:
+        """Return the first of them that are allowed; FAISS fills up with places of -1."""
+        kept = self.positions >= 0
+        if allowed is not None:
+            kept &= allowed[self.positions]
+        return Near(self.scores[kept][:take], self.positions[kept][:take])
 
 
 class FaissIndex:
@@ -80,6 +95,7 @@ class FaissIndex:
         self._flat = held if isinstance(held, faiss.IndexFlat) else None
         self._rounded = RoundedRows(held) if isinstance(held, faiss.IndexScalarQuantizer) and is_refined else None
         self.lossless = self._flat is not None or type(self._inner) in _LOSSLESS
+        self._selects = self._rounded is None  # a scan of packed codes takes no filter
         numbers = faiss.vector_to_array(index.id_map).astype(np.int64)
         self._seqs = np.abs(numbers)
         self._unlike = np.flatnonzero(numbers < 0)
@@ -230,26 +246,47 @@ class FaissIndex:
 
         Best first; equal scores come in the order the rows were added, also at the border of the k. There are k, or all.
         """
+        return self.search_many(query[None], k, among)[0]
+
+    def search_many(self, queries: Float32Array, k: int, among: Seqs | None = None) -> list[list[tuple[int, float]]]:
+        """Return what `search` does for each of some queries `(n, dimension)`, which FAISS compares together."""
         available = len(self) if among is None else len(among)
         k = min(k, available)
         if k < 1:
-            return []
+            return [[] for _ in queries]
         if among is not None and available <= max(self._gathered, k):
-            return self._best(query, k, among)
+            positions = self._positions(among)
+            return [self._best(query, k, positions) for query in queries]
         allowed = None if among is None and self._alive.all() else self._allowed(among)
         take = min(self._candidates(k), len(self._alive))
-        while True:
-            near, positions = self._nearest(query, take, allowed, available)
-            enough = len(positions) >= k and (len(positions) < take or near[-1] < near[k - 1] - _TIE)
-            if enough or take == len(self._alive):
+        results = []
+        for part in np.array_split(queries, len(queries) // _TOGETHER + 1):
+            for query, near in zip(part, self._nearest(part, take, allowed, available), strict=True):
+                positions = self._enough(query, k, take, near, allowed, available)
+                results.append(self._best(query, k, positions))
+        return results
+
+    def _enough(
+        self, query: Float32Array, k: int, take: int, found: Near, allowed: NDArray[np.bool_] | None, available: int
+    ) -> NDArray[np.int64]:
+        """Return the places of a query's candidates, looking further where a tie may go on beyond them.
+
+        They are all, where a graph or a list left too many rows out of reach.
+        """
+        near, positions = found
+        while not (len(positions) >= k and (len(positions) < take or near[-1] < near[k - 1] - _TIE)):
+            if take == len(self._alive):
                 break
             take = min(4 * take, len(self._alive))
-        if len(positions) < k:  # a graph or a list left rows out of reach
-            return self._best(query, k, self.seqs if among is None else among)
+            near, positions = self._nearest(query[None], take, allowed, available)[0]
+        if len(positions) < k:
+            return np.flatnonzero(self._alive if allowed is None else allowed)
         if len(self._unlike):
             unlike = self._unlike if allowed is None else self._unlike[allowed[self._unlike]]
-            positions = np.union1d(positions, unlike)
-        return self._best(query, k, self._seqs[positions])
+            is_candidate = np.zeros(len(self._alive), dtype=bool)
+            is_candidate[positions] = True
+            positions = np.concatenate([positions, unlike[~is_candidate[unlike]]])
+        return positions
 
     @property
     def _gathered(self) -> int:
@@ -263,28 +300,30 @@ class FaissIndex:
             return k + SPARE
         return max(k * self.tuning.candidates + SPARE, floor_of(self.tuning.factory).rows)
 
-    def _best(self, query: Float32Array, k: int, seqs: Seqs) -> list[tuple[int, float]]:
-        if len(seqs) > (k if self._rounded is not None else k + _SIFTED):
-            seqs = self._sifted(query, k, seqs)
-        scores = np.concatenate([self.scores(query, part) for part in np.array_split(seqs, len(seqs) // _PART + 1)])
+    def _best(self, query: Float32Array, k: int, positions: NDArray[np.int64]) -> list[tuple[int, float]]:
+        if len(positions) > (k if self._rounded is not None else k + _SIFTED):
+            positions = self._sifted(query, k, positions)
+        seqs = self._seqs[positions]
+        scores = np.concatenate([self.scores(query, part) for part in _parts(seqs)])
         order = np.lexsort((seqs, -scores))[:k]
         return [(int(seqs[i]), float(scores[i])) for i in order]
 
-    def _sifted(self, query: Float32Array, k: int, seqs: Seqs) -> Seqs:
+    def _sifted(self, query: Float32Array, k: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows whose float32 or rounded score is among the k best, or so near that the exact one may be."""
-        parts = [self._near(query, part) for part in np.array_split(seqs, len(seqs) // _PART + 1)]
-        near, errors = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        near, errors = (
+            np.concatenate(of) for of in zip(*(self._near(query, part) for part in _parts(positions)), strict=True)
+        )
         border = np.partition(near - errors, len(near) - k)[len(near) - k]
         kept = np.flatnonzero(near + errors >= border)
         if self._rounded is not None and len(kept) > _MOST_EXACT * k + 64:
-            kept = np.sort(kept[np.lexsort((kept, -near[kept]))[: _MOST_EXACT * k + 64]])
-        return seqs[kept]
+            kept = np.sort(kept[np.lexsort((positions[kept], -near[kept]))[: _MOST_EXACT * k + 64]])
+        return positions[kept]
 
-    def _near(self, query: Float32Array, seqs: Seqs) -> RoundedScores:
+    def _near(self, query: Float32Array, positions: NDArray[np.int64]) -> RoundedScores:
         """Return scores that tell which rows are worth an exact one, and their errors."""
         if self._rounded is not None:
-            return self._rounded.scores(query, self._positions(seqs))
-        return RoundedScores(self.rows(seqs) @ query, np.full(len(seqs), _TIE, dtype=np.float32))
+            return self._rounded.scores(query, positions)
+        return RoundedScores(self.rows(self._seqs[positions]) @ query, np.full(len(positions), _TIE, dtype=np.float32))
 
     def _allowed(self, among: Seqs | None) -> NDArray[np.bool_]:
         if among is None:
@@ -295,25 +334,33 @@ class FaissIndex:
             self._asked_among = among
         return self._asked_allowed
 
-    def _nearest(
-        self, query: Float32Array, take: int, allowed: NDArray[np.bool_] | None, available: int
-    ) -> tuple[Float32Array, NDArray[np.int64]]:
-        """Return FAISS's scores and places of up to `take` allowed rows, best first."""
+    def _nearest(self, queries: Float32Array, take: int, allowed: NDArray[np.bool_] | None, available: int) -> list[Near]:
+        """Return for each query FAISS's scores and places of up to `take` allowed rows, best first."""
         if allowed is None:
-            near, positions = self._inner.search(query[None], take)
-        else:
+            return [Near(*found).of(None, take) for found in zip(*self._inner.search(queries, take), strict=True)]
+        effort = len(allowed) / available
+        if self._selects:
             bits = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
-            effort = len(allowed) / available
             try:
-                near, positions = self._inner.search(query[None], take, params=_parameters(self._inner, selector, effort))
-            except RuntimeError:  # a kind that can't select: look further and drop the others
-                wider = min(int(take * effort * 2), len(allowed))
-                near, positions = self._inner.search(query[None], wider)
-        kept = positions[0] >= 0
-        if allowed is not None:
-            kept &= allowed[positions[0]]
-        return near[0][kept][:take], positions[0][kept][:take]
+                found = self._inner.search(queries, take, params=_parameters(self._inner, selector, effort))
+                return [Near(*of_query).of(allowed, take) for of_query in zip(*found, strict=True)]
+            except RuntimeError:
+                self._selects = False
+        return [self._passing(query, take, int(take * effort), allowed) for query in queries]
+
+    def _passing(self, query: Float32Array, take: int, wide: int, allowed: NDArray[np.bool_]) -> Near:
+        """Return what `_nearest` does, for a kind that can't select: look further and drop the others.
+
+        Where the rows near to a query pass a filter less often than others, further still.
+        """
+        while True:
+            wide = min(wide, len(allowed))
+            scores, places = self._inner.search(query[None], wide)
+            near = Near(scores[0], places[0]).of(allowed, take)
+            if 2 * len(near.positions) >= take or wide == len(allowed):
+                return near
+            wide *= 4
 
     def seconds_a_search(self) -> float:
         """Return how long the fastest of five searches takes now."""
@@ -359,6 +406,10 @@ class FaissIndex:
         except RuntimeError:
             return None  # of another kind than the tuning
         return self
+
+
+def _parts(values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [values] if len(values) <= _PART else np.array_split(values, len(values) // _PART + 1)
 
 
 def _parameters(index: Any, selector: Any, effort: float) -> Any:

@@ -31,7 +31,7 @@ class RawRows(Protocol):
 class Plan:
     """What to build, and the state of the store that it was planned at.
 
-    `count` is the number of rows, `sample` the rows to train and tune with, `queries` are earlier raw ones `(n, dimension)`.
+    `count` is the number of rows, `sample` are those to train and tune with, `queries` earlier raw ones `(n, dimension)`.
     """
 
     factory: str
@@ -58,6 +58,4 @@ class Plan:
                     yield seqs, self.maps(raw)
                     bar.update(len(seqs))
 
-        return FaissIndex.build(
-            self.factory, self.maps(sample)[shuffled], batches, exact, self.target_recall, queries
-        )
+        return FaissIndex.build(self.factory, self.maps(sample)[shuffled], batches, exact, self.target_recall, queries)

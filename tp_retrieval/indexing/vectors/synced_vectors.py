@@ -215,9 +215,9 @@ class SyncedVectors:
         self._queries.extend(raw)
         return self._maps(raw, "query")
 
-    def search(self, unit: Float32Array, k: int, among: Seqs | None = None) -> list[tuple[int, float]]:
-        """Return the k nearest rows (of `among`) and their cosines, best first."""
-        return self._faiss.search(unit, k, among)
+    def search(self, units: Float32Array, k: int, among: Seqs | None = None) -> list[list[tuple[int, float]]]:
+        """Return for each query `(n, dimension)` the k nearest rows (of `among`) and their cosines, best first."""
+        return self._faiss.search_many(units, k, among)
 
     def scores(self, unit: Float32Array, seqs: Seqs) -> NDArray[np.float64]:
         """Return the cosines of rows."""
@@ -239,7 +239,7 @@ class SyncedVectors:
     # -- approximate kinds
 
     def due(self) -> Plan | None:
-        """Return what should be built by now: with enough rows, four times those it was trained on, or many unlike those."""
+        """Return what should be built by now: there are enough rows, four times those trained on, or many unlike those."""
         count, tuning = len(self), self._faiss.tuning
         if count < max(kinds.TRAIN_AT, _RETRY_GROWTH * self._failed_at):
             return None
