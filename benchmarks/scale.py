@@ -1,13 +1,13 @@
 """What the index costs beside FAISS alone: adding, snapshots, opening, searching, filtering, memory, recall.
 
-Run: python benchmarks/scale.py [--rows 10000 100000 1000000] [--kinds flat ivf] [--output FILE]
+Run: python benchmarks/scale.py [--rows 10000 100000 1000000] [--kinds flat auto] [--output FILE]
 
-Vectors are synthetic and clustered, 576 numbers each, every row with a short text and metadata. Each side fills its index
-in a process of its own: rows in batches of 10,000, then a snapshot; memory is the peak of the process less what it held
-before the first row. A third process opens both and asks both, turn by turn, single queries with k = 10, with and without a
-filter that keeps 1% of the rows. FAISS alone keeps no texts and no metadata: its filter is a bitmap made before, ours is a
-`where` that is answered anew each time. The approximate kinds of FAISS alone get the parameters that the index found.
-Prints a table and writes benchmarks/results/scale.json.
+Vectors are synthetic and clustered, 384 numbers each; every row has a text of 60 words and metadata. Each side fills its
+index in a process of its own: rows in batches of 10,000, then a snapshot; memory is the peak of the process less what it
+held before the first row. A third process opens both and asks single queries with k = 10, a block of them each by turns,
+with and without filters. FAISS alone keeps no texts and no metadata: its filter is a bitmap made before. Beside "auto" and
+scans FAISS alone is `IndexFlatIP`; other approximate kinds of FAISS alone get the parameters that the index found. Prints
+a table and writes benchmarks/results/scale.json.
 """
 
 import argparse
@@ -18,9 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import faiss
 import numpy as np
@@ -30,11 +30,15 @@ from rich.table import Table
 from tp_retrieval.types import Float32Array, PrecomputedVectors
 
 ROOT = Path(__file__).parents[1]
-DIMENSION, BATCH, QUERIES, K = 576, 10_000, 200, 10
+DIMENSION, BATCH, QUERIES, K = 384, 10_000, 200, 10
+SYLLABLES = [f"{a}{b}" for a in ("rt", "l", "st", "mm", "nd", "p", "ck", "t") for b in ("", "o", "el", "ing", "er")]
+WORDS = np.array([f"{a}{b}{c}" for a in "bcdfglmnpr" for b in "aeiou" for c in SYLLABLES])
 EMBEDDER = PrecomputedVectors(DIMENSION, "synthetic")
 Record = dict[str, Any]
 """A JSON object of the results."""
-KEPT = 100  # one row in so many passes the filter
+PARTS = 1000  # a row's `part` is its number modulo this
+KEPT = (1, 10, 100, 500, 900, 990)  # parts that pass a filter
+BLOCK = 20  # queries that one side is asked in a row: the other one's threads and memory are out of the way by then
 
 
 def batches(rows: int) -> Iterator[tuple[int, Float32Array]]:
@@ -65,14 +69,22 @@ def peak() -> float:
 
 
 def timed(calls: Mapping[str, Callable[[Float32Array], object]]) -> dict[str, dict[str, float]]:
-    """Return the median and the 99th percentile of single calls, in ms, made turn by turn."""
+    """Return the median and the 99th percentile of single calls, in ms, made in blocks by turns."""
     took: dict[str, list[float]] = {name: [] for name in calls}
-    for query in queries():
+    asked = queries()
+    for first in range(0, len(asked), BLOCK):
         for name, call in calls.items():
-            begin = time.perf_counter()
-            call(query)
-            took[name].append(1000 * (time.perf_counter() - begin))
+            for query in asked[first : first + BLOCK]:
+                begin = time.perf_counter()
+                call(query)
+                took[name].append(1000 * (time.perf_counter() - begin))
     return {n: {"p50_ms": float(np.median(t)), "p99_ms": float(np.quantile(t, 0.99))} for n, t in took.items()}
+
+
+def text(number: int) -> str:
+    """Return a text of 60 words, of which some are frequent."""
+    rng = np.random.default_rng(number)
+    return " ".join(WORDS[(2000 * rng.random(60) ** 4).astype(int)])
 
 
 class Watch:
@@ -92,23 +104,18 @@ class Watch:
 def ours(rows: int, kind: str, folder: Path) -> Record:
     """Measure the index."""
     from tp_retrieval import Document, Index
-    from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
-    watch, before = Watch(), peak()
-    with Index.create(folder / "index", EMBEDDER, kind="flat") as index:
-        adding = 0.0
-        with patch.object(SyncedVectors, "save"):  # adding is timed without snapshots
-            for begin, vectors in batches(rows):
-                documents = [
-                    Document(f"text {i}", {"n": i, "part": i % KEPT}, str(i)) for i in range(begin, begin + len(vectors))
-                ]
-                start = time.perf_counter()
-                index.add(documents, vectors=vectors)
-                adding += time.perf_counter() - start
+    with Index.create(folder / "index", EMBEDDER, kind=kind) as index:
+        watch, before, adding = Watch(), peak(), 0.0
+        for begin, vectors in batches(rows):
+            numbers = range(begin, begin + len(vectors))
+            documents = [Document(text(i), {"n": i, "part": i % PARTS}, str(i)) for i in numbers]
+            start = time.perf_counter()
+            index.add(documents, vectors=vectors)
+            adding += time.perf_counter() - start
+        watch("build", index.wait_until_built)
         added = peak() - before
         watch("snapshot", lambda: index._vectors.save(at_least=1))
-        if kind != "flat":
-            watch("build", lambda: index.rebuild(kind=kind))
         tuning = index.info().tuning
         disk = index.info().bytes_on_disk
     return watch.took | {
@@ -132,7 +139,7 @@ def raw(rows: int, kind: str, folder: Path, tuning: Record | None) -> Record:
     added = peak() - before
     file = str(folder / "index.faiss")
     watch("snapshot", lambda: faiss.write_index(exact, file))
-    if tuning is not None:
+    if tuning is not None and "x4fs" not in tuning["factory"]:
         build(exact, tuning, watch, file)
     return watch.took | {
         "add_rate": rows / adding,
@@ -157,19 +164,8 @@ def both(rows: int, kind: str, folder: Path) -> dict[str, Record]:
         opening["faiss"].append(time.perf_counter() - begin)
         del opened, alone
     index, alone = Index.open(folder / "index", EMBEDDER), faiss.read_index(str(folder / "index.faiss"))
-    bits = np.packbits(np.arange(rows) % KEPT == 7, bitorder="little")
-    selector = faiss.IDSelectorBitmap(rows, faiss.swig_ptr(bits))
-    inner = faiss.downcast_index(alone.index)
-    if isinstance(inner, faiss.IndexIVF):
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(inner.nlist, inner.nprobe * KEPT))
-    elif isinstance(inner, faiss.IndexHNSW):
-        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=min(rows, inner.hnsw.efSearch * KEPT))
-    elif isinstance(inner, faiss.IndexRefine):
-        parameters = None  # a fast scan takes no filter
-    else:
-        parameters = faiss.SearchParameters(sel=selector)
 
-    def ours_ids(query: Float32Array, where: dict[str, int] | None = None) -> list[int]:
+    def ours_ids(query: Float32Array, where: dict[str, Any] | None = None) -> list[int]:
         return [int(str(hit.document.id)) for hit in index.search_by_vector(query, K, where=where)]
 
     def alone_ids(query: Float32Array, parameters: object = None) -> list[int]:
@@ -177,23 +173,36 @@ def both(rows: int, kind: str, folder: Path) -> dict[str, Record]:
         return found
 
     timed({"tp_retrieval": ours_ids, "faiss": alone_ids})  # warm
-    searched = timed({"tp_retrieval": ours_ids, "faiss": alone_ids})
-    where = {"part": 7}
-    filtered = timed({"tp_retrieval": lambda q: ours_ids(q, where), "faiss": lambda q: alone_ids(q, parameters)})
-    ids = {
-        "tp_retrieval": [[ours_ids(q) for q in queries()], [ours_ids(q, where) for q in queries()]],
-        "faiss": [[alone_ids(q) for q in queries()], [alone_ids(q, parameters) for q in queries()]],
-    }
+    results: dict[str, Record] = {name: {"open": float(np.median(took))} for name, took in opening.items()}
+    for kept in (None, *KEPT):
+        where = None if kept is None else {"part": {"$lt": kept}}
+        begin = time.perf_counter()
+        ours_ids(queries()[0], where)
+        first = 1000 * (time.perf_counter() - begin)
+        selector, parameters = selected(alone, rows, kept)
+        calls = {"tp_retrieval": partial(ours_ids, where=where), "faiss": partial(alone_ids, parameters=parameters)}
+        for name, took in timed(calls).items():
+            ids = [calls[name](query) for query in queries()]
+            results[name][str(kept)] = took | {"ids": ids}
+        results["tp_retrieval"][str(kept)]["first_ms"] = first
+        del selector
     index.close()
-    return {
-        name: {
-            "open": float(np.median(opening[name])),
-            "searched": searched[name],
-            "filtered": filtered[name],
-            "ids": found,
-        }
-        for name, found in ids.items()
-    }
+    return results
+
+
+def selected(alone: faiss.Index, rows: int, kept: int | None) -> tuple[object, object]:
+    """Return a bitmap of the rows that pass a filter and FAISS's parameters for it; it must outlive them."""
+    if kept is None:
+        return None, None
+    bits = np.packbits(np.arange(rows) % PARTS < kept, bitorder="little")
+    selector = faiss.IDSelectorBitmap(rows, faiss.swig_ptr(bits))
+    inner, effort = faiss.downcast_index(alone.index), PARTS // kept
+    parameters: object = faiss.SearchParameters(sel=selector)
+    if isinstance(inner, faiss.IndexIVF):
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(inner.nlist, inner.nprobe * effort))
+    elif isinstance(inner, faiss.IndexHNSW):
+        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=min(rows, inner.hnsw.efSearch * effort))
+    return (bits, selector), parameters
 
 
 def build(exact: faiss.Index, tuning: Record, watch: Watch, file: str) -> None:
@@ -206,8 +215,6 @@ def build(exact: faiss.Index, tuning: Record, watch: Watch, file: str) -> None:
     index = faiss.IndexIDMap2(approximate)
     watch("build", lambda: index.add_with_ids(stored, np.arange(rows)))
     faiss.ParameterSpace().set_index_parameters(approximate, tuning["parameters"])
-    if isinstance(approximate, faiss.IndexRefine):
-        approximate.k_factor = tuning["candidates"]
     faiss.write_index(index, file)
 
 
@@ -226,19 +233,23 @@ def recall(found: list[list[int]], truth: list[list[int]]) -> float:
     return float(np.mean([len(set(one) & set(other)) / K for one, other in zip(found, truth, strict=True)]))
 
 
+def filtered(kept: int, name: str) -> Callable[[Record], float | None]:
+    """Return what reads a figure of the searches under a filter."""
+    return lambda record: record[str(kept)].get(name)
+
+
 ROWS_OF_TABLE: dict[str, Callable[[Record], float | None]] = {
     "added, rows/s": lambda r: r["add_rate"],
+    "build that goes on then, s": lambda r: r.get("build"),
     "snapshot, s": lambda r: r["snapshot"],
-    "build and tune, s": lambda r: r.get("build"),
     "open, s": lambda r: r["open"],
-    "search p50, ms": lambda r: r["searched"]["p50_ms"],
-    "search p99, ms": lambda r: r["searched"]["p99_ms"],
-    "1% filter p50, ms": lambda r: r["filtered"]["p50_ms"],
-    "1% filter p99, ms": lambda r: r["filtered"]["p99_ms"],
-    "recall of the 10 nearest": lambda r: r["recall"],
-    "the same under the filter": lambda r: r["filtered_recall"],
+    "search p50, ms": lambda r: r["None"]["p50_ms"],
+    "search p99, ms": lambda r: r["None"]["p99_ms"],
+    "recall of the 10 nearest": lambda r: r["None"]["recall"],
+    **{f"{kept / PARTS:.1%} filter p50, ms": filtered(kept, "p50_ms") for kept in KEPT},
+    **{f"{kept / PARTS:.1%} filter recall": filtered(kept, "recall") for kept in KEPT},
+    **{f"{kept / PARTS:.1%} filter, first time, ms": filtered(kept, "first_ms") for kept in KEPT},
     "peak while adding, MB": lambda r: r["peak_mb"],
-    "peak of all, MB": lambda r: r["peak_all_mb"],
     "on disk, MB": lambda r: r["disk_mb"],
 }
 
@@ -251,8 +262,8 @@ def show(record: Record) -> None:
     table = Table("", "tp_retrieval", "FAISS alone", "ratio", title=f"{record['rows']:,} rows ({need:.0f} MB), {how}")
     for name, value in ROWS_OF_TABLE.items():
         one, other = value(record["tp_retrieval"]), value(record["faiss"])
-        if one is not None and other is not None:
-            table.add_row(name, f"{one:,.3g}", f"{other:,.3g}", f"{one / other:.2f}")
+        if one is not None:
+            table.add_row(name, f"{one:,.3g}", *((f"{other:,.3g}", f"{one / other:.2f}") if other else ("", "")))
     Console(width=100).print(table)
 
 
@@ -260,7 +271,7 @@ def main() -> None:
     """Measure each kind at each size, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--kinds", nargs="+", default=["flat", "ivf"])
+    parser.add_argument("--kinds", nargs="+", default=["flat", "auto"])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/scale.json")
     parser.add_argument("--side", choices=["ours", "raw", "both"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -280,10 +291,11 @@ def main() -> None:
                 mine = measured("ours", rows, kind, Path(folder))
                 theirs = measured("raw", rows, kind, Path(folder), mine["tuning"])
                 asked = measured("both", rows, kind, Path(folder))
-            truth = truth or asked["faiss"]["ids"]  # the first kind is exact
+            truth = truth or {name: found["ids"] for name, found in asked["faiss"].items() if name != "open"}  # exact
             for side, found in ((mine, asked["tp_retrieval"]), (theirs, asked["faiss"])):
-                ids = found.pop("ids")
-                side |= found | {"recall": recall(ids[0], truth[0]), "filtered_recall": recall(ids[1], truth[1])}
+                for name in truth:
+                    found[name]["recall"] = recall(found[name].pop("ids"), truth[name])
+                side |= found
             records.append({"rows": rows, "kind": kind, "tp_retrieval": mine, "faiss": theirs})
             show(records[-1])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.toy import StretchEmbedder, ToyEmbedder
-from tp_retrieval import Index
+from tp_retrieval import Document, Index
 
 PART = 5
 OURS = """
@@ -47,10 +47,16 @@ for batch in range(start, start + 100_000):
 """
 
 
-def kill_again_and_again(code, folder, check, rounds, seed=0):
+SCANNED = OURS.replace(
+    "from tp_retrieval import", "from tp_retrieval.indexing.vectors import kinds\nfrom tp_retrieval import"
+)
+SCANNED = SCANNED.replace("folder, start", "kinds.TRAIN_AT = 600\nfolder, start", 1)
+
+
+def kill_again_and_again(code, folder, check, rounds, seed=0, acknowledged=()):
     """Let a child add for ever, kill it, check what a fresh process finds; return how many adds were acknowledged."""
     dice = random.Random(seed)
-    acknowledged = set()
+    acknowledged = set(acknowledged)
     for _ in range(rounds):
         start = max(acknowledged, default=-1) + 2
         command = [sys.executable, "-c", code, str(folder), str(start)]
@@ -102,6 +108,21 @@ def test_three_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path):
     folder = tmp_path / "i"
     Index.create(folder, StretchEmbedder()).close()
     assert kill_again_and_again(OURS, folder, ours_is_whole, 300) > 600
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_of_an_index_that_scans_codes_lose_nothing(tmp_path, monkeypatch):
+    """Codes are built beside the adds, and anew by each seventh; 600 rows are there before."""
+    monkeypatch.setattr("tp_retrieval.indexing.vectors.kinds.TRAIN_AT", 600)
+    folder, batches = tmp_path / "i", range(160)
+    with Index.create(folder, StretchEmbedder()) as index:
+        texts = [(batch, i) for batch in batches for i in range(batch % 7 == 0, PART)]
+        index.add([Document(f"text {batch} part {i}", {"batch": batch}, f"{batch}-{i}") for batch, i in texts])
+    assert kill_again_and_again(SCANNED, folder, ours_is_whole, 100, acknowledged=batches) > 200
+    with Index.open(folder, StretchEmbedder()) as index:
+        index.wait_until_built()  # where the last kill came before that
+        assert index.info().tuning is not None
+        assert index.verify().ok
 
 
 @pytest.mark.slow

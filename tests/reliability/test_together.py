@@ -118,8 +118,8 @@ def test_a_build_that_another_process_overtook_is_not_published(tmp_path, monkey
     with Index.create(tmp_path / "i", embedder, kind="ivf") as index:
         index.add(texts[:400], vectors=vectors[:400])
 
-        def overtaken(self, *arguments):
-            built = real(self, *arguments)
+        def overtaken(self, *arguments, **options):
+            built = real(self, *arguments, **options)
             with Index.open(tmp_path / "i", embedder) as other:
                 other.rebuild(postprocess="none", kind="flat")
             overtakings.append(built.tuning.factory)

@@ -194,6 +194,9 @@ class Index:
                 upgrade_fingerprint(store, embedder)  # after its bytes were checked: a change removes the checksum
             if not usable:
                 self._fit_anew()
+            if store.database.writable:
+                with self._lock, store.snapshot():
+                    self._builder.start_if_due()  # what a kill prevented, or an earlier version did not build
         except BaseException:
             store.close()
             raise

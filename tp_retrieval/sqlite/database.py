@@ -110,6 +110,11 @@ class Database:
             self.execute("VACUUM")
 
     @property
+    def writable(self) -> bool:
+        """Whether changes are possible: not in a folder where SQLite can't write its log."""
+        return not self._read_only
+
+    @property
     def closed(self) -> bool:
         """Whether the file was closed."""
         return self._closed

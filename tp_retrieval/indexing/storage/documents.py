@@ -196,8 +196,8 @@ class Documents:
         Raises `CorruptIndexError` if a row is missing.
         """
         stored, vectors = self.stored(seqs)
-        if len(stored) < len(seqs):
-            missing = np.setdiff1d(seqs, stored)
+        missing = np.setdiff1d(seqs, stored) if len(stored) < len(seqs) else seqs[:0]
+        if len(missing):
             raise CorruptIndexError(f"{self._database.file}: record {missing[0]} is missing")
         return vectors[np.searchsorted(stored, seqs)]
 

@@ -18,11 +18,12 @@ from tp_retrieval.types import Float32Array
 
 logger = logging.getLogger(__name__)
 
-_SLICE = 512  # rows read under the lock at once, in a few milliseconds
+_SLICE, _LARGEST = 4096, 16_384  # rows copied under the lock at once: first so many, then twice, up to a number; in some
+# milliseconds, and faster than they can be added
 
 
 class Builder:
-    """Builds what is due of an index's vectors; it takes the index's lock to read some rows at a time, and to hand over.
+    """Builds what is due of an index's vectors; it takes the index's lock to copy some rows at a time, and to hand over.
 
     What fails is logged, and the former vectors stay. At most one build is under way.
     """
@@ -39,6 +40,7 @@ class Builder:
             return
         plan = self._vectors.due()
         if plan is not None:
+            self._vectors.make_room(plan)
             self._thread = threading.Thread(target=self._run, args=(plan,), name="tp-retrieval-build")
             self._thread.start()
 
@@ -55,8 +57,8 @@ class Builder:
     def _built(self, plan: Plan) -> Plan | None:
         """Build, hand over, and return what is due then: rows may have come in meanwhile."""
         try:
-            built = plan.build(_SlicedRows(self._lock, self._store), self._vectors.exact)
-            with self._lock, _while_open(self._store):
+            built = plan.build(self, self._vectors.exact)
+            with self._while_open():
                 self._vectors.adopt(plan, built)
                 return self._vectors.due()
         except _ClosedError:
@@ -69,45 +71,36 @@ class Builder:
             logger.warning("the vectors could not be built yet: %s", error)
         return None
 
+    # -- the rows that are held in memory, copied some at a time
+
+    def some(self, seqs: Seqs) -> Float32Array:
+        """Return those of some rows that are there, as unit vectors `(n, dimension)`."""
+        parts = []
+        for part in np.array_split(seqs, len(seqs) // _SLICE + 1):
+            with self._while_open():
+                parts.append(self._vectors.held(np.intersect1d(part, self._vectors.seqs, assume_unique=True)))
+        return np.concatenate(parts)
+
+    def after(self, last: int) -> Iterator[tuple[Seqs, Float32Array]]:
+        """Yield the rows beyond a number and their vectors, in batches that grow, since more are added meanwhile."""
+        size = _SLICE
+        while True:
+            with self._while_open():
+                held = self._vectors.seqs
+                seqs = held[np.searchsorted(held, last, side="right") :][:size].copy()
+                vectors = self._vectors.held(seqs)
+            if not len(seqs):
+                return
+            yield seqs, vectors
+            last, size = int(seqs[-1]), min(2 * size, _LARGEST)
+
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        with self._lock:
+            if self._store.database.closed:
+                raise _ClosedError
+            yield
+
 
 class _ClosedError(Exception):
     """The index was closed meanwhile."""
-
-
-@contextmanager
-def _while_open(store: Store) -> Iterator[None]:
-    if store.database.closed:
-        raise _ClosedError
-    yield
-
-
-class _SlicedRows:
-    """The rows of a store, read some at a time, each time under the lock; rows never change between two times."""
-
-    def __init__(self, lock: threading.RLock, store: Store) -> None:
-        self._lock = lock
-        self._store = store
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._lock, _while_open(self._store), self._store.snapshot():
-            yield
-
-    def stored(self, seqs: Seqs) -> tuple[Seqs, Float32Array]:
-        """Return those of some rows that are there, and their raw vectors."""
-        parts = []
-        for part in np.array_split(seqs, len(seqs) // _SLICE + 1):
-            with self._reading():
-                parts.append(self._store.documents.stored(part))
-        whole = [part for part in parts if len(part[0])] or parts[:1]
-        return np.concatenate([seqs for seqs, _ in whole]), np.concatenate([raw for _, raw in whole])
-
-    def vectors(self, after: int = 0) -> Iterator[tuple[Seqs, Float32Array]]:
-        """Yield the row numbers beyond one and their raw vectors, in batches."""
-        while True:
-            with self._reading():
-                batch = next(self._store.documents.vectors(after, _SLICE), None)
-            if batch is None:
-                return
-            yield batch
-            after = int(batch[0][-1])

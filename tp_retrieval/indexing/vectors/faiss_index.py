@@ -31,19 +31,22 @@ from tp_retrieval.indexing.vectors.kinds import (
     space_of,
     tuned,
 )
-from tp_retrieval.indexing.vectors.rounded_rows import RoundedRows, RoundedScores
+from tp_retrieval.indexing.vectors.rounded_rows import RoundedRows, RoundedScores, rounded_rows
 from tp_retrieval.sqlite.atomic import atomic_write
 from tp_retrieval.types import Float32Array
 
 _TIE = 1e-6  # FAISS sums in float32, in an order that depends on a row's position
 _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
 _ROUNDED = 4_000  # the same where rounded rows tell which are worth it
+_ROUNDED_SHARE = 50  # and this part of all rows, since looking further costs more the more there are
 _FETCHED = 500  # the same where exact vectors come from the database
 _SIFTED = 256  # rows from which on float32 finds those that are worth an exact score
 _MOST_EXACT = 4  # rows scored exactly for each row asked for, at most, beyond 64, where rounded ones are ordered before
 _UNLIKE = 0.001  # share of the rows that their codes tell least of, which are candidates of every search
 _DRIFTED = 0.01  # share of such rows at which the codes no longer fit the corpus
-_PART = 65_536  # rows scored at once
+_PART = 8_192  # rows scored at once
+_SCAN_OF_MANY = 15  # FAISS's `implem`: at 1,000,000 x 384 3.3 ms in place of 5.6 ms, at 100,000 it loses by a half
+_CACHE = 1 << 25  # bytes of codes from which on it wins
 _TOGETHER = 256  # queries that FAISS compares at once
 _TABLES = 1 << 27  # bytes that FAISS may compute beside what it reads, for product codes
 _LOSSLESS = (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
@@ -76,14 +79,15 @@ class FaissIndex:
     Search is exact, unless the index comes from `build`. Then a part of it finds candidates, which are scored exactly: by
     the vectors that FAISS holds beside their codes (a factory string that ends in "RFlat"), or by those of `exact`. Where
     it holds rounded rows, these say which candidates are worth an exact score; and rows unlike those that the codes were
-    made from, of which the codes tell little, are candidates of every search.
+    made from, of which the codes tell little, are candidates of every search. `rounded` has such rows and no codes yet: a
+    quarter of the memory, for the time until codes are made.
     """
 
-    def __init__(self, dimension: int, exact: Rows) -> None:
+    def __init__(self, dimension: int, exact: Rows, *, rounded: bool = False) -> None:
         self.dimension = dimension
         self.tuning: Tuning | None = None
         self._exact = exact
-        self._adopt(faiss.IndexIDMap(faiss.IndexFlatIP(dimension)))
+        self._adopt(faiss.IndexIDMap(rounded_rows(dimension) if rounded else faiss.IndexFlatIP(dimension)))
 
     def _adopt(self, index: Any) -> None:
         """Take an index with row numbers; a negative one marks a row that its codes tell little of."""
@@ -93,7 +97,7 @@ class FaissIndex:
         self._inner = faiss.downcast_index(self._whole.base_index) if is_refined else self._whole
         held = faiss.downcast_index(self._whole.refine_index) if is_refined else self._whole
         self._flat = held if isinstance(held, faiss.IndexFlat) else None
-        self._rounded = RoundedRows(held) if isinstance(held, faiss.IndexScalarQuantizer) and is_refined else None
+        self._rounded = RoundedRows(held) if RoundedRows.are(held) else None
         self.lossless = self._flat is not None or type(self._inner) in _LOSSLESS
         self._selects = self._rounded is None  # a scan of packed codes takes no filter
         numbers = faiss.vector_to_array(index.id_map).astype(np.int64)
@@ -105,6 +109,10 @@ class FaissIndex:
     def _forget_filter(self) -> None:
         self._asked_among: Seqs | None = None
         self._asked_allowed = np.zeros(0, dtype=bool)
+
+    @property
+    def _coded(self) -> bool:
+        return self._inner is not self._whole
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._alive))
@@ -152,8 +160,11 @@ class FaissIndex:
             self._adopt(faiss.IndexIDMap(inner))
             for seqs, vectors in batches():
                 truth.update(vectors, len(self._alive))
-                self.add(seqs, vectors)
-            tuning = Tuning(factory, len(self), "", floor_of(factory).candidates, target_recall, 0.0)
+                for part in (slice(0, 1), slice(1, None)):  # so that a kind to which nothing can be added fails here
+                    self.add(seqs[part], vectors[part])
+            if not len(self):
+                raise InputError(f"kind: {factory!r} can't be built, every row was deleted meanwhile")
+            tuning = Tuning(factory, len(self), "", floor_of(factory, self.dimension).candidates, target_recall, 0.0)
             self.tuning = tuned(self._inner, asked, truth.positions, tuning, lossy=type(self._inner) not in _LOSSLESS)
             lists = faiss.try_extract_index_ivf(self._inner)
             if lists is not None:
@@ -164,6 +175,13 @@ class FaissIndex:
                 raise
             raise InputError(f"kind: FAISS can't build {factory!r} for {len(rest)} vectors ({reason(error)})") from error
         return self
+
+    def as_rounded(self) -> FaissIndex:
+        """Return an index of the same rows, rounded."""
+        other = FaissIndex(self.dimension, self._exact, rounded=True)
+        for part in _parts(self.seqs):
+            other.add(part, self.rows(part))
+        return other
 
     def empty(self) -> None:
         """Remove all rows and keep the trained structure."""
@@ -182,9 +200,10 @@ class FaissIndex:
         if self._rounded is None:
             self._whole.add(rows)
         else:
-            self._inner.add(rows)
+            if self._coded:
+                self._inner.add(rows)
             self._rounded.add(rows)
-            self._whole.ntotal = self._inner.ntotal
+            self._whole.ntotal = len(self._rounded)
         self._seqs = np.concatenate([self._seqs, seqs])
         self._alive = np.concatenate([self._alive, np.ones(len(seqs), dtype=bool)])
         self._forget_filter()
@@ -233,6 +252,10 @@ class FaissIndex:
             return cast("Float32Array", held.reshape(-1, self.dimension)[positions])
         return cast("Float32Array", self._inner.reconstruct_batch(positions))
 
+    def held(self, seqs: Seqs) -> Float32Array:
+        """Return the unit vectors `(n, dimension)` of rows, rounded where rounded ones are at hand."""
+        return self.rows(seqs) if self._rounded is None else self._rounded.rows(self._positions(seqs))
+
     def scores(self, query: Float32Array, seqs: Seqs) -> NDArray[np.float64]:
         """Return the cosine of a unit vector `(dimension,)` with rows, to seven digits, which is what float32 holds.
 
@@ -254,6 +277,9 @@ class FaissIndex:
         k = min(k, available)
         if k < 1:
             return [[] for _ in queries]
+        if self._rounded is not None and not self._coded:
+            positions = np.flatnonzero(self._allowed(among))
+            return [self._best(query, k, positions) for query in queries]
         if among is not None and available <= max(self._gathered, k):
             positions = self._positions(among)
             return [self._best(query, k, positions) for query in queries]
@@ -292,13 +318,13 @@ class FaissIndex:
     def _gathered(self) -> int:
         """The number of a filter's matches up to which each is scored."""
         if self._rounded is not None:
-            return _ROUNDED
+            return max(_ROUNDED, len(self._alive) // _ROUNDED_SHARE)
         return _GATHERED if self.lossless else _FETCHED
 
     def _candidates(self, k: int) -> int:
         if self.tuning is None:
             return k + SPARE
-        return max(k * self.tuning.candidates + SPARE, floor_of(self.tuning.factory).rows)
+        return max(k * self.tuning.candidates + SPARE, floor_of(self.tuning.factory, self.dimension).rows)
 
     def _best(self, query: Float32Array, k: int, positions: NDArray[np.int64]) -> list[tuple[int, float]]:
         if len(positions) > (k if self._rounded is not None else k + _SIFTED):
@@ -337,7 +363,7 @@ class FaissIndex:
     def _nearest(self, queries: Float32Array, take: int, allowed: NDArray[np.bool_] | None, available: int) -> list[Near]:
         """Return for each query FAISS's scores and places of up to `take` allowed rows, best first."""
         if allowed is None:
-            return [Near(*found).of(None, take) for found in zip(*self._inner.search(queries, take), strict=True)]
+            return [Near(*found).of(None, take) for found in zip(*self._compared(queries, take), strict=True)]
         effort = len(allowed) / available
         if self._selects:
             bits = np.packbits(allowed, bitorder="little")
@@ -349,6 +375,13 @@ class FaissIndex:
                 self._selects = False
         return [self._passing(query, take, int(take * effort), allowed) for query in queries]
 
+    def _compared(self, queries: Float32Array, take: int) -> Any:
+        """Return FAISS's scores and places; of two ways to scan, by the one that is faster where codes fill the cache."""
+        if isinstance(self._inner, faiss.IndexPQFastScan):
+            large = len(queries) == 1 and self._inner.ntotal * self._inner.code_size > _CACHE
+            self._inner.implem = _SCAN_OF_MANY if large else 0
+        return self._inner.search(queries, take)
+
     def _passing(self, query: Float32Array, take: int, wide: int, allowed: NDArray[np.bool_]) -> Near:
         """Return what `_nearest` does, for a kind that can't select: look further and drop the others.
 
@@ -356,7 +389,7 @@ class FaissIndex:
         """
         while True:
             wide = min(wide, len(allowed))
-            scores, places = self._inner.search(query[None], wide)
+            scores, places = self._compared(query[None], wide)
             near = Near(scores[0], places[0]).of(allowed, take)
             if 2 * len(near.positions) >= take or wide == len(allowed):
                 return near

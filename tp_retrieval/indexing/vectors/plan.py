@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,49 +14,60 @@ from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.storage.meta import VectorSettings
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.vectors.faiss_index import FaissIndex, Rows
-from tp_retrieval.indexing.vectors.fitting import MappedViews
 from tp_retrieval.types import Float32Array
 
+_MOST_LATER = 16  # batches of rows that came in during a build; what is left is replayed
 
-class RawRows(Protocol):
-    """What gives stored rows; `Documents` does."""
 
-    def stored(self, seqs: Seqs) -> tuple[Seqs, Float32Array]:
-        """Return those of some rows that are there, ascending, and their raw vectors `(n, dimension)`."""
+class UnitRows(Protocol):
+    """Rows as unit vectors: those of the store, or those that are held in memory."""
 
-    def vectors(self, after: int = 0) -> Iterator[tuple[Seqs, Float32Array]]:
-        """Yield the row numbers beyond `after` and their raw vectors `(n, dimension)`, ascending, in batches."""
+    def some(self, seqs: Seqs) -> Float32Array:
+        """Return those of some rows that are there, `(n, dimension)`, in the order of their numbers."""
+
+    def after(self, last: int) -> Iterator[tuple[Seqs, Float32Array]]:
+        """Yield the rows beyond a number and their vectors `(n, dimension)`, ascending, in batches."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to build, and the state of the store that it was planned at.
 
-    `count` is the number of rows, `sample` are those to train and tune with, `queries` earlier raw ones `(n, dimension)`.
+    `count` is the number of rows, `last` the highest; `sample` are those to train and tune with, `queries` are earlier ones
+    of unit length `(n, dimension)`.
     """
 
     factory: str
     target_recall: float
     settings: VectorSettings
-    maps: MappedViews
     generation: int
     deletion: int
     count: int
+    last: int
     sample: Seqs
     queries: Float32Array | None
 
-    def build(self, rows: RawRows, exact: Rows, *, show_progress: bool = False) -> FaissIndex:
-        """Return the index, filled with all rows that are there; `exact` gives vectors later. Raises `InputError`."""
-        _, sample = rows.stored(self.sample)
+    def build(self, rows: UnitRows, exact: Rows, *, show_progress: bool = False) -> FaissIndex:
+        """Return the index, filled with the planned rows and most of those that came in meanwhile; raise `InputError`.
+
+        `exact` will give vectors to it.
+        """
+        sample = rows.some(self.sample)
         if not len(sample):
             raise InputError(f"kind: {self.factory!r} can't be built, every row was deleted meanwhile")
         shuffled = np.random.default_rng(0).permutation(len(sample))  # the first ones are held out
-        queries = None if self.queries is None else self.maps(self.queries, "query")
 
         def batches() -> Iterator[tuple[Seqs, Float32Array]]:
             with tqdm(total=self.count, unit="vector", disable=not show_progress) as bar:
-                for seqs, raw in rows.vectors():
-                    yield seqs, self.maps(raw)
-                    bar.update(len(seqs))
+                for seqs, vectors in rows.after(0):
+                    planned = seqs <= self.last
+                    if planned.any():
+                        yield seqs[planned], vectors[planned]
+                    bar.update(int(planned.sum()))
+                    if seqs[-1] >= self.last:
+                        return
 
-        return FaissIndex.build(self.factory, self.maps(sample)[shuffled], batches, exact, self.target_recall, queries)
+        built = FaissIndex.build(self.factory, sample[shuffled], batches, exact, self.target_recall, self.queries)
+        for seqs, vectors in itertools.islice(rows.after(self.last), _MOST_LATER):
+            built.add(seqs, vectors)
+        return built

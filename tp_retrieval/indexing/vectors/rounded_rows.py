@@ -29,11 +29,22 @@ class RoundedScores(NamedTuple):
     errors: Float32Array
 
 
+def rounded_rows(dimension: int) -> Any:
+    """Return an empty FAISS index of signed bytes."""
+    return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT)
+
+
 class RoundedRows:
     """Rounded rows by position, in a FAISS index of signed bytes, so that they are part of its snapshot."""
 
     def __init__(self, held: Any) -> None:
         self._held = held
+
+    @staticmethod
+    def are(held: Any) -> bool:
+        """Return whether a FAISS index holds such rows."""
+        signed = faiss.ScalarQuantizer.QT_8bit_direct_signed
+        return isinstance(held, faiss.IndexScalarQuantizer) and held.sq.qtype == signed
 
     def __len__(self) -> int:
         return int(self._held.ntotal)
@@ -46,7 +57,8 @@ class RoundedRows:
     def rows(self, positions: NDArray[np.int64] | slice) -> Float32Array:
         """Return rows as unit vectors `(n, dimension)`."""
         numbers, lengths = self._numbers(positions)
-        return numbers / lengths[:, None]
+        numbers /= lengths[:, None]
+        return numbers
 
     def scores(self, query: Float32Array, positions: NDArray[np.int64]) -> RoundedScores:
         """Return the cosines of a unit vector `(dimension,)` with rows."""
@@ -56,6 +68,7 @@ class RoundedRows:
     def _numbers(self, positions: NDArray[np.int64] | slice) -> tuple[Float32Array, Float32Array]:
         """Return whole numbers `(n, dimension)`, and the length `(n,)` at which the row they stand for has length 1."""
         codes = faiss.rev_swig_ptr(self._held.codes.data(), self._held.codes.size()).reshape(-1, self._held.d)
-        numbers = codes[positions].astype(np.float32) - _ZERO
+        numbers = codes[positions].astype(np.float32)
+        numbers -= _ZERO
         lengths = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))
         return numbers, cast("Float32Array", np.where(lengths > 0, lengths, 1))

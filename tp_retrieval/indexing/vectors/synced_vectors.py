@@ -98,7 +98,8 @@ class SyncedVectors:
         self._generation = meta.generation
         self._maps = mapped_views(self._store)
         dimension = self._maps.dimension
-        self._faiss, self._last_seq, self._unsaved = FaissIndex(dimension, self.exact), 0, 0
+        rounded = kinds.scans(meta.vectors.kind) and len(self._store.documents) >= kinds.TRAIN_AT
+        self._faiss, self._last_seq, self._unsaved = FaissIndex(dimension, self.exact, rounded=rounded), 0, 0
         self._deletion = self._compacted = self._store.documents.last_deletion()
         tuning = meta.vectors.tuning
         read = None if from_rows else self._snapshot.read(self._generation, dimension, self.exact, tuning)
@@ -115,7 +116,7 @@ class SyncedVectors:
         """Build the approximate index that the missing snapshot held."""
         plan = self.plan(factory, settings)
         try:
-            self._take(plan, plan.build(self._store.documents, self.exact, show_progress=self.show_progress))
+            self._take(plan, plan.build(self, self.exact, show_progress=self.show_progress))
         except InputError as error:
             logger.warning("the index stays exact: %s", error)
             self._faiss, self._last_seq = FaissIndex(self._maps.dimension, self.exact), 0
@@ -178,20 +179,16 @@ class SyncedVectors:
         self._append_stored()
 
     def _append_stored(self) -> None:
-        for seqs, vectors in self._mapped_rows(self._last_seq):
-            self._append(seqs, vectors)
+        total = len(self._store.documents) if self.show_progress else None
+        with tqdm(total=total, unit="vector", disable=not self.show_progress) as bar:
+            for seqs, vectors in self.after(self._last_seq):
+                self._append(seqs, vectors)
+                bar.update(len(seqs))
 
     def _append(self, seqs: Seqs, vectors: Float32Array) -> None:
         self._faiss.add(seqs, vectors)
         self._last_seq = int(seqs[-1])
         self._unsaved += len(seqs)
-
-    def _mapped_rows(self, after: int = 0) -> Iterator[tuple[Seqs, Float32Array]]:
-        total = len(self._store.documents) if self.show_progress else None
-        with tqdm(total=total, unit="vector", disable=not self.show_progress) as bar:
-            for seqs, raw in self._store.documents.vectors(after):
-                yield seqs, self.mapped(raw)
-                bar.update(len(seqs))
 
     def _start_over(self) -> None:
         """Fill the vectors anew from the rows; a trained quantizer or graph structure is kept."""
@@ -227,6 +224,10 @@ class SyncedVectors:
         """Return the unit vectors of rows."""
         return self._faiss.rows(seqs)
 
+    def held(self, seqs: Seqs) -> Float32Array:
+        """Return the unit vectors of rows as memory holds them: at 8 bits a number where codes are scanned."""
+        return self._faiss.held(seqs)
+
     @property
     def seqs(self) -> Seqs:
         """The numbers of the rows held, ascending."""
@@ -252,6 +253,11 @@ class SyncedVectors:
         factory = kinds.factory_string(kind, self._maps.dimension, count)
         return None if factory is None else self.plan(factory, settings)
 
+    def make_room(self, plan: Plan) -> None:
+        """Hold rows that are exact in memory rounded from now on, if that is what will be built."""
+        if kinds.scans(plan.factory) and self._faiss.tuning is None and self._faiss.lossless:
+            self._faiss = self._faiss.as_rounded()
+
     def build_if_due(self) -> None:
         """Build what is due now, under the lock; a kind that can't be built leaves the vectors exact."""
         plan = self.due()
@@ -274,7 +280,7 @@ class SyncedVectors:
         self._state = _State.BROKEN
         self._faiss = FaissIndex(self._maps.dimension, self.exact)  # frees the memory of the former ones
         with self._store.snapshot():
-            built = plan.build(self._store.documents, self.exact, show_progress=self.show_progress)
+            built = plan.build(self, self.exact, show_progress=self.show_progress)
         self.adopt(plan, built)
 
     def adopt(self, plan: Plan, built: FaissIndex) -> None:
@@ -297,10 +303,12 @@ class SyncedVectors:
 
     def _take(self, plan: Plan, built: FaissIndex) -> None:
         """Use vectors that were built, and replay what changed meanwhile."""
-        self._faiss, self._last_seq = built, int(built.seqs[-1])
+        self._faiss, self._last_seq = built, max(plan.last, int(built.seqs[-1]))
         self._deletion = self._compacted = plan.deletion
         self._unsaved = len(built)
         self._replay()
+        if len(self._faiss) != len(self._store.documents):  # other rows were held than those of the store
+            self._start_over()
 
     def plan(self, factory: str, settings: VectorSettings) -> Plan:
         """Return what it takes to build a factory string's index of the rows that are there."""
@@ -309,15 +317,25 @@ class SyncedVectors:
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         return Plan(
             factory=factory,
-            target_recall=max(settings.target_recall, kinds.floor_of(factory).recall),
+            target_recall=max(settings.target_recall, kinds.floor_of(factory, self._maps.dimension).recall),
             settings=settings,
-            maps=self._maps,
             generation=self._generation,
             deletion=self._store.documents.last_deletion(),
             count=len(seqs),
+            last=int(seqs[-1]),
             sample=np.sort(chosen),
-            queries=np.stack(self._queries) if self._queries else None,
+            queries=self._maps(np.stack(self._queries), "query") if self._queries else None,
         )
+
+    def some(self, seqs: Seqs) -> Float32Array:
+        """Return those of some rows that are stored, as unit vectors `(n, dimension)`."""
+        _, raw = self._store.documents.stored(seqs)
+        return self.mapped(raw)
+
+    def after(self, last: int) -> Iterator[tuple[Seqs, Float32Array]]:
+        """Yield the stored rows beyond a number and their unit vectors, in batches."""
+        for seqs, raw in self._store.documents.vectors(last):
+            yield seqs, self.mapped(raw)
 
     # -- snapshots
 
