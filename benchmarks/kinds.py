@@ -59,7 +59,7 @@ def noised(rows: Float32Array, count: int) -> Float32Array:
     rng = np.random.default_rng(0)
     first, other = rows[rng.integers(0, len(rows), count)], rows[rng.integers(0, len(rows), count)]
     noise = rng.standard_normal(first.shape).astype(np.float32)
-    distances = np.linalg.norm(np.nan_to_num(first - other), axis=1, keepdims=True)
+    distances = np.linalg.norm(first - other, axis=1, keepdims=True)
     moved: Float32Array = first + 0.5 * distances * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     return moved
 
@@ -83,7 +83,8 @@ def main() -> None:
             index.add([Document(text, {}, id_) for id_, text in data.documents.items()], show_progress=True)
             if len(index) < arguments.rows:
                 held = np.concatenate([raw for _, raw in index._store.documents.vectors()])
-                more = noised(held, arguments.rows - len(index))
+                read = held[~np.isnan(held).any(axis=1)]  # of which every view was
+                more = noised(read, arguments.rows - len(index))
                 index.add([Document("", {}, f"noise-{i}") for i in range(len(more))], vectors=more)
             kinds.TRAIN_AT = min(kinds.TRAIN_AT, len(index))
             exact = None

@@ -73,7 +73,6 @@ from tp_retrieval.types import (
     Stretches,
     TextEmbedder,
     VectorView,
-    check_text,
     checked_texts,
     checked_vectors,
 )
@@ -194,9 +193,6 @@ class Index:
                 upgrade_fingerprint(store, embedder)  # after its bytes were checked: a change removes the checksum
             if not usable:
                 self._fit_anew()
-            if store.database.writable:
-                with self._lock, store.snapshot():
-                    self._builder.start_if_due()  # what a kill prevented, or an earlier version did not build
         except BaseException:
             store.close()
             raise
@@ -569,7 +565,35 @@ class Index:
 
         With the query's `text` the search is hybrid. The other arguments are those of `search`.
         """
-        mode: Mode = "dense" if text is None else "hybrid"
+        return self.search_by_vectors(
+            np.asarray(vector)[None],
+            k,
+            texts=None if text is None else [text],
+            where=where,
+            ids=ids,
+            mmr=mmr,
+            min_score=min_score,
+            dense_weight=dense_weight,
+            fusion=fusion,
+            candidates=candidates,
+        )[0]
+
+    def search_by_vectors(
+        self,
+        vectors: Float32Array,
+        k: int = 10,
+        *,
+        texts: Sequence[str] | None = None,
+        where: Where | None = None,
+        ids: Sequence[str] | None = None,
+        mmr: float | None = None,
+        min_score: float | None = None,
+        dense_weight: float | None = None,
+        fusion: Fusion = "convex",
+        candidates: int = CANDIDATES,
+    ) -> list[list[Hit]]:
+        """Return what `search_by_vector` does for each of some raw query vectors `(n, dimension)`, compared together."""
+        mode: Mode = "dense" if texts is None else "hybrid"
         search = Search(
             selection=Selection(where, ids),
             k=k,
@@ -580,10 +604,12 @@ class Index:
             fusion=fusion,
             candidates=candidates,
         )
-        raw = checked_vectors(np.asarray(vector)[None], 1, self._dimension)
-        if text is not None:
-            check_text(text, "text")
-        return self._hits(search, [text or ""], raw)[0]
+        raw = np.asarray(vectors)
+        raw = checked_vectors(raw, len(raw) if raw.ndim else 1, self._dimension)
+        texts = [""] * len(raw) if texts is None else checked_texts(texts, "texts")
+        if len(texts) != len(raw):
+            raise InputError(f"texts: {len(texts)} texts for {len(raw)} vectors")
+        return self._hits(search, texts, raw)
 
     def _hits(self, search: Search, texts: Sequence[str], raw: Float32Array | None) -> list[list[Hit]]:
         """Return the hits of each query: its text and, unless the search is lexical, its raw vector `(dimension,)`."""
@@ -617,6 +643,8 @@ class Index:
         try:
             with self._store.snapshot():
                 self._vectors.load()
+                if self._store.database.writable:
+                    self._builder.start_if_due()  # what a kill prevented, or an earlier version did not build
         except UnusableMapsError as error:
             logger.warning("%s", error)
             return False

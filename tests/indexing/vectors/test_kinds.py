@@ -523,3 +523,11 @@ def test_many_queries_at_once_get_what_each_gets_alone(index, data, kind, where,
         together = index.search(queries, 5, mode=mode, where=where)
         assert together == [index.search(query, 5, mode=mode, where=where) for query in queries]
         assert [len(hits) for hits in together] == [5] * 20
+        texts = None if mode == "dense" else queries
+        assert index.search_by_vectors(data[1][:20], 5, texts=texts, where=where) == together
+    with pytest.raises(InputError, match="texts: 20 texts for 3 vectors"):
+        index.search_by_vectors(data[1][:3], texts=queries)
+    for wrong in (data[1][0], np.float32(1), data[1][:2, :5]):
+        with pytest.raises(InputError, match="vectors: shape"):
+            index.search_by_vectors(wrong)
+    assert index.search_by_vectors(data[1][:0]) == []
