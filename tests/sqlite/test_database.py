@@ -276,3 +276,22 @@ def test_a_schema_that_no_message_can_cite_is_damage(database, file):
     file.write_bytes(whole.replace(b"tablett", b"table\xc9t"))
     with pytest.raises(CorruptIndexError, match=r"index\.sqlite: malformed database schema"):
         Database(file)
+
+
+def test_a_vacuum_leaves_no_checksum_that_another_process_noted_before(tmp_path, monkeypatch):
+    database = Database(tmp_path / "file")
+    database.enable_log()
+    database.execute("CREATE TABLE t(x)")
+    real = database.execute
+
+    def with_checksum(sql, values=()):
+        if sql == "VACUUM":
+            assert not database.checksum.exists()
+            database.checksum.write()
+        return real(sql, values)
+
+    monkeypatch.setattr(database, "execute", with_checksum)
+    database.checksum.write()
+    database.vacuum()
+    assert not database.checksum.exists()
+    database.close()

@@ -47,9 +47,7 @@ def index(
     chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
     kind: Annotated[
         str | None,
-        typer.Option(
-            help="Of a new index: auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."
-        ),
+        typer.Option(help="Of a new index: auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."),
     ] = None,
     tokenizer: Annotated[
         Literal["words", "trigram"] | None,

@@ -20,9 +20,7 @@ _EXCERPT = 500  # characters of a text that are shown
 _WIDE = 240  # characters of a table's line without a terminal
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Kind = Annotated[
-    str, typer.Option(help="auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
-]
+Kind = Annotated[str, typer.Option(help="auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")]
 RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default that of the task.")]
 IndexFolder = Annotated[Path, typer.Argument(help="Folder of the index.")]
 Where = Annotated[str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')]

@@ -17,7 +17,7 @@ from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 def rebuild(
     index: IndexFolder,
     kind: Annotated[
-        str | None, typer.Option(help="auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
+        str | None, typer.Option(help="auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string.")
     ] = None,
     target_recall: Annotated[float | None, typer.Option(help="Recall at 10 to tune for, 0 to 1.")] = None,
     postprocess: Annotated[

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from heapq import nsmallest
 from importlib.metadata import version
@@ -125,11 +125,11 @@ class Index:
         """Create an empty index in a folder that holds none.
 
         `kind` is the search method for vectors: "flat" is exact; "scan" compares 4-bit codes of all rows and scores the
-        best exactly; "ivf-scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's index factory looks at a part of
-        them. All but "flat" are built beside searches and adds from 10,000 documents on, tuned to find `target_recall` of
-        the ten nearest, scans at least 0.99 of them; "auto" is "scan", and "ivf-scan" where that takes more than 10 ms on
-        this machine. `tokenizer` "trigram" suits languages without spaces between words. `raw` "float16" stores the raw
-        vectors in half the bytes. Raises `IndexExistsError`, `IndexAccessError` or `InputError`.
+        best exactly; "hnsw", "ivf", "ivf-sq8", "ivf-pq" or a string of FAISS's index factory looks at a part of them. All
+        but "flat" are built beside searches and adds from 10,000 documents on, tuned to find `target_recall` of the ten
+        nearest, "scan" at least 0.99 of them; "auto" is "scan", and "ivf" where that takes more than 10 ms on this machine.
+        `tokenizer` "trigram" suits languages without spaces between words. `raw` "float16" stores the raw vectors in half
+        the bytes. Raises `IndexExistsError`, `IndexAccessError` or `InputError`.
         """
         check_kind(kind, embedder.dimension)
         _check_precision(raw)
@@ -356,7 +356,8 @@ class Index:
                 converted = 0 if raw is None else self._store.documents.convert()
                 fit(self._store)
             if converted:
-                self._store.database.shrink()
+                with suppress(IndexLockedError, IndexAccessError):  # the space is used again later
+                    self._store.database.vacuum()
             self._vectors.show_progress = show_progress
             try:
                 with self._store.snapshot():
@@ -643,8 +644,8 @@ class Index:
         try:
             with self._store.snapshot():
                 self._vectors.load()
-                if self._store.database.writable:
-                    self._builder.start_if_due()  # what a kill prevented, or an earlier version did not build
+            if self._store.database.writable:
+                self._builder.start_if_due()  # what a kill prevented, or an earlier version did not build
         except UnusableMapsError as error:
             logger.warning("%s", error)
             return False

@@ -83,7 +83,7 @@ def _repair(folder: Path, store: Store) -> None:
         is_readable = _repair_meta(store)
         if is_readable:
             _repair_maps(store)
-    store.database.execute("VACUUM")
+    store.database.vacuum()
     if not is_readable:
         return  # what a damaged record held is lost, and the index does not open
     vectors = SyncedVectors(folder, store)

@@ -104,10 +104,13 @@ class Database:
         self.execute("PRAGMA page_size = 8192")
         self.execute("PRAGMA journal_mode = WAL")
 
-    def shrink(self) -> None:
-        """Give back the space of what was replaced, unless another process is in the way; outside a transaction."""
-        with suppress(IndexLockedError, IndexAccessError):
-            self.execute("VACUUM")
+    def vacuum(self) -> None:
+        """Write the file anew without the space of what was replaced; outside a transaction."""
+        with self.transaction():  # which removes a checksum that another process noted when it closed the file
+            pass
+        self.execute("VACUUM")
+        with self.transaction():
+            pass
 
     @property
     def writable(self) -> bool:

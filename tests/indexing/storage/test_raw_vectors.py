@@ -33,7 +33,7 @@ def test_half_precision_rounds_each_number_to_eleven_bits_whatever_the_size_of_t
     assert np.array_equal(rounded(read, "float16")[near], read[near])
 
 
-@pytest.mark.parametrize("row", [[0.0] * 6, [3.4e38, -3.4e38, 0, 1, 2, 3], [1e-40] * 6, [1e-45, 0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("row", [[0.0] * 6, [3.4028e38, -3.4028e38, 0, 1, 2, 3], [1e-40] * 6, [1e-45, 0, 0, 0, 0, 0]])
 def test_the_ends_of_single_precision_stay_finite_and_near(row):
     vectors = np.array([row], dtype=np.float32)
     read = decoded(encoded(vectors, "float16", WIDTHS), WIDTHS)

@@ -17,7 +17,7 @@ from tp_retrieval.indexing.vectors.plan import Plan
 
 ROWS, DIMENSION = 3000, 32
 SLOW_TO_TRAIN = pytest.param("OPQ8,IVF16,PQ8np", marks=pytest.mark.slow)
-APPROXIMATE = ["scan", "ivf-scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq", "PQ8np", "SQ8", SLOW_TO_TRAIN]
+APPROXIMATE = ["scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq", "PQ8np", "SQ8", SLOW_TO_TRAIN]
 
 
 class Silent(ToyEmbedder):
@@ -92,7 +92,7 @@ def test_exact_search_equals_brute_force_under_every_filter(index, data, monkeyp
 def test_an_approximate_kind_reaches_its_stored_recall_under_every_filter(index, data, monkeypatch, kind):
     index.rebuild(kind=kind, target_recall=0.9)
     tuning = index.info().tuning
-    assert tuning.target_recall == (0.99 if kind in ("scan", "ivf-scan") else 0.9)
+    assert tuning.target_recall == (0.99 if kind == "scan" else 0.9)
     assert tuning.recall >= 0.9
     assert tuning.trained_on == ROWS
     if kind in ("hnsw", "ivf", "ivf-sq8", "ivf-pq"):
@@ -248,9 +248,9 @@ def test_auto_scans_from_a_few_thousand_rows_on_and_looks_into_lists_where_that_
         index.add(documents(1100, ROWS), vectors=data[0][1100:])
         index.add(documents(ROWS, 2 * ROWS), vectors=data[0])
         index.wait_until_built()
-        assert re.fullmatch(r"IVF\d+,PQ16x4fs,Refine\(SQ8_direct_signed\)", index.info().tuning.factory)
+        assert re.fullmatch(r"IVF\d+,Flat", index.info().tuning.factory)
         index.delete([str(i) for i in range(ROWS, 2 * ROWS)])
-        assert recall(index, data, np.ones(ROWS, bool)) >= 0.98
+        assert recall(index, data, np.ones(ROWS, bool)) >= 0.93
 
 
 def of_another_kind(count):
@@ -403,7 +403,7 @@ def test_the_rows_of_a_filter_are_kept_until_a_change_and_types_are_told_apart(t
 @pytest.mark.parametrize("kind", ["", "nonsense", "IVF", "PQ7", "ivf-pq9", "IDMap,Flat", "IDMap2,Flat", None, 3])
 def test_an_unknown_kind_is_named_with_what_there_is(tmp_path, index, kind):
     with pytest.raises(
-        InputError, match=r"kind: .*auto, flat, scan, ivf-scan, hnsw, ivf, ivf-sq8, ivf-pq, or a FAISS factory string"
+        InputError, match=r"kind: .*auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq, or a FAISS factory string"
     ):
         Index.create(tmp_path / "other", Silent(), kind=kind)
     assert not (tmp_path / "other").exists()
@@ -472,7 +472,7 @@ def test_a_recall_without_meaning_is_refused(tmp_path, index, target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["scan", "ivf-scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq"])
+@pytest.mark.parametrize("kind", ["scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq"])
 def test_the_stored_recall_is_a_lower_bound_for_queries_that_are_no_rows(tmp_path, kind):
     rng = np.random.default_rng(5)
     centres = rng.standard_normal((200, 64))

@@ -261,7 +261,7 @@ def test_a_built_index_and_its_tuning_are_kept(processes, first, monkeypatch):
     follow(first)
     with first.store.transaction():
         first.store.meta.write(replace(first.store.meta.read(), vectors=IVF))
-    first.vectors.build(first.vectors.plan("IVF8,Flat", IVF))
+    first.vectors.build(first.vectors.plan("IVF8,Flat", IVF, first.vectors.seqs))
     meta = first.store.meta.read()
     assert (meta.generation, meta.snapshot.generation, meta.snapshot.last_seq) == (1, 1, 600)
     assert meta.vectors == replace(IVF, tuning=first.vectors.tuning)
@@ -291,7 +291,7 @@ def test_a_built_index_whose_snapshot_is_missing_is_built_again_if_there_are_row
     follow(first)
     with first.store.transaction():
         first.store.meta.write(replace(first.store.meta.read(), vectors=IVF))
-    first.vectors.build(first.vectors.plan("IVF8,Flat", IVF))
+    first.vectors.build(first.vectors.plan("IVF8,Flat", IVF, first.vectors.seqs))
     (first.store.file.parent / "vectors-1.faiss").unlink()
     monkeypatch.setattr(kinds, "TRAIN_AT", train_at)
     late = processes()
@@ -306,7 +306,7 @@ def test_a_build_for_settings_that_were_changed_meanwhile_is_dropped(first):
     rows = by_seq(first.add(drawn(600)), drawn(600))
     follow(first)
     before = first.store.meta.read()
-    first.vectors.build(first.vectors.plan("IVF8,Flat", IVF))
+    first.vectors.build(first.vectors.plan("IVF8,Flat", IVF, first.vectors.seqs))
     assert first.store.meta.read() == before
     assert not list(first.store.file.parent.glob("vectors-*"))
     first.vectors.refresh()

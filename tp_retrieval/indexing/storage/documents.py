@@ -190,21 +190,25 @@ class Documents:
             yield seqs, vectors
             after = int(seqs[-1])
 
-    def vectors_of(self, seqs: Seqs) -> Float32Array:
-        """Return the raw vectors `(n, dimension)` of rows in the order of `seqs`.
+    def vectors_of(self, seqs: Seqs, *, keep: bool = False) -> Float32Array:
+        """Return the raw vectors `(n, dimension)` of rows in the order of `seqs`; `keep` is that of `stored`.
 
         Raises `CorruptIndexError` if a row is missing.
         """
-        stored, vectors = self.stored(seqs)
+        stored, vectors = self.stored(seqs, keep=keep)
         missing = np.setdiff1d(seqs, stored) if len(stored) < len(seqs) else seqs[:0]
         if len(missing):
             raise CorruptIndexError(f"{self._database.file}: record {missing[0]} is missing")
         return vectors[np.searchsorted(stored, seqs)]
 
-    def stored(self, seqs: Seqs) -> tuple[Seqs, Float32Array]:
-        """Return those of some rows that are there, ascending, and their raw vectors `(n, dimension)`."""
+    def stored(self, seqs: Seqs, *, keep: bool = False) -> tuple[Seqs, Float32Array]:
+        """Return those of some rows that are there, ascending, and their raw vectors `(n, dimension)`.
+
+        `keep` remembers committed rows for `found`.
+        """
         rows = self._select_rows(seqs.tolist())
-        self._just_read = {row.seq: row for row in rows} if len(rows) <= _FEW else {}
+        if keep:
+            self._just_read = {row.seq: row for row in rows} if len(rows) <= _FEW else {}
         return self._matrix(rows) if rows else (seqs[:0], np.zeros((0, self._widths().whole), dtype=np.float32))
 
     def last_deletion(self) -> int:

@@ -18,6 +18,7 @@ PRECISIONS: tuple[RawPrecision, ...] = ("float32", "float16")
 """How many bits a number of a raw vector takes. The exponent of a row keeps float16 from overflowing."""
 
 _TOP = 15  # the largest number of a row is below two to this power, which float16 holds
+_MOST = 2.0**_TOP - 16  # the largest number of float16 below that; the next one times two to the 113th would be infinite
 _LEAST = -128  # the least exponent of a signed byte; below it lie float32's subnormal numbers
 
 
@@ -70,7 +71,7 @@ def _halved(vectors: Float32Array) -> tuple[NDArray[np.int32], NDArray[np.float1
     """Return an exponent for each row, `(n, 1)`, and the numbers divided by two to its power."""
     largest = np.abs(np.nan_to_num(vectors)).max(axis=1, keepdims=True)
     exponents = np.maximum(np.frexp(largest)[1] - _TOP, _LEAST).astype(np.int32)
-    return exponents, np.ldexp(vectors, -exponents).astype("<f2")
+    return exponents, np.ldexp(vectors, -exponents).clip(-_MOST, _MOST).astype("<f2")
 
 
 def _numbers(data: bytes, width: int, precision: RawPrecision) -> Float32Array:

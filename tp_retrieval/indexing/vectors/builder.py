@@ -13,11 +13,12 @@ from tp_retrieval.errors import InputError, TPRetrievalError
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors.plan import Plan
-from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
+from tp_retrieval.indexing.vectors.synced_vectors import KEPT_AS_IT_IS, SyncedVectors
 from tp_retrieval.types import Float32Array
 
 logger = logging.getLogger(__name__)
 
+_NOT_YET = "the vectors could not be built yet: %s"
 _SLICE, _LARGEST = 4096, 16_384  # rows copied under the lock at once: first so many, then twice, up to a number; in some
 # milliseconds, and faster than they can be added
 
@@ -33,21 +34,34 @@ class Builder:
         self._store = store
         self._vectors = vectors
         self._thread: threading.Thread | None = None
+        self._generation = 0  # of the build that is under way
 
     def start_if_due(self) -> None:
-        """Begin to build if there are enough rows; under the lock."""
+        """Begin to build if there are enough rows; under the lock. What prevents it is logged."""
         if self._thread is not None and self._thread.is_alive():
             return
-        plan = self._vectors.due()
-        if plan is not None:
-            self._vectors.make_room(plan)
-            self._thread = threading.Thread(target=self._run, args=(plan,), name="tp-retrieval-build")
-            self._thread.start()
+        try:
+            with self._store.snapshot():
+                plan = self._planned()
+            if plan is not None:
+                thread = threading.Thread(target=self._run, args=(plan,), name="tp-retrieval-build")
+                thread.start()
+                self._thread = thread
+        except (TPRetrievalError, RuntimeError, MemoryError, OSError) as error:
+            logger.warning(_NOT_YET, error)
 
     def wait(self) -> None:
         """Wait for the build that is under way; without the lock."""
         if self._thread is not None:
             self._thread.join()
+
+    def _planned(self) -> Plan | None:
+        """Follow the store, and return what is due then."""
+        self._vectors.refresh()
+        plan = self._vectors.due()
+        if plan is not None:
+            self._vectors.make_room(plan)
+        return plan
 
     def _run(self, first: Plan) -> None:
         plan: Plan | None = first
@@ -56,20 +70,28 @@ class Builder:
 
     def _built(self, plan: Plan) -> Plan | None:
         """Build, hand over, and return what is due then: rows may have come in meanwhile."""
+        self._generation = plan.generation
         try:
             built = plan.build(self, self._vectors.exact)
-            with self._while_open():
+            with self._while_useful():
                 self._vectors.adopt(plan, built)
-                return self._vectors.due()
-        except _ClosedError:
-            logger.debug("the index was closed before its vectors were built")
-        except InputError as error:  # the rows are stored; they are searched as before
-            logger.warning("the index stays exact: %s", error)
+        except _UselessError:
+            logger.debug("the index was closed, or got other maps, before its vectors were built")
+        except Exception as error:  # a thread must not end in a traceback: the rows are stored, and searched as before
+            logger.warning(KEPT_AS_IT_IS if isinstance(error, InputError) else _NOT_YET, error)
             with self._lock:
                 self._vectors.failed(plan)
+            return None
+        with self._lock:
+            return None if self._store.database.closed else self._next()
+
+    def _next(self) -> Plan | None:
+        try:
+            with self._store.snapshot():
+                return self._planned()
         except TPRetrievalError as error:
-            logger.warning("the vectors could not be built yet: %s", error)
-        return None
+            logger.warning(_NOT_YET, error)
+            return None
 
     # -- the rows that are held in memory, copied some at a time
 
@@ -77,7 +99,7 @@ class Builder:
         """Return those of some rows that are there, as unit vectors `(n, dimension)`."""
         parts = []
         for part in np.array_split(seqs, len(seqs) // _SLICE + 1):
-            with self._while_open():
+            with self._while_useful():
                 parts.append(self._vectors.held(np.intersect1d(part, self._vectors.seqs, assume_unique=True)))
         return np.concatenate(parts)
 
@@ -85,7 +107,7 @@ class Builder:
         """Yield the rows beyond a number and their vectors, in batches that grow, since more are added meanwhile."""
         size = _SLICE
         while True:
-            with self._while_open():
+            with self._while_useful():
                 held = self._vectors.seqs
                 seqs = held[np.searchsorted(held, last, side="right") :][:size].copy()
                 vectors = self._vectors.held(seqs)
@@ -95,12 +117,12 @@ class Builder:
             last, size = int(seqs[-1]), min(2 * size, _LARGEST)
 
     @contextmanager
-    def _while_open(self) -> Iterator[None]:
+    def _while_useful(self) -> Iterator[None]:
         with self._lock:
-            if self._store.database.closed:
-                raise _ClosedError
+            if self._store.database.closed or self._vectors.generation != self._generation:
+                raise _UselessError
             yield
 
 
-class _ClosedError(Exception):
-    """The index was closed meanwhile."""
+class _UselessError(Exception):
+    """The index was closed, or its maps or kind were changed."""

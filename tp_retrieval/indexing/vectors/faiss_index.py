@@ -40,8 +40,10 @@ _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
 _ROUNDED = 4_000  # the same where rounded rows tell which are worth it
 _ROUNDED_SHARE = 50  # and this part of all rows, since looking further costs more the more there are
 _FETCHED = 500  # the same where exact vectors come from the database
+_WIDER = (
+    4  # times as many candidates of a scan where a filter may have taken the nearest, and those left lie closer together
+)
 _SIFTED = 256  # rows from which on float32 finds those that are worth an exact score
-_MOST_EXACT = 4  # rows scored exactly for each row asked for, at most, beyond 64, where rounded ones are ordered before
 _UNLIKE = 0.001  # share of the rows that their codes tell least of, which are candidates of every search
 _DRIFTED = 0.01  # share of such rows at which the codes no longer fit the corpus
 _PART = 8_192  # rows scored at once
@@ -207,23 +209,27 @@ class FaissIndex:
         self._seqs = np.concatenate([self._seqs, seqs])
         self._alive = np.concatenate([self._alive, np.ones(len(seqs), dtype=bool)])
         self._forget_filter()
-        if self._rounded is not None and self.tuning is not None and self.tuning.residual is not None:
-            unlike = first + np.flatnonzero(self._residuals(first, rows) > self.tuning.residual)
+        if self._rounded is not None and self.tuning is not None and self.tuning.residual is not None and len(rows):
+            unlike = first + np.flatnonzero(self._residuals(first, len(self._seqs)) > self.tuning.residual)
             self._unlike = np.concatenate([self._unlike, unlike])
 
     def _mark_unlike(self) -> None:
         """Find the rows that codes tell least of, and how little that is, so that later ones are known by it."""
-        if self._rounded is None or self.tuning is None:
-            return
-        parts = range(0, len(self._seqs), _PART)
-        residuals = np.concatenate([self._residuals(i, self._rounded.rows(slice(i, i + _PART))) for i in parts])
+        if self._rounded is None or self.tuning is None or faiss.try_extract_index_ivf(self._inner) is not None:
+            return  # FAISS reads no codes back from lists that it read from a file
+        residuals = self._residuals(0, len(self._seqs))
         border = float(np.quantile(residuals, 1 - _UNLIKE))
         self.tuning = replace(self.tuning, residual=border)
         self._unlike = np.flatnonzero(residuals > border)
 
-    def _residuals(self, first: int, rows: Float32Array) -> Float32Array:
-        """Return the squared distances of rows, which lie from a position on, from what their codes stand for."""
-        return cast("Float32Array", ((self._inner.reconstruct_n(first, len(rows)) - rows) ** 2).sum(axis=1))
+    def _residuals(self, first: int, last: int) -> Float32Array:
+        """Return the squared distances of rounded rows between two positions from what their codes stand for."""
+        parts = []
+        for begin in range(first, last, _PART):
+            end = min(begin + _PART, last)
+            coded = self._inner.reconstruct_n(begin, end - begin)
+            parts.append(((coded - cast("RoundedRows", self._rounded).rows(slice(begin, end))) ** 2).sum(axis=1))
+        return cast("Float32Array", np.concatenate(parts))
 
     def remove(self, seqs: Seqs) -> None:
         """Remove rows; unknown numbers are ignored."""
@@ -284,7 +290,8 @@ class FaissIndex:
             positions = self._positions(among)
             return [self._best(query, k, positions) for query in queries]
         allowed = None if among is None and self._alive.all() else self._allowed(among)
-        take = min(self._candidates(k), len(self._alive))
+        wider = 1 if allowed is None or self._selects else _WIDER
+        take = min(wider * self._candidates(k), len(self._alive))
         results = []
         for part in np.array_split(queries, len(queries) // _TOGETHER + 1):
             for query, near in zip(part, self._nearest(part, take, allowed, available), strict=True):
@@ -341,8 +348,6 @@ class FaissIndex:
         )
         border = np.partition(near - errors, len(near) - k)[len(near) - k]
         kept = np.flatnonzero(near + errors >= border)
-        if self._rounded is not None and len(kept) > _MOST_EXACT * k + 64:
-            kept = np.sort(kept[np.lexsort((positions[kept], -near[kept]))[: _MOST_EXACT * k + 64]])
         return positions[kept]
 
     def _near(self, query: Float32Array, positions: NDArray[np.int64]) -> RoundedScores:

@@ -16,7 +16,7 @@ from tp_retrieval.indexing.storage.meta import Tuning
 from tp_retrieval.indexing.vectors.rounded_rows import FACTORY as ROUNDED
 from tp_retrieval.types import Float32Array
 
-KINDS = ("auto", "flat", "scan", "ivf-scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
+KINDS = ("auto", "flat", "scan", "hnsw", "ivf", "ivf-sq8", "ivf-pq")
 """Named kinds; any string of FAISS's index factory is a kind, too."""
 
 TRAIN_AT = 10_000
@@ -53,10 +53,9 @@ def factory_string(kind: str, dimension: int, count: int) -> str | None:
     codes = max(m for m in range(1, max(dimension // 8, 1) + 1) if dimension % m == 0)
     per_code = 2 if dimension * count <= _BYTES_OF_CODES * 4 else 4
     padded = -(-dimension // per_code) * per_code
-    head, scan = f"Pad{padded}," if padded > dimension else "", f"PQ{padded // per_code}x4fs,{ROUNDED}"
+    head = f"Pad{padded}," if padded > dimension else ""
     named = {
-        "scan": f"{head}{scan}",
-        "ivf-scan": f"{head}IVF{lists},{scan}",
+        "scan": f"{head}PQ{padded // per_code}x4fs,{ROUNDED}",
         "hnsw": "HNSW32",
         "ivf": f"IVF{lists},Flat",
         "ivf-sq8": f"IVF{lists},SQ8",
@@ -90,7 +89,7 @@ def floor_of(factory: str, dimension: int) -> Floor:
 
 def scans(kind: str) -> bool:
     """Return whether a kind scans codes of rows that are rounded."""
-    return kind in ("auto", "scan", "ivf-scan") or kind.endswith(ROUNDED)
+    return kind in ("auto", "scan") or kind.endswith(ROUNDED)
 
 
 def sample_size(factory: str, count: int) -> int:
@@ -139,6 +138,8 @@ def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: T
     length: the truth is padded with numbers that no row has.
     """
     count, k = truth.shape
+    scans_all = floor_of(tuning.factory, inner.d).recall > 0  # what it promises it keeps, with every row if need be
+    most = -(-inner.ntotal // k) if scans_all else _MOST_CANDIDATES
     space = space_of(inner)
     best: tuple[float, str, int] = (-1.0, "", 1)
     candidates = tuning.candidates
@@ -160,13 +161,13 @@ def tuned(inner: Any, queries: Float32Array, truth: NDArray[np.int64], tuning: T
                 if bound >= tuning.target_recall:
                     best, reached = (bound, key, candidates), True
                     break
-        if reached or not lossy or candidates >= max(_MOST_CANDIDATES, 4 * tuning.candidates):
+        if reached or not lossy or candidates >= most:
             break
         candidates *= 2
     recall, parameters, candidates = best
     if parameters:
         space.set_index_parameters(inner, parameters)
-    return replace(tuning, parameters=parameters, candidates=candidates, recall=round(recall, 4))
+    return replace(tuning, parameters=parameters, candidates=candidates, recall=round(max(recall, 0.0), 4))
 
 
 def _recall_bound(inner: Any, queries: Float32Array, truth: NDArray[np.int64], take: int) -> float:

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 SLOW_SECONDS = 0.01
 """A scan that takes longer makes an index of kind "auto" look into a part of its lists alone."""
 
+KEPT_AS_IT_IS = "the index stays exact: %s"
+"""What is logged where a kind can't be built: the rows are stored, and searched as before."""
+
 _SNAPSHOT_AT = 10_000  # rows added or removed after which a snapshot is worth its writing,
 _SNAPSHOT_SHARE = 0.5  # and as a share of all, so that adding does not write everything again and again
 _PART = 1024  # rows that are mapped at once
@@ -114,11 +117,11 @@ class SyncedVectors:
 
     def _build_or_stay_exact(self, factory: str, settings: VectorSettings) -> None:
         """Build the approximate index that the missing snapshot held."""
-        plan = self.plan(factory, settings)
+        plan = self.plan(factory, settings, self._store.documents.seqs())
         try:
             self._take(plan, plan.build(self, self.exact, show_progress=self.show_progress))
         except InputError as error:
-            logger.warning("the index stays exact: %s", error)
+            logger.warning(KEPT_AS_IT_IS, error)
             self._faiss, self._last_seq = FaissIndex(self._maps.dimension, self.exact), 0
 
     def prepare(self, seqs: Seqs, raw: Float32Array) -> MappedRows | None:
@@ -235,23 +238,31 @@ class SyncedVectors:
 
     def exact(self, seqs: Seqs) -> Float32Array:
         """Return the unit vectors of rows from the store."""
-        return self.mapped(self._store.documents.vectors_of(seqs))
+        return self.mapped(self._store.documents.vectors_of(seqs, keep=True))
 
     # -- approximate kinds
 
     def due(self) -> Plan | None:
-        """Return what should be built by now: there are enough rows, four times those trained on, or many unlike those."""
+        """Return what should be built by now: there are enough rows, four times those trained on, or many unlike those.
+
+        The plan is of the rows that are held, at the state of the store that they follow.
+        """
         count, tuning = len(self), self._faiss.tuning
-        if count < max(kinds.TRAIN_AT, _RETRY_GROWTH * self._failed_at):
+        if self._state is _State.BROKEN or count < max(kinds.TRAIN_AT, _RETRY_GROWTH * self._failed_at):
             return None
         if tuning is not None and count < _GROWTH * tuning.trained_on and not self._faiss.drifted:
             return None
         settings = self._store.meta.read().vectors
         kind = settings.kind
         if kind == "auto":
-            kind = "scan" if tuning is None or self._faiss.seconds_a_search() <= SLOW_SECONDS else "ivf-scan"
+            kind = "scan" if tuning is None or self._faiss.seconds_a_search() <= SLOW_SECONDS else "ivf"
         factory = kinds.factory_string(kind, self._maps.dimension, count)
-        return None if factory is None else self.plan(factory, settings)
+        return None if factory is None else self.plan(factory, settings, self._faiss.seqs)
+
+    @property
+    def generation(self) -> int:
+        """The generation of the store's maps and kind that the vectors are of."""
+        return self._generation
 
     def make_room(self, plan: Plan) -> None:
         """Hold rows that are exact in memory rounded from now on, if that is what will be built."""
@@ -266,7 +277,7 @@ class SyncedVectors:
         try:
             self.build(plan)
         except InputError as error:  # the rows are stored; they are searched exactly
-            logger.warning("the index stays exact: %s", error)
+            logger.warning(KEPT_AS_IT_IS, error)
             with self._store.snapshot():
                 self.load()
             self.failed(plan)
@@ -307,12 +318,11 @@ class SyncedVectors:
         self._deletion = self._compacted = plan.deletion
         self._unsaved = len(built)
         self._replay()
-        if len(self._faiss) != len(self._store.documents):  # other rows were held than those of the store
+        if not np.array_equal(self._faiss.seqs, self._store.documents.seqs()):  # a last check, before it is written
             self._start_over()
 
-    def plan(self, factory: str, settings: VectorSettings) -> Plan:
-        """Return what it takes to build a factory string's index of the rows that are there."""
-        seqs = self._store.documents.seqs()
+    def plan(self, factory: str, settings: VectorSettings, seqs: Seqs) -> Plan:
+        """Return what it takes to build a factory string's index of some rows, at the state that is followed."""
         logger.info("building %s for %d documents", factory, len(seqs))
         chosen = np.random.default_rng(0).choice(seqs, kinds.sample_size(factory, len(seqs)), replace=False)
         return Plan(
@@ -320,7 +330,7 @@ class SyncedVectors:
             target_recall=max(settings.target_recall, kinds.floor_of(factory, self._maps.dimension).recall),
             settings=settings,
             generation=self._generation,
-            deletion=self._store.documents.last_deletion(),
+            deletion=self._deletion,
             count=len(seqs),
             last=int(seqs[-1]),
             sample=np.sort(chosen),
