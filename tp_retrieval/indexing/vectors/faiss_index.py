@@ -40,9 +40,7 @@ _GATHERED = 5_000  # rows up to which a filter's matches are scored one by one
 _ROUNDED = 4_000  # the same where rounded rows tell which are worth it
 _ROUNDED_SHARE = 50  # and this part of all rows, since looking further costs more the more there are
 _FETCHED = 500  # the same where exact vectors come from the database
-_WIDER = (
-    4  # times as many candidates of a scan where a filter may have taken the nearest, and those left lie closer together
-)
+_WIDER = 2  # times as many candidates of a scan under a filter, which may have taken the nearest rows
 _SIFTED = 256  # rows from which on float32 finds those that are worth an exact score
 _UNLIKE = 0.001  # share of the rows that their codes tell least of, which are candidates of every search
 _DRIFTED = 0.01  # share of such rows at which the codes no longer fit the corpus
