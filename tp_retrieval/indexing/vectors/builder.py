@@ -48,7 +48,7 @@ class Builder:
                 thread.start()
                 self._thread = thread
         except (TPRetrievalError, RuntimeError, MemoryError, OSError) as error:
-            logger.warning(_NOT_YET, error)
+            logger.warning(_NOT_YET, _reason(error))
 
     def wait(self) -> None:
         """Wait for the build that is under way; without the lock."""
@@ -78,7 +78,7 @@ class Builder:
         except _UselessError:
             logger.debug("the index was closed, or got other maps, before its vectors were built")
         except Exception as error:  # a thread must not end in a traceback: the rows are stored, and searched as before
-            logger.warning(KEPT_AS_IT_IS if isinstance(error, InputError) else _NOT_YET, error)
+            logger.warning(KEPT_AS_IT_IS if isinstance(error, InputError) else _NOT_YET, _reason(error))
             with self._lock:
                 self._vectors.failed(plan)
             return None
@@ -90,7 +90,7 @@ class Builder:
             with self._store.snapshot():
                 return self._planned()
         except TPRetrievalError as error:
-            logger.warning(_NOT_YET, error)
+            logger.warning(_NOT_YET, _reason(error))
             return None
 
     # -- the rows that are held in memory, copied some at a time
@@ -122,6 +122,11 @@ class Builder:
             if self._store.database.closed or self._vectors.generation != self._generation:
                 raise _UselessError
             yield
+
+
+def _reason(error: Exception) -> str:
+    """Return an error as text: a log that keeps the error itself keeps its frames, and a statement in them open."""
+    return str(error) or type(error).__name__
 
 
 class _UselessError(Exception):

@@ -52,10 +52,13 @@ class Plan:
 
         `exact` will give vectors to it.
         """
-        sample = rows.some(self.sample)
+        sample = rows.some(np.sort(self.sample))
         if not len(sample):
             raise InputError(f"kind: {self.factory!r} can't be built, every row was deleted meanwhile")
-        shuffled = np.random.default_rng(0).permutation(len(sample))  # the first ones are held out
+        order = np.argsort(np.argsort(self.sample))  # a random one, of which the first are held out
+        if len(sample) < len(order):  # some were deleted meanwhile
+            order = np.random.default_rng(0).permutation(len(sample))
+        sample = sample[order]
 
         def batches() -> Iterator[tuple[Seqs, Float32Array]]:
             with tqdm(total=self.count, unit="vector", disable=not show_progress) as bar:
@@ -67,7 +70,7 @@ class Plan:
                     if seqs[-1] >= self.last:
                         return
 
-        built = FaissIndex.build(self.factory, sample[shuffled], batches, exact, self.target_recall, self.queries)
+        built = FaissIndex.build(self.factory, sample, batches, exact, self.target_recall, self.queries)
         for seqs, vectors in itertools.islice(rows.after(self.last), _MOST_LATER):
             built.add(seqs, vectors)
         return built

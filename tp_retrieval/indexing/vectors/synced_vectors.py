@@ -333,7 +333,7 @@ class SyncedVectors:
             deletion=self._deletion,
             count=len(seqs),
             last=int(seqs[-1]),
-            sample=np.sort(chosen),
+            sample=chosen,
             queries=self._maps(np.stack(self._queries), "query") if self._queries else None,
         )
 

@@ -43,7 +43,8 @@ class Wide:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(60)
         connection.connect(self.file)
-        connection.sendall(data)
+        if data:  # else it may be refused and closed by now
+            connection.sendall(data)
         return connection
 
     def memory(self, name="VmRSS"):
