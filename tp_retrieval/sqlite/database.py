@@ -28,7 +28,6 @@ from tp_retrieval.sqlite.file_checksum import FileChecksum
 from tp_retrieval.sqlite.shared_file import SharedFile
 
 _BUSY_SECONDS = 30.0
-_CACHE = 32_768  # KiB of pages that are kept in memory; with SQLite's 2 MiB, indexes of many rows are read from disk again
 _MOST_VALUES = 500  # of one statement; SQLite's smallest limit is 999
 
 LOWER = "unicode_lower"
@@ -67,12 +66,7 @@ class Database:
                     self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
             try:
-                for pragma in (
-                    "synchronous = FULL",
-                    "trusted_schema = OFF",
-                    "cell_size_check = ON",
-                    f"cache_size = -{_CACHE}",
-                ):
+                for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
                     connection.execute(f"PRAGMA {pragma}")
                 connection.create_function(LOWER, 1, _lower, deterministic=True)
             except BaseException:
