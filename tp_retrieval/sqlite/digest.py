@@ -18,7 +18,7 @@ def file_digest(file: Path) -> str:
 def record_digest(*values: str | int | bytes) -> bytes:
     """Return the SHA-256 of a record's values, each preceded by its length."""
     parts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
-    return hashlib.sha256(b"".join([part for part in parts for part in (len(part).to_bytes(8, "little"), part)])).digest()
+    return hashlib.sha256(b"".join([len(part).to_bytes(8, "little") + part for part in parts])).digest()
 
 
 def check_record(file: Path, record: str, digest: bytes, *values: Any) -> None:

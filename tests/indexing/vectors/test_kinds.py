@@ -251,6 +251,12 @@ def test_auto_scans_from_a_few_thousand_rows_on_and_looks_into_lists_where_that_
         assert re.fullmatch(r"IVF\d+,Flat", index.info().tuning.factory)
         index.delete([str(i) for i in range(ROWS, 2 * ROWS)])
         assert recall(index, data, np.ones(ROWS, bool)) >= 0.93
+        monkeypatch.setattr(synced_vectors, "SLOW_SECONDS", 1e9)
+        for begin in range(ROWS, 8 * ROWS, ROWS):
+            index.add(documents(begin, begin + ROWS), vectors=data[0])
+        index.wait_until_built()
+        assert index.info().tuning.trained_on == 8 * ROWS
+        assert re.fullmatch(r"IVF\d+,Flat", index.info().tuning.factory), "fast lists are no sign of a fast scan"
 
 
 def of_another_kind(count):

@@ -19,8 +19,8 @@ from tp_retrieval.types import Float32Array
 logger = logging.getLogger(__name__)
 
 _NOT_YET = "the vectors could not be built yet: %s"
-_SLICE, _LARGEST = 4096, 16_384  # rows copied under the lock at once: first so many, then twice, up to a number; in some
-# milliseconds, and faster than they can be added
+_SLICE = 4096  # rows copied under the lock at once, in some milliseconds,
+_SLICES = 32  # or this part of all rows where that is more, so that a large index is copied faster than it can grow
 
 
 class Builder:
@@ -40,15 +40,16 @@ class Builder:
         """Begin to build if there are enough rows; under the lock. What prevents it is logged."""
         if self._thread is not None and self._thread.is_alive():
             return
+        plan = self._planned()
+        if plan is None:
+            return
+        thread = threading.Thread(target=self._run, args=(plan,), name="tp-retrieval-build")
         try:
-            with self._store.snapshot():
-                plan = self._planned()
-            if plan is not None:
-                thread = threading.Thread(target=self._run, args=(plan,), name="tp-retrieval-build")
-                thread.start()
-                self._thread = thread
-        except (TPRetrievalError, RuntimeError, MemoryError, OSError) as error:
+            thread.start()
+        except RuntimeError as error:
             logger.warning(_NOT_YET, _reason(error))
+        else:
+            self._thread = thread
 
     def wait(self) -> None:
         """Wait for the build that is under way; without the lock."""
@@ -56,12 +57,17 @@ class Builder:
             self._thread.join()
 
     def _planned(self) -> Plan | None:
-        """Follow the store, and return what is due then."""
-        self._vectors.refresh()
-        plan = self._vectors.due()
-        if plan is not None:
-            self._vectors.make_room(plan)
-        return plan
+        """Follow the store, and return what is due then; under the lock."""
+        try:
+            with self._store.snapshot():
+                self._vectors.refresh()
+                plan = self._vectors.due()
+                if plan is not None:
+                    self._vectors.make_room(plan)
+                return plan
+        except (TPRetrievalError, RuntimeError, MemoryError, OSError) as error:
+            logger.warning(_NOT_YET, _reason(error))
+            return None
 
     def _run(self, first: Plan) -> None:
         plan: Plan | None = first
@@ -83,15 +89,7 @@ class Builder:
                 self._vectors.failed(plan)
             return None
         with self._lock:
-            return None if self._store.database.closed else self._next()
-
-    def _next(self) -> Plan | None:
-        try:
-            with self._store.snapshot():
-                return self._planned()
-        except TPRetrievalError as error:
-            logger.warning(_NOT_YET, _reason(error))
-            return None
+            return None if self._store.database.closed else self._planned()
 
     # -- the rows that are held in memory, copied some at a time
 
@@ -104,17 +102,17 @@ class Builder:
         return np.concatenate(parts)
 
     def after(self, last: int) -> Iterator[tuple[Seqs, Float32Array]]:
-        """Yield the rows beyond a number and their vectors, in batches that grow, since more are added meanwhile."""
-        size = _SLICE
+        """Yield the rows beyond a number and their vectors, in batches."""
         while True:
             with self._while_useful():
                 held = self._vectors.seqs
-                seqs = held[np.searchsorted(held, last, side="right") :][:size].copy()
+                beyond = held[np.searchsorted(held, last, side="right") :]
+                seqs = beyond[: max(_SLICE, len(held) // _SLICES)].copy()
                 vectors = self._vectors.held(seqs)
             if not len(seqs):
                 return
             yield seqs, vectors
-            last, size = int(seqs[-1]), min(2 * size, _LARGEST)
+            last = int(seqs[-1])
 
     @contextmanager
     def _while_useful(self) -> Iterator[None]:

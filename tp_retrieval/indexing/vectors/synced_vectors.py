@@ -255,9 +255,13 @@ class SyncedVectors:
         settings = self._store.meta.read().vectors
         kind = settings.kind
         if kind == "auto":
-            kind = "scan" if tuning is None or self._faiss.seconds_a_search() <= SLOW_SECONDS else "ivf"
+            kind = "ivf" if tuning is not None and self._is_beyond_scanning(tuning) else "scan"
         factory = kinds.factory_string(kind, self._maps.dimension, count)
         return None if factory is None else self.plan(factory, settings, self._faiss.seqs)
+
+    def _is_beyond_scanning(self, tuning: Tuning) -> bool:
+        """Return whether a scan takes too long, or took too long before: lists that replaced it are fast."""
+        return not kinds.scans(tuning.factory) or self._faiss.seconds_a_search() > SLOW_SECONDS
 
     @property
     def generation(self) -> int:
