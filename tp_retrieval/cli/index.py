@@ -62,8 +62,8 @@ def index(
     """Index files and folders. A second run skips unchanged files and removes the documents of deleted ones."""
     if (from_parquet is None) == (not paths):
         raise tp_retrieval.InputError("give files and folders to embed, or --from-parquet, and not both")
-    given = {"kind": kind, "tokenizer": tokenizer, "raw": raw}
-    options = {name: value for name, value in given.items() if value is not None}
+    of_a_new_index = {"kind": kind, "tokenizer": tokenizer, "raw": raw}
+    options = {name: value for name, value in of_a_new_index.items() if value is not None}
     if from_parquet is not None:
         report = _load(into, from_parquet, options)
     else:
@@ -174,9 +174,8 @@ def _check_options(opened: tp_retrieval.Index, into: Path, options: Mapping[str,
     for name, value in options.items():
         stored = getattr(opened.info(), name)
         if stored != value:
-            remedy = (
-                "change it with `tp-retrieval rebuild`" if name != "tokenizer" else "it is chosen when the index is made"
-            )
+            fixed = name == "tokenizer"
+            remedy = "it is chosen when the index is made" if fixed else "change it with `tp-retrieval rebuild`"
             opened.close()
             raise tp_retrieval.InputError(f"--{name}: {into} has {stored!r}, asked for {value!r}; {remedy}")
 

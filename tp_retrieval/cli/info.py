@@ -34,13 +34,13 @@ def duplicates(
     from tp_retrieval import Index
 
     with Index.open(index) as opened:
-        found = opened.duplicates(threshold, show_progress=sys.stderr.isatty())
+        pairs = opened.duplicates(threshold, show_progress=sys.stderr.isatty())
         documents = len(opened)
-        removed = opened.delete([duplicate.id for duplicate in found]) if delete else 0
+        removed = opened.delete([pair.id for pair in pairs]) if delete else 0
     if as_json:
-        print_json({"documents": documents, "duplicates": [asdict(one) for one in found], "removed": removed})
+        print_json({"documents": documents, "duplicates": [asdict(pair) for pair in pairs], "removed": removed})
         return
     console = Console()
-    for one in found:
-        console.print(Text(f"{one.score:.3f}", style="bold"), Text(f"{one.id}  is like  {one.of}"), soft_wrap=True)
-    console.print(Text(f"{len(found)} of {documents} documents, {removed} removed", style="dim"), soft_wrap=True)
+    for pair in pairs:
+        console.print(Text(f"{pair.score:.3f}", style="bold"), Text(f"{pair.id}  is like  {pair.of}"), soft_wrap=True)
+    console.print(Text(f"{len(pairs)} of {documents} documents, {removed} removed", style="dim"), soft_wrap=True)

@@ -103,7 +103,7 @@ class Database:
         with self.transaction():  # which removes a checksum that another process noted when it closed the file
             pass
         self.execute("VACUUM")
-        with self.transaction():
+        with self.transaction():  # and one that was noted in between
             pass
 
     @property

@@ -37,7 +37,7 @@ def find(
     documents the first is named.
     """
     ids: list[str] = []
-    found: list[Duplicate] = []
+    duplicates: list[Duplicate] = []
     with tempfile.TemporaryFile() as file:
         dimension = 0
         for documents, vectors in batches:
@@ -52,10 +52,10 @@ def find(
             for begin in range(0, len(ids), _ROWS):
                 scores, earlier = _nearest_earlier(rows, begin)
                 for i in np.flatnonzero(scores >= threshold - _TIE):
-                    found.append(Duplicate(ids[begin + i], ids[earlier[i]], min(round(float(scores[i]), 6), 1.0)))
+                    duplicates.append(Duplicate(ids[begin + i], ids[earlier[i]], min(round(float(scores[i]), 6), 1.0)))
                 bar.update(len(scores))
         del rows
-    return sorted(found, key=lambda duplicate: -duplicate.score)
+    return sorted(duplicates, key=lambda duplicate: -duplicate.score)
 
 
 def _nearest_earlier(rows: Float32Array, begin: int) -> tuple[Float32Array, NDArray[np.int64]]:

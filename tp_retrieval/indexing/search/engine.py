@@ -81,8 +81,8 @@ class SearchEngine:
         return self._documents(candidates)
 
     def _lexical(self, text: str, count: int, among: Seqs | None) -> list[_Candidate]:
-        found = self._store.fulltext.search(text, count, among)
-        return [_Candidate(seq, score, {"lexical": score}) for seq, score in found.items()]
+        scores = self._store.fulltext.search(text, count, among)
+        return [_Candidate(seq, score, {"lexical": score}) for seq, score in scores.items()]
 
     def _hybrid(
         self, search: Search, text: str, unit: Float32Array, near: dict[int, float], count: int, among: Seqs | None

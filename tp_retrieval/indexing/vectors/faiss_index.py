@@ -298,13 +298,13 @@ class FaissIndex:
         return results
 
     def _enough(
-        self, query: Float32Array, k: int, take: int, found: Near, allowed: NDArray[np.bool_] | None, available: int
+        self, query: Float32Array, k: int, take: int, nearest: Near, allowed: NDArray[np.bool_] | None, available: int
     ) -> NDArray[np.int64]:
         """Return the places of a query's candidates, looking further where a tie may go on beyond them.
 
         They are all, where a graph or a list left too many rows out of reach.
         """
-        near, positions = found
+        near, positions = nearest
         while not (len(positions) >= k and (len(positions) < take or near[-1] < near[k - 1] - _TIE)):
             if take == len(self._alive):
                 break
@@ -366,14 +366,14 @@ class FaissIndex:
     def _nearest(self, queries: Float32Array, take: int, allowed: NDArray[np.bool_] | None, available: int) -> list[Near]:
         """Return for each query FAISS's scores and places of up to `take` allowed rows, best first."""
         if allowed is None:
-            return [Near(*found).of(None, take) for found in zip(*self._compared(queries, take), strict=True)]
+            return [Near(*of_query).of(None, take) for of_query in zip(*self._compared(queries, take), strict=True)]
         effort = len(allowed) / available
         if self._selects:
             bits = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
             try:
-                found = self._inner.search(queries, take, params=_parameters(self._inner, selector, effort))
-                return [Near(*of_query).of(allowed, take) for of_query in zip(*found, strict=True)]
+                nearest = self._inner.search(queries, take, params=_parameters(self._inner, selector, effort))
+                return [Near(*of_query).of(allowed, take) for of_query in zip(*nearest, strict=True)]
             except RuntimeError:
                 self._selects = False
         return [self._passing(query, take, int(take * effort), allowed) for query in queries]

@@ -61,6 +61,7 @@ class Plan:
         sample = sample[order]
 
         def batches() -> Iterator[tuple[Seqs, Float32Array]]:
+            """Yield the planned rows."""
             with tqdm(total=self.count, unit="vector", disable=not show_progress) as bar:
                 for seqs, vectors in rows.after(0):
                     planned = seqs <= self.last
