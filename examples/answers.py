@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tp_retrieval import Answerer, Embedder, Index
 from tp_retrieval.documents.chunks import chunk
-from tp_retrieval.documents.sources import find, read
+from tp_retrieval.documents.folders import find
+from tp_retrieval.documents.sources import read
 
 FAQ = Path(__file__).parent / "data" / "python-faq" / "design.rst.txt"
 
@@ -16,7 +17,7 @@ FAQ = Path(__file__).parent / "data" / "python-faq" / "design.rst.txt"
 def main() -> None:
     """Index a file, answer a question from it, and refuse one that it does not answer."""
     embedder = Embedder.from_pretrained(recipe="retrieval-fast", whole=True)  # every block and the LM head, once
-    chunks = [part for path in find([FAQ]) for part in chunk(read(path), 256, embedder.count_tokens)]
+    chunks = [part for path in find([FAQ]).files for part in chunk(read(path), 256, embedder.count_tokens)]
     answerer = Answerer(embedder)
     with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/index", embedder) as index:
         index.add(chunks)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tp_retrieval.embedding.embedder import Embedder as Embedder
     from tp_retrieval.embedding.recipe import Recipe as Recipe
     from tp_retrieval.embedding.template import Template as Template
+    from tp_retrieval.indexing.importers.files import index_files as index_files
     from tp_retrieval.indexing.index import Index as Index
     from tp_retrieval.reranking.reranker import Reranker as Reranker
     from tp_retrieval.types import Document as Document
@@ -28,13 +29,26 @@ _HOME = {
     "Embedder": "embedding.embedder",
     "Hit": "types",
     "Index": "indexing.index",
+    "index_files": "indexing.importers.files",
     "Recipe": "embedding.recipe",
     "Reranker": "reranking.reranker",
     "Template": "embedding.template",
 }
 """The modules that are imported when one of their names is first used: torch alone takes seconds."""
 
-__all__ = ["Answer", "Answerer", "CachedEmbedder", "Document", "Embedder", "Hit", "Index", "Recipe", "Reranker", "Template"]
+__all__ = [
+    "Answer",
+    "Answerer",
+    "CachedEmbedder",
+    "Document",
+    "Embedder",
+    "Hit",
+    "Index",
+    "Recipe",
+    "Reranker",
+    "Template",
+    "index_files",
+]
 __all__ += errors.__all__
 
 

@@ -13,7 +13,8 @@ from tp_retrieval.answering.answerer import NOT_FOUND
 from tp_retrieval.answering.citations import content_words
 from tp_retrieval.answering.writer import WritingOptions
 from tp_retrieval.documents.chunks import chunk
-from tp_retrieval.documents.sources import find, read
+from tp_retrieval.documents.folders import find
+from tp_retrieval.documents.sources import read
 from tp_retrieval.reranking.methods import QueryLikelihood
 
 QUESTION = "How does bread rise?"
@@ -179,7 +180,9 @@ OTHER_QUESTIONS = [
 def test_ten_questions_on_the_faq_are_answered_with_citations_and_five_others_refused(tmp_path):
     embedder = Embedder.from_pretrained(recipe="retrieval-fast", dtype="float32", whole=True)
     chunks = [
-        part for path in find([Path("examples/data/python-faq")]) for part in chunk(read(path), 256, embedder.count_tokens)
+        part
+        for path in find([Path("examples/data/python-faq")]).files
+        for part in chunk(read(path), 256, embedder.count_tokens)
     ]
     answerer, cited = Answerer(embedder), 0
     with Index.create(tmp_path / "index", embedder) as index:

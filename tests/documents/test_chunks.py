@@ -3,7 +3,8 @@
 import pytest
 
 from tp_retrieval.documents.chunks import chunk
-from tp_retrieval.documents.sources import Source, read
+from tp_retrieval.documents.formats import ReadingOptions
+from tp_retrieval.documents.sources import read
 
 
 def words(text):
@@ -67,10 +68,31 @@ def test_an_unclosed_fence_reaches_to_the_end(tmp_path):
     assert [headings for headings, _ in cut(tmp_path, "# One\n\n```\n# x\n~~~\n\n# y\n", tokens=100)] == [["One"]]
 
 
-@pytest.mark.parametrize("front", ["---\ntitle: x\n---\n", "---\n# note\na: |\n  ---\n...\n", "---\n{{ data }}\n---"])
-def test_front_matter_holds_no_heading(tmp_path, front):
-    found = cut(tmp_path, f"{front}\n# One\n\nText.\n", tokens=100)
-    assert found == [([], front.rstrip("\n")), (["One"], "# One\n\nText.")]
+@pytest.mark.parametrize(
+    ("front", "metadata"),
+    [
+        ("---\ntitle: x\n---\n", {"title": "x"}),
+        ("---\n# note\na: |\n  ---\n...\n", {"a": "---\n"}),
+        (
+            "---\ndate: 2024-02-01\ntags: [a, 1]\nby: {x: null}\n---\n",
+            {"date": "2024-02-01", "tags": ["a", 1], "by": {"x": None}},
+        ),
+    ],
+)
+def test_front_matter_is_metadata_and_holds_no_heading(tmp_path, front, metadata):
+    (tmp_path / "a.md").write_text(f"{front}\n# One\n\nText.\n")
+    (document,) = chunk(read(tmp_path / "a.md"), 100, words)
+    assert document.text == "# One\n\nText."
+    assert (tmp_path / "a.md").read_text()[document.metadata["start"] : document.metadata["end"]] == document.text
+    assert {key: document.metadata[key] for key in metadata} == metadata
+    assert document.metadata["line"] == front.count("\n") + 2
+
+
+def test_what_is_no_mapping_between_dashes_stays_text(tmp_path):
+    templated = "---\n{{ data }}\n---"
+    assert cut(tmp_path, f"{templated}\n# One\n\nText.\n", tokens=100) == [([], templated), (["One"], "# One\n\nText.")]
+    laughs = "---\na: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n---"
+    assert cut(tmp_path, f"{laughs}\n# One\n\nText.\n", tokens=100) == [([], laughs), (["One"], "# One\n\nText.")]
     assert [headings for headings, _ in cut(tmp_path, "---\n\n# A\n\nText.\n\n---\n\n# B\n\nMore.")] == [[], ["A"], ["B"]]
 
 
@@ -85,10 +107,15 @@ def test_long_sections_are_split_and_titles_of_rst_stay(tmp_path):
     assert cut(tmp_path, text, name="a.rst") == [(["FAQ"], text[:22].strip()), (["FAQ", "Why?"], text[22:].strip())]
 
 
-def test_a_files_digest_is_that_of_earlier_versions(tmp_path):
-    source = Source(tmp_path / "a.md", "markdown", "# A\n\né\n")
-    assert source.digest(256) == "439dccab6a588199"
-    assert {document.metadata["digest"] for document in chunk(source, 256, words)} == {"439dccab6a588199"}
+def test_a_digest_is_of_the_bytes_and_of_how_they_are_read_and_cut(tmp_path):
+    (tmp_path / "a.md").write_text("# A\n\né\n")
+    source = read(tmp_path / "a.md")
+    assert {document.metadata["digest"] for document in chunk(source, 256, words)} == {source.digest(256)}
+    others = [read(tmp_path / "a.md", options=options).digest(256) for options in (ReadingOptions("latin-1"),)]
+    (tmp_path / "a.md").write_bytes(source.data + b" ")
+    digests = [source.digest(256), source.digest(255), read(tmp_path / "a.md").digest(256), *others]
+    assert len({*digests}) == len(digests)
+    assert read(tmp_path / "a.md", "another name").digest(256) == read(tmp_path / "a.md").digest(256)
 
 
 @pytest.mark.parametrize("text", ["&lt;script&gt; is a tag", "&lt;!-- begins a comment", "&lt;?php begins PHP"])

@@ -14,7 +14,8 @@ import typer
 import tp_retrieval
 from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
 from tp_retrieval.cli.output import Json, RecipeOption, print_report
-from tp_retrieval.documents.sources import find, read
+from tp_retrieval.documents.folders import find
+from tp_retrieval.documents.sources import read
 from tp_retrieval.sqlite.atomic import atomic_write
 
 _CHUNKS = "chunks.jsonl"
@@ -72,7 +73,7 @@ def _chunked(paths: list[Path], into: Path, model: ModelOptions, chunk_tokens: i
     embedder = model.embedder()
     lines = [
         json.dumps({"id": document.id, "text": document.text, "metadata": dict(document.metadata)})
-        for path in find(paths)
+        for path in find(paths).files
         for document in chunk(read(path), chunk_tokens, embedder.count_tokens)
     ]
     text = "".join(f"{line}\n" for line in lines)

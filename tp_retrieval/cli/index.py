@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,14 +16,16 @@ from tqdm.auto import tqdm
 
 import tp_retrieval
 from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
-from tp_retrieval.cli.output import Json, RecipeOption, hint_unmeasured, print_report
-from tp_retrieval.documents.jsonl import read_records
-from tp_retrieval.documents.sources import Source, find, read
+from tp_retrieval.cli.output import Json, RecipeOption, hint_unmeasured, print_report, shortened
+from tp_retrieval.documents.folders import FolderRules, SkippedFile, find
+from tp_retrieval.documents.formats import ReadingOptions
+from tp_retrieval.documents.sources import read
 from tp_retrieval.embedding.recipe import DEFAULT_RECIPE
 from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.indexing.storage.store import FILE
 
-_WORTH_TELLING, _LONG = 20.0, 120.0  # seconds
+_WORTH_TELLING, _LONG, _HEARTBEAT = 20.0, 120.0, 30.0  # seconds
+_FIRST_SURE = 2  # the batch by which time is told; the first one also reads the prompts
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,55 @@ class _Report:
     added: int
     removed: int
     documents: int
+    moved: int = 0
+    empty_files: int = 0
+    skipped: Sequence[SkippedFile] = ()
+
+    def rows(self, *, verbose: bool) -> dict[str, Any]:
+        """Return what people are shown: zeros that say nothing are left out, skipped files are counted by kind."""
+        rows = {
+            name: value for name, value in asdict(self).items() if value or name not in ("moved", "empty_files", "skipped")
+        }
+        if self.skipped:
+            names = "".join(f"\n{shortened(str(file.path))}: {file.reason}" for file in self.skipped) if verbose else ""
+            rows["skipped"] = summary_of(self.skipped) + ("" if verbose else " (names with -v)") + names
+        return rows
 
 
 @with_model_options
 def index(
     into: Annotated[Path, typer.Option(help="Folder of the index; created if missing.")],
-    paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders: .md .rst .txt .html .jsonl")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files and folders: text, Markdown, HTML, PDF, Office, CSV, notebooks, code."),
+    ] = None,
     from_parquet: Annotated[
         Path | None, typer.Option(help="Folder that `embed-corpus` wrote: its vectors are loaded, no document is embedded.")
     ] = None,
     model: ModelOptions = DEFAULT_MODEL,
     recipe: RecipeOption = None,
-    chunk_tokens: Annotated[int, typer.Option(min=16, help="Longest chunk, in the model's tokens.")] = 256,
+    chunk_tokens: Annotated[
+        int | None, typer.Option(min=16, help="Longest chunk, in the model's tokens; at first 256. An index keeps it.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only files of this .gitignore pattern. May be repeated; an index keeps it.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="No files of this .gitignore pattern. May be repeated; an index keeps it.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that ids and paths are relative to; by default the one that holds PATHS.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of text files; by default each one's is detected.")] = None,
+    json_text: Annotated[str | None, typer.Option(help="Where texts are in .json files, such as items[].body.")] = None,
+    loader: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Command that reads a kind of file, .EXT=COMMAND: given the path, it writes text. May be repeated."
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a file that can't be read, before any change.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on: update the index whenever files change.")] = False,
     kind: Annotated[
         str | None,
         typer.Option(help="Of a new index: auto, flat, scan, hnsw, ivf, ivf-sq8, ivf-pq or a FAISS factory string."),
@@ -57,57 +97,135 @@ def index(
         RawPrecision | None,
         typer.Option(help="Of a new index: precision that raw vectors are stored in; float16 takes half the bytes."),
     ] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name the files that were skipped, and why.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Index files and folders. A second run skips unchanged files and removes the documents of deleted ones."""
+    """Index files and folders. A second run skips unchanged files and removes the documents of deleted ones.
+
+    .gitignore and .ignore files are followed, hidden files left out. Files that can't be read are skipped and counted.
+    """
     if (from_parquet is None) == (not paths):
         raise tp_retrieval.InputError("give files and folders to embed, or --from-parquet, and not both")
     of_a_new_index = {"kind": kind, "tokenizer": tokenizer, "raw": raw}
-    options = {name: value for name, value in of_a_new_index.items() if value is not None}
+    created_with = {name: value for name, value in of_a_new_index.items() if value is not None}
     if from_parquet is not None:
-        report = _load(into, from_parquet, options)
-    else:
-        sources = _read(paths or [])
-        folders = [path for path in paths or [] if path.is_dir()]
-        report = _update(*_open(into, model, recipe, options), sources, folders, chunk_tokens)
-    print_report(asdict(report), as_json)
+        print_report(_load(into, from_parquet, created_with).rows(verbose=verbose), as_json)
+        return
+    loaders = loaders_of(loader or [])
+    _check_files(paths or [], ReadingOptions(encoding, json_text, loaders))
+    given = {
+        "chunk_tokens": chunk_tokens,
+        "include": include,
+        "exclude": exclude,
+        "root": root,
+        "encoding": encoding,
+        "json_text": json_text,
+        "loaders": loaders,
+        "strict": strict,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    with _open(into, model, recipe, created_with) as opened:
+        _print(_update(opened, paths or [], options), as_json, verbose)
+        if watch:
+            _watch(opened, paths or [], options, as_json, verbose)
 
 
-def _read(paths: Sequence[Path]) -> list[Source]:
-    """Read every file, and every line of .jsonl, so that a broken one is named before the model is loaded."""
-    sources = [read(path) for path in find(paths)]
-    for source in sources:
-        if source.format == "jsonl":
-            list(read_records(source.text, source.path))
-    return sources
+def _print(report: _Report, as_json: bool, verbose: bool) -> None:
+    print_report(asdict(report) if as_json else report.rows(verbose=verbose), as_json)
 
 
-def _update(
-    opened: tp_retrieval.Index,
-    count_tokens: Callable[[str], int],
-    sources: Sequence[Source],
-    folders: Sequence[Path],
-    chunk_tokens: int,
-) -> _Report:
-    from tp_retrieval.indexing.importers.files import FileImporter
+def _check_files(paths: Sequence[Path], reading: ReadingOptions) -> None:
+    """Raise `InputError` before a model is loaded for a path without a file, and a file that can't be read."""
+    find(paths, FolderRules(suffixes=reading.loaders))
+    for path in paths:
+        if path.is_file():
+            list(read(path, options=reading).sections())
 
-    with opened:
-        recipe = opened.info().recipe or {}
-        importer = FileImporter(opened, count_tokens, chunk_tokens, partial(_tell_time, recipe))
+
+def loaders_of(options: Sequence[str]) -> dict[str, str]:
+    """Return commands by suffix; raise `InputError` for an option that is not .EXT=COMMAND."""
+    loaders = {}
+    for option in options:
+        suffix, _, command = option.partition("=")
+        if not suffix.startswith(".") or not command.strip():
+            raise tp_retrieval.InputError(f"--loader: {option!r} must be .EXT=COMMAND, such as '.odt=pandoc -t markdown'")
+        loaders[suffix.lower()] = command
+    return loaders
+
+
+def summary_of(skipped: Sequence[SkippedFile]) -> str:
+    """Return how many files were skipped, by kind."""
+    kinds = Counter(
+        file.path.suffix.lower() if file.reason.startswith("no reader") or "pip install" in file.reason else "unreadable"
+        for file in skipped
+    )
+    remedies = sorted({file.reason.partition("Run: ")[2] for file in skipped if "Run: " in file.reason})
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return counted + (f"; for some of them: {', '.join(remedies)}" if remedies else "")
+
+
+def _update(opened: tp_retrieval.Index, paths: Sequence[Path], options: Mapping[str, Any]) -> _Report:
+    from tp_retrieval.indexing.importers.files import index_files
+
+    recipe = opened.info().recipe or {}
+    try:
+        changes = index_files(
+            opened, paths, show_progress=sys.stderr.isatty(), on_progress=ProgressLines(recipe).show, **options
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
+        raise typer.Exit(130) from None
+    return _Report(str(opened.info().path), documents=len(opened), **vars(changes))
+
+
+def _watch(
+    opened: tp_retrieval.Index, paths: Sequence[Path], options: Mapping[str, Any], as_json: bool, verbose: bool
+) -> None:
+    """Update the index after every change of the files, until the command is interrupted."""
+    try:
+        from watchfiles import watch
+    except ImportError as error:
+        raise tp_retrieval.OptionalDependencyError("watchfiles", "files") from error
+    own = str(opened.info().path)
+    sys.stderr.write("tp-retrieval: watching; Ctrl-C ends it\n")
+    for _ in watch(*paths, watch_filter=lambda _, path: not Path(path).is_relative_to(own), raise_interrupt=False):
         try:
-            changes = importer.update(sources, folders, show_progress=sys.stderr.isatty())
-        except KeyboardInterrupt:
-            sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
-            raise typer.Exit(130) from None
-        return _Report(str(opened.info().path), len(sources), **asdict(changes), documents=len(opened))
+            report = _update(opened, paths, options)
+        except tp_retrieval.InputError as error:  # two files with one id, or the last file is gone: until the next change
+            sys.stderr.write(f"tp-retrieval: {error}\n")
+            continue
+        if report.added or report.removed or report.moved:
+            _print(report, as_json, verbose)
+
+
+class ProgressLines:
+    """Lines on stderr that say how long the other chunks will take: once, and every half a minute without a terminal."""
+
+    def __init__(self, recipe: Mapping[str, Any]) -> None:
+        self._recipe = recipe
+        self._batches = 0
+        self._last = time.monotonic()
+
+    def show(self, done: int, total: int, seconds_a_chunk: float) -> None:
+        """Write a line if one is due."""
+        self._batches += 1
+        left = (total - done) * seconds_a_chunk
+        if self._batches == _FIRST_SURE and total > done:
+            _tell_time(self._recipe, total - done, left)
+        elif not sys.stderr.isatty() and time.monotonic() - self._last > _HEARTBEAT and total > done:
+            self._last = time.monotonic()
+            sys.stderr.write(f"tp-retrieval: {done:,} of {total:,} chunks, about {_duration(left)} left\n")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < _LONG else f"{seconds / 60:.0f} minutes"
 
 
 def _tell_time(recipe: Mapping[str, Any], chunks: int, seconds: float) -> None:
     """Write how long the other chunks will take, and name the faster recipe if that is over two minutes."""
     if seconds < _WORTH_TELLING:
         return
-    about = f"{seconds:.0f} seconds" if seconds < _LONG else f"{seconds / 60:.0f} minutes"
-    line = f"tp-retrieval: {chunks:,} more chunks will take about {about}"
+    line = f"tp-retrieval: {chunks:,} more chunks will take about {_duration(seconds)}"
     exits = [view.get("exit") for view in recipe.get("views", []) if view.get("sample") is None]
     if seconds >= _LONG and any(exit_ not in (0, 1) for exit_ in exits):
         line += "; --recipe retrieval-fast reads one block of the model at most, for a new index"
@@ -140,10 +258,8 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
         return _Report(str(into), len(files), 0, added, 0, len(opened))
 
 
-def _open(
-    into: Path, model: ModelOptions, recipe: str | None, options: Mapping[str, Any]
-) -> tuple[tp_retrieval.Index, Callable[[str], int]]:
-    """Open or create the index; return it with the token counter of its model."""
+def _open(into: Path, model: ModelOptions, recipe: str | None, created_with: Mapping[str, Any]) -> tp_retrieval.Index:
+    """Open or create the index."""
     try:
         opened = model.open_index(into)
     except tp_retrieval.IndexNotFoundError:
@@ -154,19 +270,17 @@ def _open(
         embedder = model.embedder(recipe)
         if recipe is None:
             hint_unmeasured(DEFAULT_RECIPE, embedder.backbone.name)
-        return tp_retrieval.Index.create(into, embedder, **options), embedder.count_tokens
-    _check_options(opened, into, options)
+        return tp_retrieval.Index.create(into, embedder, **created_with)
+    _check_options(opened, into, created_with)
     if model.model is None and recipe is None:
-        if not isinstance(opened.embedder, tp_retrieval.Embedder):
-            raise tp_retrieval.InputError(f"--into: {into} was made by an embedder that counts no tokens")
-        return opened, opened.embedder.count_tokens
+        return opened
     with opened:
         info = opened.info()
     stored = None if info.recipe is None else tp_retrieval.Recipe.from_dict(info.recipe)
     embedder = replace(model, model=model.model or info.source).embedder(recipe or stored)
     if stored is not None:
         _check_maps(into, stored, embedder.recipe)
-    return tp_retrieval.Index.open(into, embedder), embedder.count_tokens
+    return tp_retrieval.Index.open(into, embedder)
 
 
 def _check_options(opened: tp_retrieval.Index, into: Path, options: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ import tp_retrieval
 from tp_retrieval.cli.evaluate import Files, as_record, require_evaluation
 from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
 from tp_retrieval.cli.output import DOCUMENT_TOKENS, DocumentTokens, Json, RecipeOption, check_output, print_report
-from tp_retrieval.documents.sources import find, read
+from tp_retrieval.documents.folders import find
+from tp_retrieval.documents.sources import read
 from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval, read_sts, read_unlabelled, self_supervised
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def dataset_of(folder: Path, tokens: int, embedder: tp_retrieval.Embedder) -> Re
     from tp_retrieval.documents.chunks import chunk
 
     rows = []
-    for path in find([folder]):
+    for path in find([folder]).files:
         for document in chunk(read(path), tokens, embedder.count_tokens):
             title = next(iter(document.metadata.get("headings", [])[-1:]), "")
             query = title if title in document.text else ""

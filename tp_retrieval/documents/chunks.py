@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
-from tp_retrieval.documents.readers import Section, sections
+from tp_retrieval.documents.section import Section
 from tp_retrieval.documents.sources import Source
 from tp_retrieval.types import Document
 
@@ -14,10 +14,12 @@ _SEPARATORS = ["\n\n", "\n", ". ", "? ", "! ", "。", "？", "！", "; ", ", ", 
 
 
 def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int]) -> list[Document]:
-    """Return a source's documents: at most about `chunk_tokens` tokens each, with path, headings and position as metadata.
+    """Return a source's documents: at most about `chunk_tokens` tokens each, with what says where they stand as metadata.
 
-    `start` and `end` count characters in the file (without byte order mark, a line's end as one), in a record's text
-    for .jsonl, and in the page's Markdown for .html. `chunk` counts from 0 to `chunks` within the file.
+    These are `path`, the `headings` above, and `chunk`, which counts from 0 to `chunks` within the file; `start` and `end`
+    count characters in the file (without byte order mark, a line's end as one), in a record's text, in a page's, slide's,
+    row's or cell's, and for HTML, Word and EPUB in the page's Markdown. `line` is the line in a file of text, beside
+    `page`, `row`, `sheet`, `cell` or `chapter` in other files.
     """
     splitter = RecursiveCharacterTextSplitter(
         separators=_SEPARATORS,
@@ -27,15 +29,11 @@ def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int])
         length_function=count_tokens,
         add_start_index=True,
     )
-    pieces = [piece for section in sections(source) for piece in _pieces(section, splitter)]
+    pieces = [piece for section in source.sections() for piece in _pieces(section, splitter)]
     digest = source.digest(chunk_tokens)
-    total = len(pieces)
+    place = {"path": source.name, "digest": digest, "chunks": len(pieces)}
     return [
-        Document(
-            piece.text,
-            {**piece.metadata, "path": str(source.path), "digest": digest, "chunk": i, "chunks": total},
-            piece.id or f"{source.path}#{i}",
-        )
+        Document(piece.text, {**piece.metadata, **place, "chunk": i}, piece.id or f"{source.name}#{i}")
         for i, piece in enumerate(pieces)
     ]
 
@@ -43,11 +41,12 @@ def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int])
 def _pieces(section: Section, splitter: RecursiveCharacterTextSplitter) -> Iterator[Document]:
     pieces = splitter.create_documents([section.text])
     metadata = dict(section.metadata)
-    if section.line is not None:
-        metadata["line"] = section.line
-    if section.headings or section.line is None:
+    if section.headings is not None:
         metadata["headings"] = list(section.headings)
     for i, piece in enumerate(pieces):
-        start = section.start + piece.metadata["start_index"]
+        begin = piece.metadata["start_index"]
+        start = section.start + begin
+        if section.line is not None:
+            metadata["line"] = section.line + section.text.count("\n", 0, begin)
         id_ = section.id if section.id is None or len(pieces) == 1 else f"{section.id}#{i}"
         yield Document(piece.page_content, {**metadata, "start": start, "end": start + len(piece.page_content)}, id_)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tp_retrieval.documents.encodings import decoded_utf8
 from tp_retrieval.documents.jsonl import read_objects
-from tp_retrieval.documents.sources import decoded
 from tp_retrieval.errors import InputError
 from tp_retrieval.types import check_text
 
@@ -167,7 +167,7 @@ def _text(file: Path) -> str:
         data = gzip.decompress(packed.read_bytes()) if not file.exists() and packed.exists() else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}: can't be read ({getattr(error, 'strerror', None) or error})") from error
-    return decoded(data, file).replace("\r\n", "\n").replace("\r", "\n")
+    return decoded_utf8(data, file).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _table(file: Path) -> Iterator[tuple[int, list[str]]]:

@@ -52,7 +52,7 @@ from tp_retrieval.indexing.search.query import (
     Where,
 )
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
-from tp_retrieval.indexing.storage.meta import IndexMeta, VectorSettings
+from tp_retrieval.indexing.storage.meta import FileSettings, IndexMeta, VectorSettings
 from tp_retrieval.indexing.storage.raw_vectors import PRECISIONS, RawPrecision
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.validation import prepared
@@ -297,6 +297,30 @@ class Index:
                 f"{self._folder} holds vectors of another embedder (fingerprint: stored {stored}, given {fingerprint})"
             )
         return self.add(documents, vectors=vectors)
+
+    def update(self, documents: Mapping[str, Document]) -> list[str]:
+        """Give documents, by their present ids, other metadata or ids, and return these; nothing is embedded again.
+
+        A document without an id keeps its own. On any error none is changed. Raises `InputError` for an id that is not
+        there, a text that differs from the stored one, and a new id that another document has.
+        """
+        ids = [*documents]
+        rows = prepared([replace(document, id=document.id or id_) for id_, document in documents.items()])
+        if not rows:
+            return []
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                seqs, vectors = self._store.replace(ids, rows)
+                added = self._vectors.prepare(seqs, vectors)
+            self._follow(added)
+            self._keep_snapshot(build=True)
+        return [row.id for row in rows]
+
+    def set_file_settings(self, settings: FileSettings) -> None:
+        """Keep how files were read, for the next time they are."""
+        with self._lock, self._store.transaction():
+            self._store.meta.write(replace(self._store.meta.read(), files=settings))
 
     def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> int:
         """Remove documents by id, or those that fit `where`, or both at once, and return how many were removed.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tp_retrieval.indexing.storage.meta import Tuning
+from tp_retrieval.indexing.storage.meta import FileSettings, Tuning
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors.fitting import fallbacks, unread_counts
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
@@ -21,7 +21,7 @@ class IndexInfo:
     documents over the number that the maps were fitted on. `fallbacks` says which views have a lesser map than so many
     documents usually allow, and why. `unread` is the number of documents of which the model must read stretches for a
     map, which `Index.rebuild` does. `tuning` is None for exact search. `raw` is the precision that
-    raw vectors are stored in.
+    raw vectors are stored in. `files` says how files were read, None if none were.
     """
 
     path: str
@@ -45,6 +45,7 @@ class IndexInfo:
     growth: float | None
     libraries: Mapping[str, str]
     bytes_on_disk: int
+    files: FileSettings | None = None
 
 
 def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
@@ -76,4 +77,5 @@ def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
         growth=round(count / fitted_on, 2) if fitted_on else None,
         libraries=meta.libraries,
         bytes_on_disk=store.database.size() + vectors.size(),
+        files=meta.files,
     )

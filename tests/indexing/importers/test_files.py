@@ -1,13 +1,14 @@
 """An index that follows files: what is embedded, what is kept, and what is deleted, with an embedder that counts."""
 
 import itertools
+import sys
 
 import pytest
 
 from tests.toy import SampledEmbedder, StretchEmbedder, ToyEmbedder
-from tp_retrieval import Index, InputError
-from tp_retrieval.documents.sources import find, read
-from tp_retrieval.indexing.importers.files import FileChanges, FileImporter, refit_if_grown
+from tp_retrieval import Document, Index, InputError
+from tp_retrieval.indexing.importers.files import index_files, refit_if_grown
+from tp_retrieval.types import PrecomputedVectors
 
 
 @pytest.fixture
@@ -30,9 +31,10 @@ def index(tmp_path, embedder):
         yield index
 
 
-def update(index, paths, folders=(), tokens=16):
-    importer = FileImporter(index, lambda text: len(text.split()), tokens)
-    return importer.update([read(path) for path in find(paths)], folders)
+def update(index, paths, tokens=16, **options):
+    """Update an index, and return the files that stayed, chunks that were embedded, removed, and moved."""
+    changes = index_files(index, paths, chunk_tokens=tokens, **options)
+    return changes.unchanged_files, changes.added, changes.removed, changes.moved
 
 
 def texts(index):
@@ -40,42 +42,42 @@ def texts(index):
 
 
 def test_only_changed_files_are_embedded_again(index, embedder, folder):
-    assert update(index, [folder], [folder]) == FileChanges(0, 3, 0)
+    assert update(index, [folder]) == (0, 3, 0, 0)
     assert texts(index) == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words."]
-    assert update(index, [folder], [folder]) == FileChanges(2, 0, 0)
+    assert update(index, [folder]) == (2, 0, 0, 0)
     (folder / "a.md").write_text("# One\n\nOther words.\n")
     embedder.embedded.clear()
-    assert update(index, [folder], [folder]) == FileChanges(1, 1, 1)
+    assert update(index, [folder]) == (1, 1, 1, 0)
     assert embedder.embedded == ["# One\n\nOther words."]
     assert texts(index) == ["# One\n\nOther words.", "Third words."]
-    assert update(index, [folder], [folder], tokens=2).unchanged_files == 0
+    assert update(index, [folder], tokens=2)[0] == 0
 
 
 def test_a_missing_file_is_removed_only_below_a_folder_that_was_read(index, folder, tmp_path):
     (tmp_path / "alone.txt").write_text("Alone.")
-    update(index, [folder, tmp_path / "alone.txt"], [folder])
+    update(index, [folder, tmp_path / "alone.txt"])
     (folder / "b.txt").unlink()
-    assert update(index, [folder / "a.md"]) == FileChanges(1, 0, 0)
+    assert update(index, [folder / "a.md"]) == (1, 0, 0, 0)
     assert "Third words." in texts(index)
-    assert update(index, [folder], [folder]) == FileChanges(1, 0, 1)
+    assert update(index, [folder]) == (1, 0, 1, 0)
     assert texts(index) == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Alone."]
 
 
 def test_an_id_of_another_file_is_refused_before_anything_changes(index, folder):
     (folder / "c.jsonl").write_text('{"id": "x", "text": "mine"}\n')
-    update(index, [folder], [folder])
+    update(index, [folder])
     (folder / "b.txt").unlink()
     (folder / "d.jsonl").write_text('{"id": "new", "text": "new"}\n{"id": "x", "text": "yours"}\n')
     with pytest.raises(InputError, match=r"d\.jsonl: the id 'x' is taken by .*c\.jsonl"):
-        update(index, [folder], [folder])
+        update(index, [folder])
     assert texts(index) == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words.", "mine"]
 
 
 def test_documents_of_no_file_stay(index, folder):
     index.add(["from elsewhere"])
-    update(index, [folder], [folder])
+    update(index, [folder])
     (folder / "a.md").unlink()
-    update(index, [folder], [folder])
+    update(index, [folder])
     assert texts(index) == ["Third words.", "from elsewhere"]
 
 
@@ -90,23 +92,171 @@ def test_an_interrupted_update_embeds_the_rest(index, embedder, folder, monkeypa
 
     monkeypatch.setattr(Index, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        update(index, [folder], [folder])
+        update(index, [folder])
     assert texts(index) == ["# One\n\nFirst words."]
     monkeypatch.setattr(Index, "add", original)
-    assert update(index, [folder], [folder]) == FileChanges(0, 2, 0)
+    assert update(index, [folder]) == (0, 2, 0, 0)
     assert embedder.embedded == ["# One\n\nFirst words.", "# Two\n\nSecond words.", "Third words."]
 
 
-def test_the_time_left_is_told_once_after_the_second_batch(index, tmp_path, monkeypatch):
+def places(index):
+    return {document.id: document.text.split("\n")[0] for document in index}
+
+
+def test_a_folder_that_was_moved_is_not_embedded_again(index, embedder, folder, tmp_path):
+    update(index, [folder])
+    before = places(index)
+    assert before == {"a.md#0": "# One", "a.md#1": "# Two", "b.txt#0": "Third words."}
+    assert index.info().files.root == str(folder)
+    embedder.embedded.clear()
+    moved = tmp_path / "elsewhere" / "texts"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    assert update(index, [moved]) == (2, 0, 0, 0)
+    assert (places(index), index.info().files.root, embedder.embedded) == (before, str(moved), [])
+    (moved / "b.txt").unlink()
+    moved.rename(folder)
+    assert update(index, [folder / "a.md"]) == (1, 0, 0, 0)
+    assert update(index, [folder]) == (1, 0, 1, 0)
+
+
+def test_another_folder_takes_nothing_from_the_first_even_where_that_is_gone(index, folder, tmp_path):
+    update(index, [folder])
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "c.txt").write_text("Fourth words.")
+    assert update(index, [other]) == (0, 1, 0, 0)
+    assert "../other/c.txt#0" in places(index)
+    (folder / "a.md").unlink()
+    (folder / "b.txt").unlink()
+    folder.rmdir()
+    (other / "d.txt").write_text("Fifth words.")
+    assert update(index, [other]) == (1, 1, 0, 0)
+    assert [*places(index).values()] == ["# One", "# Two", "Third words.", "Fourth words.", "Fifth words."]
+
+
+def test_texts_that_only_changed_their_place_are_not_embedded_again(index, embedder, folder):
+    update(index, [folder])
+    vectors = dict(zip(["One", "Two"], next(index.batches())[1], strict=False))
+    embedder.embedded.clear()
+    (folder / "a.md").rename(folder / "renamed.md")
+    assert update(index, [folder]) == (1, 0, 0, 2)
+    assert places(index) == {"renamed.md#0": "# One", "renamed.md#1": "# Two", "b.txt#0": "Third words."}
+    (folder / "renamed.md").write_text("# Zero\n\nBefore.\n\n# Two\n\nSecond words.\n\n# One\n\nFirst words.\n")
+    assert update(index, [folder]) == (1, 1, 0, 2)
+    assert embedder.embedded == ["# Zero\n\nBefore."]
+    assert places(index) == {
+        "renamed.md#0": "# Zero",
+        "renamed.md#1": "# Two",
+        "renamed.md#2": "# One",
+        "b.txt#0": "Third words.",
+    }
+    (one,) = index.get(["renamed.md#2"])
+    assert (one.metadata["headings"], one.metadata["line"]) == (["One"], 9)
+    after = {d.text[2:5]: v for d, v in zip(*next(index.batches()), strict=True)}
+    assert all((after[name] == vectors[name]).all() for name in vectors)
+    assert index.verify().problems == ()
+
+
+def test_chunks_that_change_their_ids_with_each_other_are_kept(index, embedder, folder, monkeypatch):
+    monkeypatch.setattr("tp_retrieval.indexing.importers.files._MOVED", 1)
+    update(index, [folder])
+    embedder.embedded.clear()
+    first, second = (folder / "a.md").read_text(), (folder / "b.txt").read_text()
+    (folder / "b.txt").unlink()
+    (folder / "a.md").write_text(second)
+    (folder / "b.md").write_text(first)
+    changed = update(index, [folder])
+    assert places(index) == {"a.md#0": "Third words.", "b.md#0": "# One", "b.md#1": "# Two"}
+    assert changed[1] <= 1  # of those that stand in each other's place
+    assert index.verify().problems == ()
+
+
+def test_an_index_with_absolute_ids_is_carried_over(index, embedder, folder, tmp_path):
+    """As version 0.1.0 made them, here for a folder that lies where it was, and one that was moved since."""
+    old = tmp_path / "gone" / "docs"
+    update(index, [folder])
+    for place in (folder, old):
+        for document in list(index):
+            path = str(place / document.metadata["path"].rpartition("/")[2])
+            metadata = {**document.metadata, "path": path, "digest": "of version 0.1.0"}
+            index.update({document.id: Document(document.text, metadata, f"{path}#{document.metadata['chunk']}")})
+        with index._store.transaction():
+            index._store.meta.remove("files")
+        embedder.embedded.clear()
+        assert update(index, [folder]) == (0, 0, 0, 3)
+        assert (embedder.embedded, places(index)) == (
+            [],
+            {"a.md#0": "# One", "a.md#1": "# Two", "b.txt#0": "Third words."},
+        )
+
+
+def test_settings_are_kept_and_changed_by_name(index, folder):
+    (folder / "drafts").mkdir()
+    (folder / "drafts" / "x.md").write_text("A draft.")
+    update(index, [folder], exclude=["drafts/"])
+    assert index_files(index, [folder]).unchanged_files == 2
+    assert index.info().files.exclude == ("drafts/",)
+    assert index.info().files.chunk_tokens == 16
+    assert index_files(index, [folder], exclude=[]).added == 1
+    assert index_files(index, [folder], include=["*.txt"]).removed == 3
+    with pytest.raises(InputError, match="chunk_token: unknown option; there are root"):
+        index_files(index, [folder], chunk_token=3)
+    with pytest.raises(InputError, match="chunk_tokens: 0 must be positive"):
+        index_files(index, [folder], chunk_tokens=0)
+    with pytest.raises(InputError, match=r"loaders: 'odt' must be suffixes"):
+        index_files(index, [folder], loaders={"odt": "cat"})
+
+
+def test_a_file_that_can_not_be_read_is_skipped_with_what_was_known_of_it(index, folder):
+    update(index, [folder])
+    (folder / "b.txt").write_bytes(b"\0binary")
+    (folder / "c.mp4").write_bytes(b"film")
+    (folder / "empty.md").write_text("\n")
+    changes = index_files(index, [folder])
+    assert (changes.unchanged_files, changes.removed, changes.empty_files, changes.files) == (1, 0, 1, 3)
+    assert [(file.path.name, file.reason) for file in changes.skipped] == [
+        ("c.mp4", "no reader for .mp4"),
+        ("b.txt", "a binary file, not text (a NUL byte at 0)"),
+    ]
+    assert "Third words." in texts(index)
+    for asked in ({"paths": [folder], "strict": True}, {"paths": [folder / "b.txt"]}):
+        with pytest.raises(InputError, match=r"b\.txt: a binary file"):
+            index_files(index, **asked)
+
+
+def test_a_command_reads_other_formats_when_that_is_asked_for(index, folder, tmp_path):
+    (folder / "c.shout").write_text("# loud\n\nwords")
+    script = tmp_path / "upper.py"
+    script.write_text("import sys, pathlib; print(pathlib.Path(sys.argv[1]).read_text().upper())")
+    asked = {"loaders": {".shout": f"{sys.executable} {script}"}}
+    assert update(index, [folder], **asked) == (0, 4, 0, 0)
+    (loud,) = index.get(["c.shout#0"])
+    assert (loud.text, loud.metadata["headings"]) == ("# LOUD\n\nWORDS", ["LOUD"])
+    assert update(index, [folder]) == (2, 0, 0, 0)  # the index keeps no command, and the file's documents stay
+    assert index.get(["c.shout#0"]) == [loud]
+    (folder / "c.shout").write_text("# other")
+    changes = index_files(index, [folder], loaders={".shout": f"{sys.executable} -c 'raise SystemExit(3)'"})
+    assert [file.reason[-18:] for file in changes.skipped] == ["ended with 3 (silent)"[-18:]]
+
+
+def test_files_need_an_embedder_that_counts_tokens(tmp_path, folder):
+    with (
+        Index.create(tmp_path / "given", PrecomputedVectors(3, "x")) as index,
+        pytest.raises(InputError, match="counts no tokens"),
+    ):
+        index_files(index, [folder])
+
+
+def test_progress_is_told_after_every_batch(index, tmp_path, monkeypatch):
     (tmp_path / "long.txt").write_text("\n\n".join(f"Paragraph {i} has just six words." for i in range(400)))
     clock = itertools.count(100.0, 2.0)
     monkeypatch.setattr("tp_retrieval.indexing.importers.files.time.perf_counter", lambda: next(clock))
-    told = []
-    importer = FileImporter(index, lambda text: len(text.split()), 16, lambda *estimate: told.append(estimate))
-    changes = importer.update([read(path) for path in find([tmp_path / "long.txt"])], [])
+    steps = []
+    changes = index_files(index, [tmp_path / "long.txt"], chunk_tokens=16, on_progress=lambda *step: steps.append(step))
     assert changes.added > 128
-    left = changes.added - 128
-    assert told == [(left, pytest.approx(2.0 * left / 64))]
+    assert steps == [(min(64 * i, changes.added), changes.added, 2.0 / 64) for i in range(1, len(steps) + 1)]
+    assert steps[-1][0] == changes.added
 
 
 def test_stretches_that_are_missing_are_read_when_maps_are_fitted_anew(tmp_path):
@@ -125,8 +275,7 @@ def test_stretches_that_are_missing_are_read_when_maps_are_fitted_anew(tmp_path)
 def test_an_update_in_batches_reads_no_more_than_one_add_and_keeps_the_order(tmp_path):
     (tmp_path / "long.txt").write_text("\n\n".join(f"Paragraph {i} has just six words." for i in range(400)))
     with Index.create(tmp_path / "index", SampledEmbedder()) as index:
-        importer = FileImporter(index, lambda text: len(text.split()), 16)
-        assert importer.update([read(tmp_path / "long.txt")], []).added > 128
+        assert index_files(index, [tmp_path / "long.txt"], chunk_tokens=16).added > 128
         assert index._store.documents.count_wholly_read() == 24
         stored = [int(document.text.split()[1]) for document in index]
         assert stored == sorted(stored)

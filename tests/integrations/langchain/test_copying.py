@@ -15,7 +15,8 @@ from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Embedder, IncompatibleIndexError, Index, Recipe
 from tp_retrieval.cli import main as command
 from tp_retrieval.documents.chunks import chunk
-from tp_retrieval.documents.sources import find, read
+from tp_retrieval.documents.folders import find
+from tp_retrieval.documents.sources import read
 from tp_retrieval.embedding.recipe import View
 from tp_retrieval.integrations.langchain import TPEmbeddings, TPIndexEmbeddings, copy_index
 
@@ -63,7 +64,7 @@ def shallow():
 def faq(shallow, tmp_path_factory):
     """The Python FAQ in an exact index."""
     with Index.create(tmp_path_factory.mktemp("faq") / "index", shallow, kind="flat") as index:
-        for path in find([FAQ]):
+        for path in find([FAQ]).files:
             index.add(chunk(read(path), 256, shallow.count_tokens))
         index.rebuild()  # so that the maps are fitted on every document
         yield index

@@ -1,32 +1,103 @@
-"""An index kept equal to files: changed files are chunked and embedded again, chunks of removed files are deleted."""
+"""An index kept equal to files: what changed is chunked and embedded again, chunks of removed files are deleted.
+
+changes = index_files(index, ["docs"], exclude=["drafts/"])
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict, Unpack
 
 from tqdm.auto import tqdm
 
 from tp_retrieval.documents.chunks import chunk
-from tp_retrieval.documents.sources import Source
-from tp_retrieval.errors import InputError
+from tp_retrieval.documents.folders import FolderRules, Listing, SkippedFile, find
+from tp_retrieval.documents.formats import ReadingOptions
+from tp_retrieval.documents.sources import read
+from tp_retrieval.errors import InputError, OptionalDependencyError
 from tp_retrieval.indexing.index import Index
+from tp_retrieval.indexing.storage.meta import FileSettings
 from tp_retrieval.types import Document, EmbedsStretches
 
 _BATCH = 64  # chunks that are embedded and made durable together
+_MOVED = 512  # chunks that get another id or place in one transaction, at least
 _REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
+_SEEN = 1_000  # names that are looked up to find where a folder was moved to
+
+
+class FileOptions(TypedDict, total=False):
+    """What `index_files` takes by name; an index keeps all but `loaders` and `strict`."""
+
+    root: str | Path
+    chunk_tokens: int
+    include: Sequence[str]
+    exclude: Sequence[str]
+    encoding: str
+    json_text: str
+    loaders: Mapping[str, str]
+    strict: bool
 
 
 @dataclass(frozen=True)
 class FileChanges:
-    """The numbers of files left as they were, of chunks added and of chunks removed."""
+    """What an update did: files left as they were, chunks embedded, removed, and given another id or place.
 
-    unchanged_files: int
-    added: int
-    removed: int
+    `empty_files` hold no text; `skipped` could not be read, or have no reader.
+    """
+
+    unchanged_files: int = 0
+    added: int = 0
+    removed: int = 0
+    moved: int = 0
+    files: int = 0
+    empty_files: int = 0
+    skipped: tuple[SkippedFile, ...] = ()
+
+
+OnProgress = Callable[[int, int, float], object]
+"""Called after every batch with the chunks that are embedded, all chunks, and the seconds that a chunk takes."""
+
+
+def index_files(
+    index: Index,
+    paths: Sequence[str | Path],
+    *,
+    show_progress: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[FileOptions],
+) -> FileChanges:
+    """Bring an index up to date with files and folders; only chunks whose text is new are embedded.
+
+    Documents have their path below `root` in metadata and id; it is by default the folder that holds all paths, and follows
+    a folder that was moved. Chunks have at most `chunk_tokens` tokens of the index's model, by default 256. `include` and
+    `exclude` are patterns of .gitignore. `encoding` is that of text files, detected by default; `json_text` the path of
+    texts in .json files, such as "items[].body"; `loaders` are commands by suffix that write a file's text. An index keeps
+    these but for `loaders`. A file below a folder that can't be read is skipped, unless `strict`. Raises `InputError` for
+    wrong options, and before anything is changed if two files have a chunk of the same id.
+    """
+    given = [Path(os.path.abspath(path)) for path in paths]
+    loaders, strict = options.pop("loaders", {}), options.pop("strict", False)
+    _check(options, loaders)
+    indexed = _indexed_files(index)
+    stored = index.info().files
+    settings = _settings(stored, indexed, given, options)
+    if stored is None:
+        indexed = _found_again(indexed, Path(settings.root))
+    rules = FolderRules(settings.include, settings.exclude, (Path(os.path.realpath(index.info().path)),), loaders.keys())
+    listing = find([Path(path) for path in paths], rules)
+    reading = ReadingOptions(settings.encoding, settings.json_text, loaders)
+    update = _Update(
+        index, settings, reading, needed=listing.files if strict else [path for path in given if path.is_file()]
+    )
+    update.read(listing, indexed, [path for path in given if path.is_dir()], show_progress=show_progress)
+    if settings != stored:
+        index.set_file_settings(settings)
+    return update.apply(on_progress, show_progress=show_progress)
 
 
 @dataclass
@@ -38,81 +109,223 @@ class _IndexedFile:
     expected: int = 0
 
 
-class FileImporter:
-    """Updates an index from files, whose chunks have the file's path and digest in their metadata.
+def _indexed_files(index: Index) -> dict[str, _IndexedFile]:
+    """Return the files that an index has chunks of, by the path in their metadata."""
+    files: dict[str, _IndexedFile] = defaultdict(_IndexedFile)
+    for document in index:
+        path, digest, chunks = (document.metadata.get(name) for name in ("path", "digest", "chunks"))
+        if isinstance(path, str) and isinstance(digest, str) and isinstance(chunks, int) and document.id is not None:
+            file = files[path]
+            file.digests.add(digest)
+            file.ids.append(document.id)
+            file.expected = chunks
+    return files
 
-    `count_tokens` measures chunks, of which none is longer than `chunk_tokens`. `on_estimate` is called with the chunks and
-    the seconds left once the second batch is embedded; the first one also reads the prompts.
-    """
 
-    def __init__(
-        self,
-        index: Index,
-        count_tokens: Callable[[str], int],
-        chunk_tokens: int,
-        on_estimate: Callable[[int, float], object] | None = None,
-    ) -> None:
-        self._on_estimate = on_estimate
+# -- where files lie, and how they are read
+
+
+def _check(options: Mapping[str, Any], loaders: Mapping[str, str]) -> None:
+    unknown = sorted(options.keys() - FileOptions.__annotations__)
+    if unknown:
+        raise InputError(f"{unknown[0]}: unknown option; there are {', '.join(FileOptions.__annotations__)}")
+    if any(not suffix.startswith(".") for suffix in loaders):
+        raise InputError(f"loaders: {min(loaders)!r} must be suffixes such as '.odt'")
+    if options.get("chunk_tokens", 1) < 1:
+        raise InputError(f"chunk_tokens: {options['chunk_tokens']} must be positive")
+
+
+def _settings(
+    stored: FileSettings | None, indexed: Mapping[str, object], given: Sequence[Path], options: Mapping[str, Any]
+) -> FileSettings:
+    """Return the settings that an index has, but for what `options` say, with the root where the files lie now."""
+    changes = dict(options)
+    for name in ("include", "exclude"):
+        if name in changes:
+            changes[name] = tuple(changes[name])
+    root = changes.pop("root", None)
+    if root is not None:
+        found = Path(os.path.abspath(root))
+    elif stored is not None:
+        found = _present_root(Path(stored.root), [*indexed], given)
+    else:
+        found = _common_folder(given)
+    return replace(stored or FileSettings(""), root=str(found), **changes)
+
+
+def _common_folder(paths: Sequence[Path]) -> Path:
+    """Return the folder that holds all of some files and folders, or is the only one."""
+    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
+
+
+def _present_root(stored: Path, names: Sequence[str], given: Sequence[Path]) -> Path:
+    """Return the root of an index's names: the stored one or, where that is gone, one under which there are such files."""
+    if stored.exists() or any(path.is_relative_to(stored) for path in given):
+        return stored
+    common, below = _common_folder(given), [name for name in names if not name.startswith("..")][:_SEEN]
+    moved = (folder for folder in (common, *common.parents) if any((folder / name).is_file() for name in below))
+    return next(moved, stored)
+
+
+def _found_again(indexed: dict[str, _IndexedFile], root: Path) -> dict[str, _IndexedFile]:
+    """Return files by their present path, where version 0.1.0 stored the absolute one of a folder that was moved since."""
+    gone = [Path(name) for name in indexed if Path(name).is_absolute() and not Path(name).exists()]
+    if not gone:
+        return indexed
+    common = Path(os.path.commonpath([path.parent for path in gone]))
+    folders = (common, *common.parents)
+    moved = next((old for old in folders if any((root / path.relative_to(old)).is_file() for path in gone[:_SEEN])), None)
+    if moved is None:
+        return indexed
+    present = {str(path): str(root / path.relative_to(moved)) for path in gone if path.is_relative_to(moved)}
+    return {present.get(name, name): file for name, file in indexed.items()}
+
+
+def _name(path: Path, root: str) -> str:
+    return PurePosixPath(Path(os.path.relpath(path, root))).as_posix()
+
+
+# -- an update
+
+
+class _Update:
+    """One update of an index: what files hold is compared with what the index holds, and then applied."""
+
+    def __init__(self, index: Index, settings: FileSettings, reading: ReadingOptions, needed: Sequence[Path]) -> None:
+        counter = getattr(index.embedder, "count_tokens", None)
+        if counter is None:
+            raise InputError(
+                f"{index.info().path} was made by an embedder that counts no tokens, so files can't be cut for it"
+            )
+        self._count_tokens: Callable[[str], int] = counter
         self._index = index
-        self._count_tokens = count_tokens
-        self._chunk_tokens = chunk_tokens
+        self._settings = settings
+        self._reading = reading
+        self._needed = frozenset(needed)  # files that may not be skipped
+        self._skipped: list[SkippedFile] = []
+        self._stale: set[str] = set()  # ids of chunks of files that changed or are gone
+        self._kept: set[str] = set()  # ids of chunks that are or will be
+        self._new: list[Document] = []
+        self._moved: dict[str, Document] = {}  # by the present id
+        self._replaced: set[str] = set()  # ids that chunks got by moving
+        self._unchanged = self._empty = self._files = 0
 
-    def update(self, sources: Sequence[Source], folders: Sequence[Path], *, show_progress: bool = False) -> FileChanges:
-        """Add the chunks of changed files; delete old ones, and those of files that `folders` no longer contain.
-
-        Chunks are durable batch by batch: a second call after an interrupt embeds only the rest. Raises `InputError`,
-        before anything is changed, if two files have a chunk of the same id.
-        """
-        indexed = self._indexed_files()
-        stale: set[str] = set()
-        kept: set[str | None] = set()
-        pending: list[Document] = []
+    def read(
+        self, listing: Listing, indexed: dict[str, _IndexedFile], folders: Sequence[Path], *, show_progress: bool
+    ) -> None:
+        """Read what changed, and compare it with the chunks that the index has."""
         owners: dict[str, str] = {}  # the paths of ids that stay as they are
-        unchanged = 0
-        for source in sources:
-            before = indexed.pop(str(source.path), _IndexedFile())
-            same = before.digests == {source.digest(self._chunk_tokens)}
-            if same and len(before.ids) == before.expected:
-                unchanged += 1
-                owners |= dict.fromkeys(before.ids, str(source.path))
+        chunks: list[Document] = []
+        self._skipped += listing.skipped
+        self._files = len(listing.files)
+        kept_as_they_are = {_name(file.path, self._settings.root) for file in listing.skipped}
+        for path in tqdm(listing.files, unit="file", desc="reading", disable=not show_progress, leave=False):
+            name = _name(path, self._settings.root)
+            before = indexed.pop(name, None) or indexed.pop(str(path), None) or _IndexedFile()  # as version 0.1.0 named it
+            of_file = self._chunks(path, name, before)
+            if of_file is None:
+                owners |= dict.fromkeys(before.ids, name)
                 continue
-            chunks = chunk(source, self._chunk_tokens, self._count_tokens)
-            kept |= {document.id for document in chunks}
-            done = set(before.ids) if same else set()  # by a call that was interrupted
-            pending += [document for document in chunks if document.id not in done]
-            stale |= set(before.ids)
-        for path, before in indexed.items():
-            if any(Path(path).is_relative_to(folder.resolve()) for folder in folders):
-                stale |= set(before.ids)
+            chunks += of_file
+            self._stale |= set(before.ids)
+        for name, before in indexed.items():
+            path = Path(os.path.normpath(Path(self._settings.root, name)))
+            is_gone = name not in kept_as_they_are and any(path.is_relative_to(folder) for folder in folders)
+            if is_gone:
+                self._stale |= set(before.ids)
             else:
-                owners |= dict.fromkeys(before.ids, path)
-        _check_ids(pending, owners)
-        self._add(pending, show_progress)
-        removed = self._index.delete(sorted(stale - kept))
+                owners |= dict.fromkeys(before.ids, name)
+        _check_ids(chunks, owners)
+        self._compare(chunks)
+
+    def _chunks(self, path: Path, name: str, before: _IndexedFile) -> list[Document] | None:
+        """Return the chunks of a file, None where those of before stay: it is unchanged, or can't be read."""
+        try:
+            source = read(path, name, self._reading)
+            if before.digests == {source.digest(self._settings.chunk_tokens)} and len(before.ids) == before.expected:
+                self._unchanged += 1
+                return None
+            chunks = chunk(source, self._settings.chunk_tokens, self._count_tokens)
+        except (InputError, OptionalDependencyError) as error:
+            if path in self._needed:
+                raise
+            self._skipped.append(SkippedFile(path, str(error).removeprefix(f"{path}: ")))
+            return None
+        self._empty += not chunks
+        return chunks
+
+    def _compare(self, chunks: Sequence[Document]) -> None:
+        """Find for each chunk a stale one of the same text, whose vector it takes over."""
+        by_text: dict[str, dict[str, Document]] = defaultdict(dict)
+        for document in self._index.get(sorted(self._stale)):
+            by_text[document.text][str(document.id)] = document
+        self._kept = {str(document.id) for document in chunks}
+        for document in chunks:
+            same = by_text.get(document.text)
+            if not same:
+                self._new.append(document)
+                continue
+            id_ = document.id if document.id in same else next(iter(same))
+            before = same.pop(str(id_))
+            if before != document:
+                self._moved[str(before.id)] = document
+
+    def apply(self, on_progress: OnProgress | None, *, show_progress: bool) -> FileChanges:
+        """Change the index: chunks get their new ids and places, new ones are embedded, and those that are left go.
+
+        Each step is durable: a second update after an interrupt embeds only the rest.
+        """
+        moved = sum(self._move(part) for part in _by_file(self._moved))
+        self._add(on_progress, show_progress)
+        removed = self._index.delete(sorted(self._stale - self._kept - self._moved.keys()))
         refit_if_grown(self._index)
-        return FileChanges(unchanged, len(pending), removed)
+        return FileChanges(
+            unchanged_files=self._unchanged,
+            added=len(self._new),
+            removed=removed,
+            moved=moved,
+            files=self._files,
+            empty_files=self._empty,
+            skipped=tuple(self._skipped),
+        )
 
-    def _indexed_files(self) -> dict[str, _IndexedFile]:
-        files: dict[str, _IndexedFile] = defaultdict(_IndexedFile)
-        for document in self._index:
-            path = document.metadata.get("path")
-            if isinstance(path, str) and document.id is not None:
-                file = files[path]
-                file.digests.add(str(document.metadata.get("digest")))
-                file.ids.append(document.id)
-                chunks = document.metadata.get("chunks")
-                file.expected = chunks if isinstance(chunks, int) else 0
-        return files
+    def _move(self, documents: Mapping[str, Document]) -> int:
+        """Give chunks their ids and places; a stale chunk that has such an id goes first, and is embedded anew if kept."""
+        ids = {str(document.id) for document in documents.values()}
+        taken = (ids & self._stale) - self._replaced - documents.keys()
+        self._index.delete(sorted(taken))
+        present = {str(document.id) for document in self._index.get([*documents])} - self._replaced
+        self._replaced |= ids
+        self._new += [document for id_, document in documents.items() if id_ not in present]
+        self._index.update({id_: document for id_, document in documents.items() if id_ in present})
+        return len(present)
 
-    def _add(self, documents: Sequence[Document], show_progress: bool) -> None:
-        texts = [document.text for document in documents]
-        with self._index.adding(texts), tqdm(total=len(documents), unit="chunk", disable=not show_progress) as bar:
+    def _add(self, on_progress: OnProgress | None, show_progress: bool) -> None:
+        documents = self._new
+        with (
+            self._index.adding([document.text for document in documents]),
+            tqdm(total=len(documents), unit="chunk", disable=not show_progress) as bar,
+        ):
             for begin in range(0, len(documents), _BATCH):
                 started = time.perf_counter()
                 bar.update(len(self._index.add(documents[begin : begin + _BATCH])))
-                left = len(documents) - begin - _BATCH
-                if begin == _BATCH and left > 0 and self._on_estimate is not None:
-                    self._on_estimate(left, (time.perf_counter() - started) * left / _BATCH)
+                if on_progress is not None:
+                    on_progress(
+                        min(begin + _BATCH, len(documents)), len(documents), (time.perf_counter() - started) / _BATCH
+                    )
+
+
+def _by_file(documents: Mapping[str, Document]) -> Iterator[dict[str, Document]]:
+    """Yield documents in parts that hold whole files, since ids of a file's chunks change places."""
+    part: dict[str, Document] = {}
+    path = None
+    for id_, document in documents.items():
+        if len(part) >= _MOVED and document.metadata["path"] != path:
+            yield part
+            part = {}
+        part[id_], path = document, document.metadata["path"]
+    if part:
+        yield part
 
 
 def refit_if_grown(index: Index, *, show_progress: bool = False) -> None:

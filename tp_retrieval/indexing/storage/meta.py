@@ -25,7 +25,7 @@ from tp_retrieval.types import Provenance, VectorView
 FORMAT = 4
 """The disk format that this version writes."""
 
-_DISPOSABLE = ("snapshot", "maps_tried", "libraries")
+_DISPOSABLE = ("snapshot", "maps_tried", "libraries", "files")
 """Records without which an index still opens: damaged ones count as missing, and `problems` names them."""
 
 
@@ -69,11 +69,28 @@ class SnapshotRecord:
 
 
 @dataclass(frozen=True)
+class FileSettings:
+    """How the files of an index are found, read and cut.
+
+    Paths in the documents' metadata and ids are relative to `root`. `include` and `exclude` are patterns of .gitignore.
+    `encoding` None means that it is detected, and `json_text` is the path of texts in JSON.
+    """
+
+    root: str
+    chunk_tokens: int = 256
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    encoding: str | None = None
+    json_text: str | None = None
+
+
+@dataclass(frozen=True)
 class IndexMeta:
     """What an index is made of.
 
     `generation` grows whenever the in-memory vectors of every process become invalid. `maps_tried` are the maps that the
-    last fit asked for, one a view; the fitted ones may be lesser. `provenance` is None for an embedder without one.
+    last fit asked for, one a view; the fitted ones may be lesser. `provenance` is None for an embedder without one, `files`
+    for an index that no files were read into.
     """
 
     dimension: int
@@ -87,6 +104,7 @@ class IndexMeta:
     generation: int = 0
     snapshot: SnapshotRecord | None = None
     maps_tried: tuple[str, ...] = ()
+    files: FileSettings | None = None
 
     @property
     def dense_weight(self) -> float | None:

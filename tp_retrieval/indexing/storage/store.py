@@ -20,6 +20,7 @@ from tp_retrieval.errors import (
     IndexAccessError,
     IndexExistsError,
     IndexNotFoundError,
+    InputError,
 )
 from tp_retrieval.indexing.search.filters import Condition, answer
 from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument
@@ -154,6 +155,27 @@ class Store:
         if len(intact) < len(rows):  # the facts and words of a damaged row are unknown
             self.rebuild_derived()
         return len(rows)
+
+    def replace(self, ids: Sequence[str], documents: Sequence[PreparedDocument]) -> tuple[Seqs, Float32Array]:
+        """Give rows other ids and metadata: each becomes a new row with the same text, vector and stretches.
+
+        Returns the new row numbers and the raw vectors `(n, dimension)`. Raises `InputError` for an id that is not there, a
+        text that differs, and an id that another row has.
+        """
+        by_id = {row.id: row for row in self.documents.rows_of(ids)}
+        for id_, document in zip(ids, documents, strict=True):
+            if id_ not in by_id:
+                raise InputError(f"documents: there is no document {id_!r}")
+            if by_id[id_].text != document.text:
+                raise InputError(f"documents[{id_!r}].text: differs from the stored one; add the document instead")
+        others = {row.id for row in self.documents.rows_of([document.id for document in documents])} - {*ids}
+        if others:
+            raise InputError(f"documents: the id {min(others)!r} is another document's")
+        seqs = np.array([by_id[id_].seq for id_ in ids], dtype=np.int64)
+        vectors = self.documents.vectors_of(seqs)
+        stretches = self.stretches.of_rows(seqs.tolist(), self.meta.read().views)
+        self.delete(ids)
+        return self.insert(documents, vectors, stretches), vectors
 
     def clear(self) -> int:
         """Remove every row and the fitted maps, and return how many rows there were."""

@@ -26,7 +26,7 @@ from tp_retrieval.embedding.maps.within import (
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import record_digest
-from tp_retrieval.types import Stretches, VectorView
+from tp_retrieval.types import Float32Array, Stretches, VectorView
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,22 @@ class StretchTable:
         """Return the rows of which a view's stretches were read, ascending."""
         return np.sort(self._database.numbers("SELECT seq FROM stretches WHERE view = ?", (view,)))
 
+    def of_rows(self, seqs: Collection[int], views: Sequence[VectorView]) -> list[Stretches]:
+        """Return the stretches that were read of each of some rows, by view."""
+        found: dict[int, dict[int, Float32Array]] = {seq: {} for seq in seqs}
+        for *values, digest in self._database.select_in(f"{_SELECT} WHERE seq IN (?)", [*found]):
+            seq, view, _, count, data = values
+            if self._is_intact(values, digest, views[view].width):
+                found[seq][view] = np.frombuffer(data, "<f4").reshape(count, views[view].width)
+        return [found[seq] for seq in seqs]
+
+    def _is_intact(self, values: Sequence[Any], digest: bytes, width: int) -> bool:
+        """Return whether a record has its digest and its length; log it if not."""
+        if record_digest(*values) == digest and len(values[4]) == 4 * values[3] * width:
+            return True
+        logger.warning("%s: stretches of record %s are damaged and left out", self._database.file, values[0])
+        return False
+
     def counts(self) -> dict[int, int]:
         """Return how many documents have several stretches, by view."""
         return dict(self._database.execute("SELECT view, count(*) FROM stretches WHERE count > 1 GROUP BY view"))
@@ -137,10 +153,8 @@ class StretchTable:
         vectors = {}
         for *values, digest in self._database.execute(f"{_SELECT} WHERE view = ? ORDER BY seq", (number,)):
             seq, _, _, count, data = values
-            if record_digest(*values) != digest or len(data) != 4 * count * view.width:
-                logger.warning("%s: stretches of record %s are damaged and left out", self._database.file, seq)
-                continue
-            vectors[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
+            if self._is_intact(values, digest, view.width):
+                vectors[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
         return joined(vectors, view.asymmetric)
 
     def problems(self) -> Iterable[str]:
