@@ -33,7 +33,7 @@ def opened(file: SourceFile, *errors: type[Exception]) -> Iterator[zipfile.ZipFi
             yield archive
     except TPRetrievalError:
         raise
-    except (*_BROKEN, *errors) as error:
+    except _BROKEN + errors as error:
         raise InputError(f"{file.path}: can't be read ({type(error).__name__}: {str(error)[:200]})") from error
 
 
