@@ -26,7 +26,7 @@ from tp_retrieval.embedding.maps.within import (
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import record_digest
-from tp_retrieval.types import Stretches, VectorView
+from tp_retrieval.types import Float32Array, Stretches, VectorView
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,19 @@ class StretchTable:
         """Return the stretches of each view whose map needs them."""
         return {view: self._of_view(view, views[view]) for view in needed_views(views)}
 
+    def by_row(self, views: Sequence[VectorView]) -> Mapping[int, Stretches]:
+        """Return the stretches of each row that has some."""
+        rows: dict[int, dict[int, Float32Array]] = {}
+        for view in needed_views(views):
+            for seq, vectors in self._vectors(view, views[view]).items():
+                rows.setdefault(seq, {})[view] = vectors
+        return rows
+
     def _of_view(self, number: int, view: VectorView) -> ViewStretches:
+        return joined(self._vectors(number, view), view.asymmetric)
+
+    def _vectors(self, number: int, view: VectorView) -> dict[int, Float32Array]:
+        """Return the stretches `(stretches, width)` of a view by row."""
         vectors = {}
         for *values, digest in self._database.execute(f"{_SELECT} WHERE view = ? ORDER BY seq", (number,)):
             seq, _, _, count, data = values
@@ -141,7 +153,7 @@ class StretchTable:
                 logger.warning("%s: stretches of record %s are damaged and left out", self._database.file, seq)
                 continue
             vectors[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
-        return joined(vectors, view.asymmetric)
+        return vectors
 
     def problems(self) -> Iterable[str]:
         """Yield what is wrong with the records."""
