@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from tp_retrieval import CachedEmbedder, Embedder, Index, InputError, Recipe
 from tp_retrieval.answering.writer import TextWriter
 from tp_retrieval.embedding.model.settings import EmbedderSettings
-from tp_retrieval.embedding.normalized import UnitEmbedder
-from tp_retrieval.types import HasProvenance, TextEmbedder
+from tp_retrieval.embedding.normalized import scaled
+from tp_retrieval.types import EmbedsStretches, Float32Array
+
+_ROUNDING = 1e-3  # of lengths, in lower precisions and in text that holds few digits
 
 
 class EmbedderFields(Protocol):
@@ -46,37 +50,71 @@ class LoadingFields(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-def with_model(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Embedder | None]:
+def with_model(fields: Mapping[str, Any], adapter: str) -> tuple[dict[str, Any], Embedder | None]:
     """Return the fields of an adapter, and the embedder of a model in memory, None for one that is loaded later.
 
-    `model`, or `model_name`, is a name or a path, or a model in memory as `Embedder.from_model` takes it, with `tokenizer`.
+    `model` is a name or a path, or a model in memory as `Embedder.from_model` takes it, with `tokenizer`. A recipe becomes
+    its JSON object, and a path a string. `model_name`, the former name of `model`, warns.
     """
     fields = {**fields}
+    if fields.pop("class_name", None) is not None:  # which LlamaIndex writes into what it stores
+        fields = with_new_names(fields)
+    if "model_name" in fields:
+        warnings.warn(f"{adapter}(model_name=) is named model; use that", DeprecationWarning, stacklevel=3)
     tokenizer, name = fields.pop("tokenizer", None), fields.pop("model_name", None)
     model = fields.pop("model", None) or name
+    fields |= {key: _as_json(fields[key]) for key in ("recipe", "cache") if key in fields}
     if model is None:
         return fields, None
     if isinstance(model, (str, Path)):
-        return {**fields, "model_name": str(model)}, None
+        return {**fields, "model": str(model)}, None
     recipe = fields.pop("recipe", None)
     of_recipe = Recipe.from_dict(recipe) if isinstance(recipe, Mapping) else recipe
     embedder = Embedder.from_model(model, tokenizer, recipe=of_recipe)
     return {**fields, **fields_of(embedder)}, embedder
 
 
+def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored fields of an adapter with `model` in place of `model_name`, its former name."""
+    return {"model" if name == "model_name" else name: value for name, value in fields.items()}
+
+
+def _as_json(value: object) -> object:
+    """Return a recipe as its JSON object and a path as a string, since fields are written as JSON."""
+    if isinstance(value, Recipe):
+        return value.to_dict()
+    return str(value) if isinstance(value, Path) else value
+
+
 def fields_of(embedder: Embedder) -> dict[str, Any]:
     """Return the fields of an adapter that another process loads the same embedder from."""
-    settings = EmbedderSettings.of(embedder).to_dict()
-    return {"model_name" if name == "model" else name: value for name, value in settings.items()}
+    return EmbedderSettings.of(embedder).to_dict()
 
 
-def is_scaled_otherwise(index: Index, embedder: TextEmbedder | None) -> bool:
-    """Return whether an index holds vectors of the same model with views of other lengths, so that texts are needed."""
-    return (
-        isinstance(embedder, HasProvenance)
-        and isinstance(index.embedder, HasProvenance)
-        and embedder.provenance.unit != index.embedder.provenance.unit
-    )
+def fields_of_index(index: Index) -> dict[str, Any] | None:
+    """Return the fields of an adapter of the embedder that made an index; None where the index names no model."""
+    stored = index.provenance
+    if stored is None:
+        return None
+    return {**EmbedderSettings.stored(stored).to_dict(), "normalize": stored.unit}
+
+
+def is_scaled_otherwise(index: Index, vectors: Float32Array) -> bool:
+    """Return whether vectors `(n, dimension)` are of unit length, and those of the index are not, before it maps them.
+
+    Without maps length is of no matter, since every view is compared by its direction. With maps it is: a mean is
+    subtracted first, and the direction of the difference depends on the length.
+    """
+    stored = index.provenance
+    if stored is None or stored.unit or not len(vectors) or all(view.postprocess == "none" for view in index.views):
+        return False
+    return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, rtol=0, atol=_ROUNDING))
+
+
+def read_missing(index: Index) -> None:
+    """Let the model read the stretches that an index's maps are fitted on, where only vectors were added."""
+    if index.info().unread and isinstance(index.embedder, EmbedsStretches):
+        index.rebuild()
 
 
 def settings_of(adapter: EmbedderFields, model: str | None) -> EmbedderSettings:
@@ -94,23 +132,24 @@ def settings_of(adapter: EmbedderFields, model: str | None) -> EmbedderSettings:
 
 
 class LazyEmbedder:
-    """The embedder of unit vectors that an adapter's settings describe, loaded by the first call that needs it."""
+    """The embedder that an adapter's settings describe, or that `load` returns, loaded by the first call that needs it."""
 
-    def __init__(self, embedder: Embedder | None = None) -> None:
-        self._embedder = None if embedder is None else UnitEmbedder.of(embedder)
-        self._cached: CachedEmbedder | None = None
+    def __init__(
+        self, embedder: Embedder | None = None, *, load: Callable[[], Embedder | CachedEmbedder] | None = None
+    ) -> None:
+        self._load = load
+        self._embedder: Embedder | CachedEmbedder | None = embedder
+        self._returned: Embedder | CachedEmbedder | None = None
         self._lock = Lock()
 
-    def get(self, settings: EmbedderSettings, cache: str | None) -> Embedder | CachedEmbedder:
-        """Return the embedder, behind a `CachedEmbedder` if a cache's file is named."""
+    def get(self, settings: EmbedderSettings, cache: str | None, *, normalize: bool = True) -> Embedder | CachedEmbedder:
+        """Return the embedder, its views of unit length if they shall be, behind a `CachedEmbedder` if a cache is named."""
         with self._lock:
-            if self._embedder is None:
-                self._embedder = UnitEmbedder.of(settings.load())
-            if cache is None:
-                return self._embedder
-            if self._cached is None:
-                self._cached = CachedEmbedder(self._embedder, cache)
-            return self._cached
+            if self._returned is None:
+                if self._embedder is None:
+                    self._embedder = settings.load() if self._load is None else self._load()
+                self._returned = _adapted(self._embedder, cache, normalize)
+            return self._returned
 
     def __reduce__(self) -> tuple[type[LazyEmbedder], tuple[()]]:
         """Pickle nothing of the embedder: another process loads it from the adapter's settings."""
@@ -119,9 +158,30 @@ class LazyEmbedder:
 
     def check_portable(self) -> None:
         """Raise `InputError` if another process could not load the embedder from settings, or would load other weights."""
-        check_named(self._embedder)
-        if self._embedder is not None and self._embedder.fitted and self._embedder.folder is None:
+        if self._embedder is None and self._load is not None:
+            self._embedder = self._load()
+        cached = self._embedder
+        embedder = cached.embedder if isinstance(cached, CachedEmbedder) else cached
+        if not isinstance(embedder, Embedder):
+            return
+        check_named(embedder)
+        if embedder.fitted and embedder.folder is None:
             raise InputError("its maps are in this process's memory alone; save the embedder, and load it from its folder")
+
+
+def _adapted(embedder: Embedder | CachedEmbedder, cache: str | None, normalize: bool) -> Embedder | CachedEmbedder:
+    if isinstance(embedder, CachedEmbedder):  # an index's, as it was opened
+        return embedder
+    embedder = scaled(embedder, unit=normalize)
+    return embedder if cache is None else CachedEmbedder(embedder, cache)
+
+
+def embedder_of(index: Index) -> Embedder | CachedEmbedder:
+    """Return the embedder of an index; raise `InputError` for one that is of another kind."""
+    embedder = index.embedder
+    if not isinstance(embedder, (Embedder, CachedEmbedder)):
+        raise InputError(f"embedder: the index was opened with a {type(embedder).__name__}, which is no Embedder")
+    return embedder
 
 
 def check_named(embedder: Embedder | None) -> None:

@@ -24,7 +24,7 @@ except ImportError as error:
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tp_retrieval import CachedEmbedder, Embedder, InputError
+from tp_retrieval import CachedEmbedder, Embedder, InputError, Recipe
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.integrations.loading import LazyEmbedder, settings_of, with_model
 from tp_retrieval.types import checked_texts
@@ -68,25 +68,27 @@ class TPModule(InputModule):
         model: object = None,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        recipe: str | dict[str, object] | None = None,
+        recipe: str | Path | Recipe | dict[str, object] | None = None,
         dtype: str = "auto",
         revision: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         model_kwargs: dict[str, object] | None = None,
-        cache: str | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         options = {"dtype": dtype, "revision": revision, "local_files_only": local_files_only, "model_kwargs": model_kwargs}
-        fields, embedder = with_model({"model": model, "tokenizer": tokenizer, "recipe": recipe, **options})
-        self.model: str | None = fields.get("model_name")
+        fields, embedder = with_model(
+            {"model": model, "tokenizer": tokenizer, "recipe": recipe, "cache": cache, **options}, "TPModule"
+        )
+        self.model: str | None = fields.get("model")
         self.recipe = fields.get("recipe")
         self.dtype = fields["dtype"]
         self.revision = fields["revision"]
         self.local_files_only = fields["local_files_only"]
         self.trust_remote_code = trust_remote_code
         self.model_kwargs = fields["model_kwargs"] or {}
-        self.cache = cache
+        self.cache = fields.get("cache")
         self._lazy = LazyEmbedder()
         self._loaded_on: torch.device | None = None
         self._device_marker: torch.Tensor
@@ -97,7 +99,7 @@ class TPModule(InputModule):
             self._share(embedder)
 
     @classmethod
-    def from_embedder(cls, embedder: Embedder, *, cache: str | None = None) -> TPModule:
+    def from_embedder(cls, embedder: Embedder, *, cache: str | Path | None = None) -> TPModule:
         """Wrap a loaded embedder."""
         settings = EmbedderSettings.of(embedder).to_dict()
         settings.pop("device")

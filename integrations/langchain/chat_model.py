@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from tp_retrieval import Embedder, InputError
 from tp_retrieval.answering.chat import ChatRole, Message
@@ -37,21 +37,21 @@ class TPChatModel(LoadingFields, BaseChatModel):
     `temperature` 0 is greedy. Tools and pictures are refused.
     """
 
-    model_name: str | None = Field(default=None, alias="model")
+    model: str | None = None
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: list[str] | None = None
 
-    model_config = ConfigDict(populate_by_name=True)
-
     _lazy: LazyWriter = PrivateAttr(default_factory=LazyWriter)
 
     def __init__(self, **fields: Any) -> None:
         if "stop_sequences" in fields:  # as LangChain calls it, too
             fields["stop"] = fields.pop("stop_sequences")
-        fields, embedder = with_model({name: value for name, value in fields.items() if name not in _OF_SERVICES})
+        fields, embedder = with_model(
+            {name: value for name, value in fields.items() if name not in _OF_SERVICES}, "TPChatModel"
+        )
         super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyWriter(embedder)
@@ -64,9 +64,14 @@ class TPChatModel(LoadingFields, BaseChatModel):
         return self
 
     @property
+    def model_name(self) -> str | None:
+        """The model, as other chat models of LangChain name it."""
+        return self.model
+
+    @property
     def writer(self) -> TextWriter:
         """The model that writes, loaded on first use."""
-        return self._lazy.get(settings_of(self, self.model_name))
+        return self._lazy.get(settings_of(self, self.model))
 
     @property
     def _llm_type(self) -> str:
@@ -75,13 +80,13 @@ class TPChatModel(LoadingFields, BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop, **kwargs)
         return params | LangSmithParams(
-            ls_provider="tp-retrieval", ls_model_name=kwargs.get("model", self.model_name) or "default"
+            ls_provider="tp-retrieval", ls_model_name=kwargs.get("model", self.model) or "default"
         )
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "seed", "stop")}
-        return {"model": self.model_name, **options}
+        return {"model": self.model, **options}
 
     def get_num_tokens(self, text: str) -> int:
         """Return the number of the model's tokens of a text."""

@@ -15,13 +15,13 @@ from langchain_core.documents import Document as LCDocument
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from tp_retrieval import Document, Hit, Index, InputError
+from tp_retrieval import Document, Hit, Index, IndexNotFoundError, InputError
 from tp_retrieval.indexing.importers.files import refit_if_grown
 from tp_retrieval.indexing.importers.langchain_faiss import read_store
 from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import SearchOptions, VectorSearchOptions
 from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
-from tp_retrieval.integrations.loading import is_scaled_otherwise
+from tp_retrieval.integrations.loading import is_scaled_otherwise, read_missing
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 
@@ -33,6 +33,14 @@ class Restriction(TypedDict, total=False):
 
     where: dict[str, object] | None
     ids: list[str]
+
+
+class StoredDocuments(TypedDict):
+    """Documents of a store, as Chroma's `get` returns them: of each its id, text and metadata, in three lists."""
+
+    ids: list[str]
+    documents: list[str]
+    metadatas: list[dict[str, object]]
 
 
 class LangChainEmbedder:
@@ -72,12 +80,21 @@ class TPVectorStore(VectorStore):
     def __init__(self, index: Index, embedding: Embeddings | None = None) -> None:
         self.index = index
         self._embedding = embedding
+        self._own: TPEmbeddings | None = None
         self._worker = Worker()
 
     @classmethod
-    def open(cls, path: str | Path, embedding: Embeddings, **options: Unpack[IndexOptions]) -> TPVectorStore:
-        """Open the store at a path, or create it there; `options` are those of `Index.create`."""
-        return cls(Index.open_or_create(path, text_embedder(embedding), **options), embedding)
+    def open(cls, path: str | Path, embedding: Embeddings | None = None, **options: Unpack[IndexOptions]) -> TPVectorStore:
+        """Open the store at a path, or create it there; `options` are those of `Index.create`.
+
+        An index names its model, so `embedding` may be left out where there is one; else that is an `IndexNotFoundError`.
+        """
+        if embedding is not None:
+            return cls(Index.open_or_create(path, text_embedder(embedding), **options), embedding)
+        try:
+            return cls(Index.open(path))
+        except IndexNotFoundError as error:
+            raise IndexNotFoundError(f"{error}; give `embedding`, and the store is created there") from error
 
     @classmethod
     def from_texts(
@@ -91,11 +108,34 @@ class TPVectorStore(VectorStore):
         **options: object,
     ) -> TPVectorStore:
         """Create a store, or open the one at `path`, and add texts; without a path it lives as long as the object."""
-        folder = Path(tempfile.mkdtemp(prefix="tp-retrieval-")) if path is None else Path(path)
-        store = cls.open(folder, embedding, **cast("IndexOptions", options))
-        if path is None:
-            weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+        store = cls._at(path, embedding, **cast("IndexOptions", options))
         store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        text_embeddings: Iterable[tuple[str, list[float]]],
+        embedding: Embeddings,
+        metadatas: Iterable[dict[str, object]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        path: str | Path | None = None,
+        **options: Unpack[IndexOptions],
+    ) -> TPVectorStore:
+        """Create a store, or open the one at `path`, and add texts with the vectors that `embedding` computed before."""
+        store = cls._at(path, embedding, **options)
+        store.add_embeddings(text_embeddings, metadatas, ids=ids)
+        return store
+
+    @classmethod
+    def _at(cls, path: str | Path | None, embedding: Embeddings, **options: Unpack[IndexOptions]) -> TPVectorStore:
+        """Open or create the store at a path, or in a folder that is removed with the object."""
+        if path is not None:
+            return cls.open(path, embedding, **options)
+        folder = Path(tempfile.mkdtemp(prefix="tp-retrieval-"))
+        store = cls.open(folder, embedding, **options)
+        weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
         return store
 
     @classmethod
@@ -123,8 +163,19 @@ class TPVectorStore(VectorStore):
 
     @property
     def embeddings(self) -> Embeddings | None:
-        """The embeddings behind."""
-        return self._embedding
+        """The embeddings whose vectors the store can be searched with.
+
+        Those that were given, or `TPEmbeddings` of the index's own model, where none were given or the index holds vectors
+        of other lengths; None where an index of other vectors was opened without.
+        """
+        ours = self._embedding is None or isinstance(self._embedding, TPEmbeddings)
+        if self._own is None and ours and self._is_other_than_given():
+            self._own = TPEmbeddings.from_index(self.index)
+        return self._own or self._embedding
+
+    def _is_other_than_given(self) -> bool:
+        stored, given = self.index.provenance, self._embedding
+        return stored is not None and not (isinstance(given, TPEmbeddings) and given.normalize == stored.unit)
 
     def close(self) -> None:
         """Close the index."""
@@ -143,18 +194,44 @@ class TPVectorStore(VectorStore):
         **kwargs: object,
     ) -> list[str]:
         """Add texts, replacing those whose id is there, and return their ids; a missing id is made."""
-        listed = list(texts)
-        metadata = [{}] * len(listed) if metadatas is None else list(metadatas)
-        asked = [None] * len(listed) if ids is None else list(ids)
-        if not len(listed) == len(metadata) == len(asked):
-            raise InputError(f"texts: {len(listed)} texts, {len(metadata)} metadatas and {len(asked)} ids must be as many")
-        final = [id_ or uuid.uuid4().hex for id_ in asked]
-        rows = zip(listed, metadata, final, strict=True)
-        documents = list({id_: Document(text, fields, id_) for text, fields, id_ in rows}.values())  # the last one wins
-        step = batch_size or len(documents) or 1
-        for begin in range(0, len(documents), step):
-            self.index.add(documents[begin : begin + step])
-        return final
+        documents = _documents(list(texts), metadatas, ids)
+        latest = list({document.id: document for document in documents}.values())  # the last one of an id wins
+        step = batch_size or len(latest) or 1
+        for begin in range(0, len(latest), step):
+            self.index.add(latest[begin : begin + step])
+        return [str(document.id) for document in documents]
+
+    def add_embeddings(
+        self,
+        text_embeddings: Iterable[tuple[str, list[float]]],
+        metadatas: Iterable[dict[str, object]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+    ) -> list[str]:
+        """Add texts with the vectors that the store's embeddings computed before, as `add_texts` adds texts.
+
+        Texts are embedded again where the vectors are of unit length and the index maps ones that are not.
+        """
+        pairs = list(text_embeddings)
+        documents = _documents([text for text, _ in pairs], metadatas, ids)
+        row_of = {document.id: row for row, document in enumerate(documents)}  # the last one of an id wins
+        rows = list(row_of.values())
+        latest = [documents[row] for row in rows]
+        vectors = _matrix([pairs[row][1] for row in rows])
+        if is_scaled_otherwise(self.index, vectors):
+            self.index.add(latest)
+        elif latest:
+            self.index.add(latest, vectors=vectors)
+            read_missing(self.index)
+        return [str(document.id) for document in documents]
+
+    def merge_from(self, other: TPVectorStore) -> None:
+        """Add the documents of another store of the same embeddings with their ids and vectors; no text is embedded again.
+
+        Raises `InputError` naming an id that both have, `IncompatibleIndexError` if another model made the other one; then
+        nothing is added.
+        """
+        self.index.merge_from(other.index)
 
     def delete(self, /, ids: list[str] | None = None, **kwargs: object) -> bool:
         """Remove documents, all of them if no ids are given; unknown ids are passed over."""
@@ -169,6 +246,22 @@ class TPVectorStore(VectorStore):
     def get_by_ids(self, ids: Sequence[str], /) -> list[LCDocument]:
         """Return documents in the order asked for; unknown ids are passed over."""
         return [_langchain_document(document) for document in self.index.get(ids)]
+
+    def get(
+        self,
+        ids: str | Sequence[str] | None = None,
+        where: dict[str, object] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> StoredDocuments:
+        """Return ids, texts and metadata of documents, by id, by a filter, or all in the order of adding."""
+        asked = [ids] if isinstance(ids, str) else ids
+        documents = self.index.get(asked, where=where, limit=limit, offset=offset)
+        return {
+            "ids": [str(document.id) for document in documents],
+            "documents": [document.text for document in documents],
+            "metadatas": [dict(document.metadata) for document in documents],
+        }
 
     def similarity_search(self, /, query: str, k: int = 4, filter: Filter = None, **options: object) -> list[LCDocument]:
         """Return the k documents most similar to a query; there are k whenever k pass the filter."""
@@ -231,14 +324,14 @@ class TPVectorStore(VectorStore):
         return self.index.search(query, k, **asked)
 
     def _near(self, embedding: list[float], k: int, filter: Filter, **options: Unpack[VectorSearchOptions]) -> list[Hit]:
-        ours = self._embedding.embedder if isinstance(self._embedding, TPEmbeddings) else None
-        if is_scaled_otherwise(self.index, ours):
+        vectors = _matrix([embedding])
+        if is_scaled_otherwise(self.index, vectors):
             raise InputError(
-                "embedding: this index holds vectors of the same model that are not of unit length, so those of "
-                "TPEmbeddings can't be compared with them; search by text"
+                "embedding: a vector of unit length can't be compared with those of this index, which are not of unit "
+                "length; embed the query with the store's own `embeddings`, or search by text"
             )
         asked: VectorSearchOptions = {**self._restriction(filter), **options}
-        return self.index.search_by_vector(np.array(embedding, dtype=np.float32), k, **asked)
+        return self.index.search_by_vector(vectors[0], k, **asked)
 
     def _restriction(self, filter: Filter) -> Restriction:
         """Return a filter as options of a search; a function is called with every document."""
@@ -265,7 +358,10 @@ class TPVectorStore(VectorStore):
         """Add documents."""
         return await self._worker.run(self.add_documents, documents, **kwargs)
 
+    aadd_embeddings = asynchronous(add_embeddings)
+    amerge_from = asynchronous(merge_from)
     adelete = asynchronous(delete)
+    aget = asynchronous(get)
     aget_by_ids = asynchronous(get_by_ids)
     asimilarity_search = asynchronous(similarity_search)
     asimilarity_search_with_score = asynchronous(similarity_search_with_score)
@@ -288,10 +384,44 @@ class TPVectorStore(VectorStore):
         """Create a store of texts."""
         return await Worker().run(cls.from_texts, texts, embedding, metadatas, ids=ids, path=path, **options)
 
+    @classmethod
+    async def afrom_embeddings(
+        cls,
+        text_embeddings: Iterable[tuple[str, list[float]]],
+        embedding: Embeddings,
+        metadatas: Iterable[dict[str, object]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        path: str | Path | None = None,
+        **options: Unpack[IndexOptions],
+    ) -> TPVectorStore:
+        """Create a store of texts with their vectors."""
+        return await Worker().run(cls.from_embeddings, text_embeddings, embedding, metadatas, ids=ids, path=path, **options)
+
 
 def text_embedder(embedding: Embeddings) -> TextEmbedder:
     """Return what an index needs of a LangChain embedding: our own embedder itself, another in a wrapper."""
     return embedding.embedder if isinstance(embedding, TPEmbeddings) else LangChainEmbedder(embedding)
+
+
+def _documents(
+    texts: list[str], metadatas: Iterable[dict[str, object]] | None, ids: Iterable[str | None] | None
+) -> list[Document]:
+    """Return documents of texts, metadata and ids; a missing id is made."""
+    metadata = [{}] * len(texts) if metadatas is None else list(metadatas)
+    asked = [None] * len(texts) if ids is None else list(ids)
+    if not len(texts) == len(metadata) == len(asked):
+        raise InputError(f"texts: {len(texts)} texts, {len(metadata)} metadatas and {len(asked)} ids must be as many")
+    rows = zip(texts, metadata, asked, strict=True)
+    return [Document(text, fields, id_ or uuid.uuid4().hex) for text, fields, id_ in rows]
+
+
+def _matrix(embeddings: Sequence[Sequence[float]]) -> Float32Array:
+    """Return vectors as an array `(n, dimension) float32`; raise `InputError` if their lengths differ."""
+    lengths = sorted({len(vector) for vector in embeddings})
+    if len(lengths) > 1:
+        raise InputError(f"embeddings: vectors of {', '.join(map(str, lengths))} numbers; all must have as many")
+    return np.array(embeddings, dtype=np.float32).reshape(len(embeddings), *lengths)
 
 
 def _langchain_document(document: Document) -> LCDocument:

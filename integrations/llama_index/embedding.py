@@ -7,31 +7,43 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from tp_retrieval import CachedEmbedder, Embedder
-from tp_retrieval.integrations.loading import LazyEmbedder, LoadingFields, fields_of, settings_of, with_model
+from tp_retrieval import CachedEmbedder, Embedder, Index
+from tp_retrieval.integrations.loading import (
+    LazyEmbedder,
+    LoadingFields,
+    embedder_of,
+    fields_of,
+    fields_of_index,
+    settings_of,
+    with_model,
+    with_new_names,
+)
 from tp_retrieval.integrations.worker import Worker
 
 
 class TPEmbedding(LoadingFields, BaseEmbedding):
     """Embed queries and documents, each through the recipe's own template.
 
-    `model_name` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted
-    embedder; "" is the embedded default. It is loaded with the first text, also in a process that this was pickled to.
-    `model` is the same by another name, or a model in memory with its `tokenizer`, or an object that holds both, such as a
-    `HuggingFaceLLM`, which is taken as it is.
+    `model` is what `Embedder.from_pretrained` takes: a hub id, a folder, a GGUF file, or the folder of a fitted embedder;
+    None is the embedded default. It is loaded with the first text, also in a process that this was pickled to. A model in
+    memory, with its `tokenizer`, or an object that holds both, such as a `HuggingFaceLLM`, is taken as it is. LlamaIndex
+    reads its name from the attribute `model_name`.
     `cache` is a file that keeps every vector, see `CachedEmbedder`; LlamaIndex's own caches mix up the roles.
-    Vectors are of unit length. Asynchronous calls run on one thread of the adapter.
+    Vectors are of unit length; with `normalize` False they are as the model gives them, but for a fitted embedder's.
+    Asynchronous calls run on one thread of the adapter.
     """
 
     model_name: str = Field(default="", description="Hub id, folder, GGUF file or fitted embedder's folder.")
     cache: str | None = Field(default=None, description="File that keeps every vector.")
+    normalize: bool = Field(default=True, description="Scale vectors to unit length.")
     embed_batch_size: int = Field(default=512, gt=0, le=2048, description="Texts at once; they are batched by length.")
 
     _lazy: LazyEmbedder = PrivateAttr(default_factory=LazyEmbedder)
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     def __init__(self, **fields: Any) -> None:
-        fields, embedder = with_model(fields)
+        fields, embedder = with_model(fields, "TPEmbedding")
+        fields["model_name"] = fields.pop("model", "")  # the field of LlamaIndex
         super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyEmbedder(embedder)
@@ -48,16 +60,37 @@ class TPEmbedding(LoadingFields, BaseEmbedding):
         self._lazy = LazyEmbedder(embedder)
         return self
 
+    @classmethod
+    def from_index(cls, index: Index) -> TPEmbedding | None:
+        """Share the embedder of an index, whose vectors can be searched with; None for an index that names no model."""
+        fields = fields_of_index(index)
+        if fields is None:
+            return None
+        self = cls(**fields)
+        self._lazy = LazyEmbedder(load=lambda: embedder_of(index))
+        return self
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> TPEmbedding:
+        """Return the embedding that `to_dict` wrote."""
+        return super().from_dict(with_new_names(data), **kwargs)
+
+    @property
+    def model(self) -> str | None:
+        """The model, None for the embedded default."""
+        return self.model_name or None
+
     @property
     def embedder(self) -> Embedder | CachedEmbedder:
-        """The embedder of unit vectors, loaded on first use."""
-        return self._lazy.get(settings_of(self, self.model_name or None), self.cache)
+        """The embedder, loaded on first use."""
+        return self._lazy.get(settings_of(self, self.model), self.cache, normalize=self.normalize)
 
     def __getstate__(self) -> dict[str, object]:
         """Return the settings alone: another process loads the model itself."""
         self._lazy.check_portable()
+        settings = {name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_PICKLED}
         return {
-            "__dict__": {name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_PICKLED},
+            "__dict__": with_new_names(settings),  # which LlamaIndex calls __init__ with
             "__pydantic_extra__": None,
             "__pydantic_fields_set__": set(self.model_fields_set) - _NOT_PICKLED,
             "__pydantic_private__": None,

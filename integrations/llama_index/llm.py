@@ -22,7 +22,14 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from tp_retrieval import Embedder, InputError
 from tp_retrieval.answering.chat import ChatRole, Message
 from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
-from tp_retrieval.integrations.loading import LazyWriter, LoadingFields, fields_of, settings_of, with_model
+from tp_retrieval.integrations.loading import (
+    LazyWriter,
+    LoadingFields,
+    fields_of,
+    settings_of,
+    with_model,
+    with_new_names,
+)
 from tp_retrieval.types import check_text
 
 _ROLES: dict[MessageRole, ChatRole] = {
@@ -41,7 +48,7 @@ class TPLLM(LoadingFields, CustomLLM):
     model in memory with its `tokenizer`, or an object that holds both. `from_embedder` shares an embedder's weights.
     """
 
-    model_name: str = Field(default="", description="Hub id, folder or GGUF file.")
+    model: str | None = Field(default=None, description="Hub id, folder or GGUF file.")
     max_tokens: int = Field(default=256, description="Longest text, in tokens.")
     temperature: float = Field(default=0.0, description="0 is greedy.")
     top_p: float = Field(default=1.0, description="Share of the probability that is sampled from.")
@@ -51,7 +58,7 @@ class TPLLM(LoadingFields, CustomLLM):
     _lazy: LazyWriter = PrivateAttr(default_factory=LazyWriter)
 
     def __init__(self, **fields: Any) -> None:
-        fields, embedder = with_model(fields)
+        fields, embedder = with_model(fields, "TPLLM")
         super().__init__(**fields)
         if embedder is not None:
             self._lazy = LazyWriter(embedder)
@@ -68,10 +75,20 @@ class TPLLM(LoadingFields, CustomLLM):
         self._lazy = LazyWriter(embedder)
         return self
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> TPLLM:
+        """Return the LLM that `to_dict` wrote."""
+        return super().from_dict(with_new_names(data), **kwargs)
+
+    @property
+    def model_name(self) -> str:
+        """The model, as other LLMs of LlamaIndex name it; "" for the embedded default."""
+        return self.model or ""
+
     @property
     def writer(self) -> TextWriter:
         """The model that writes, loaded on first use."""
-        return self._lazy.get(settings_of(self, self.model_name or None))
+        return self._lazy.get(settings_of(self, self.model))
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -81,7 +98,7 @@ class TPLLM(LoadingFields, CustomLLM):
             context_window=writer.context,
             num_output=self.max_tokens,
             is_chat_model=True,
-            model_name=self.model_name or writer.backbone.name,
+            model_name=self.model or writer.backbone.name,
         )
 
     @llm_chat_callback()

@@ -25,9 +25,9 @@ from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import VectorSearchOptions, Where
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
-from tp_retrieval.integrations.loading import is_scaled_otherwise
+from tp_retrieval.integrations.loading import is_scaled_otherwise, read_missing
 from tp_retrieval.integrations.worker import Worker, asynchronous
-from tp_retrieval.types import EmbedsStretches, PrecomputedVectors, TextEmbedder
+from tp_retrieval.types import PrecomputedVectors, TextEmbedder
 
 _VECTORS = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
 _WORDS = (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH)
@@ -39,7 +39,8 @@ class TPVectorStore(BasePydanticVectorStore):
     """Keep nodes in an index on disk: by vectors, words or both, filtered, with MMR.
 
     `embed_model` is the one that the nodes are embedded with. With a `TPEmbedding` the index fits the recipe's maps to its
-    nodes and can be opened anywhere; with another, or none, vectors are stored unmapped. `options` are those of
+    nodes and can be opened anywhere; with another, or none, vectors are stored unmapped. Where an index is at the path that
+    names its model, `embed_model` may be left out, and is then a `TPEmbedding` of that model. `options` are those of
     `Index.create`.
     """
 
@@ -51,6 +52,7 @@ class TPVectorStore(BasePydanticVectorStore):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     _index: Index | None = PrivateAttr(default=None)
+    _is_model_of_index: bool = PrivateAttr(default=False)
     _worker: Worker = PrivateAttr(default_factory=Worker)
 
     def __init__(
@@ -61,8 +63,17 @@ class TPVectorStore(BasePydanticVectorStore):
         options: IndexOptions | None = None,  # the field, from pickling
         **more: Unpack[IndexOptions],
     ) -> None:
-        fields: dict[str, Any] = {"path": str(path), "embed_model": embed_model, "options": {**(options or {}), **more}}
+        given: dict[str, Any] = {name: value for name, value in more.items() if name not in type(self).model_fields}
+        fields: dict[str, Any] = {"path": str(path), "embed_model": embed_model, "options": {**(options or {}), **given}}
         super().__init__(**fields)
+        if embed_model is None:
+            self._opened()  # which names the model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process makes the store of; an index there names its model again."""
+        model = None if self._is_model_of_index else self.embed_model
+        arguments = {"path": self.path, "embed_model": model, "options": self.options}
+        return {**super().__getstate__(), "__dict__": arguments}
 
     @classmethod
     def class_name(cls) -> str:
@@ -79,6 +90,8 @@ class TPVectorStore(BasePydanticVectorStore):
         if self._index is not None:
             self._index.close()
             self._index = None
+        if self._is_model_of_index:
+            self.embed_model, self._is_model_of_index = None, False
 
     def persist(self, persist_path: str = "", fs: object = None) -> None:
         """Do nothing: every change is on disk."""
@@ -93,13 +106,11 @@ class TPVectorStore(BasePydanticVectorStore):
         vectors = np.array([node.get_embedding() for node in latest.values()], dtype=np.float32)
         index = self._created(vectors.shape[1])
         documents = [_document(node) for node in latest.values()]
-        if self._is_scaled_otherwise(index):
-            index.add(documents)  # which embeds the texts anew
-            return [node.node_id for node in nodes]
+        if is_scaled_otherwise(index, vectors):
+            texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in latest.values()]
+            vectors = index.embedder.embed_documents(texts)
         index.add(documents, vectors=vectors)
-        is_ours = isinstance(self.embed_model, TPEmbedding)
-        if is_ours and isinstance(index.embedder, EmbedsStretches) and index.info().unread:
-            index.rebuild()  # reads the stretches that LlamaIndex does not pass
+        read_missing(index)
         return [node.node_id for node in nodes]
 
     def delete(self, /, ref_doc_id: str, **kwargs: object) -> None:
@@ -154,11 +165,11 @@ class TPVectorStore(BasePydanticVectorStore):
         if query.mode in _WORDS:
             return opened.search(query.query_str or "", query.sparse_top_k or k, mode="lexical", where=where, ids=ids)
         vector = np.array(query.query_embedding, dtype=np.float32)
-        if self._is_scaled_otherwise(opened):
+        if is_scaled_otherwise(opened, vector.reshape(1, -1)):
             if query.query_str is None:
                 raise InputError(
-                    "query_str: this index holds vectors of the same model that are not of unit length, so those of "
-                    "TPEmbedding can't be compared with them; give the query's text"
+                    "query_embedding: a vector of unit length can't be compared with those of this index, which are not; "
+                    "give query_str too, or open the store without embed_model and embed with its own"
                 )
             vector = opened.embedder.embed_queries([query.query_str])[0]
         if query.mode == VectorStoreQueryMode.MMR:
@@ -181,13 +192,12 @@ class TPVectorStore(BasePydanticVectorStore):
             model = self.embed_model
             with suppress(IndexNotFoundError):
                 self._index = Index.open(self.path, model.embedder if isinstance(model, TPEmbedding) else None)
-                if model is not None and not isinstance(model, TPEmbedding):
+                if model is None:
+                    self.embed_model = TPEmbedding.from_index(self._index)
+                    self._is_model_of_index = self.embed_model is not None
+                elif not isinstance(model, TPEmbedding):
                     self._check(self._index)
         return self._index
-
-    def _is_scaled_otherwise(self, opened: Index) -> bool:
-        model = self.embed_model
-        return is_scaled_otherwise(opened, model.embedder if isinstance(model, TPEmbedding) else None)
 
     def _check(self, opened: Index) -> None:
         """Refuse an index of another model: LlamaIndex passes the vectors, so only the model's name can be compared."""

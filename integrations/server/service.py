@@ -125,19 +125,24 @@ class Service:
         return self.indexes[name]
 
     def _open(self, folder: Path) -> Index:
-        """Open an index with an embedder that shares the model's weights if it can, and the batcher in any case."""
+        """Open an index with an embedder that shares the model's weights if it can, and the batcher in any case.
+
+        One whose vectors come from elsewhere, and not from this model, is searched by words alone.
+        """
         with Index.open(folder) as index:
             recipe = index.info().recipe
             candidates: list[TextEmbedder] = [self.embedder]
-            if recipe is not None and not self.embedder.fitted:
+            if not self.embedder.fitted:
                 with suppress(RecipeError, UnsupportedModelError):  # it may be of a model with more blocks
-                    same = self.embedder.with_recipe(Recipe.from_dict(recipe))
+                    same = self.embedder if recipe is None else self.embedder.with_recipe(Recipe.from_dict(recipe))
                     candidates += [same, UnitEmbedder.of(same)]
             for candidate in candidates:
                 try:
                     return Index.open(folder, _Served(candidate, self.embedder.count_tokens, self._batcher))
                 except IncompatibleIndexError:
                     continue
+            if index.provenance is None:
+                return Index.open(folder)
             loaded = index.embedder
         return Index.open(folder, _Served(loaded, self.embedder.count_tokens, self._batcher))
 

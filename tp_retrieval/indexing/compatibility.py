@@ -13,13 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
+
 from tp_retrieval.caching import CachedEmbedder
-from tp_retrieval.embedding.maps.affine import same_vectors
+from tp_retrieval.embedding.maps.affine import AffineMap, combine, same_vectors
 from tp_retrieval.errors import IncompatibleIndexError, IndexAccessError, IndexLockedError
 from tp_retrieval.indexing.storage.meta import IndexMeta
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.types import (
     FORMAT_2,
+    Float32Array,
     HasLegacyIdentity,
     HasProvenance,
     Identity,
@@ -28,6 +31,8 @@ from tp_retrieval.types import (
 )
 
 logger = logging.getLogger(__name__)
+
+_ROUNDING = 1e-5  # by which a component changes where a vector of unit length is normalised again
 
 
 class ModelLoading(TypedDict, total=False):
@@ -47,16 +52,36 @@ def load_embedder(stored: Provenance, **loading: Unpack[ModelLoading]) -> TextEm
     return UnitEmbedder.of(embedder) if stored.unit else embedder
 
 
-def scaled_like(embedder: TextEmbedder, stored: Provenance | None) -> TextEmbedder:
+def scaled_like(embedder: TextEmbedder, meta: IndexMeta) -> TextEmbedder:
     """Return an embedder, or the one of its model whose views have the lengths of an index: unit length is no identity."""
-    if stored is None or not isinstance(embedder, HasProvenance) or embedder.provenance.unit == stored.unit:
+    if not isinstance(embedder, HasProvenance) or embedder.fingerprint == meta.fingerprint:
         return embedder
+    stored = meta.provenance
+    if stored is not None:
+        return _scaled(embedder, unit=stored.unit)
+    other = _scaled(embedder, unit=not embedder.provenance.unit)
+    return other if other.fingerprint == meta.fingerprint else embedder
+
+
+def _scaled(embedder: TextEmbedder, *, unit: bool) -> TextEmbedder:
     from tp_retrieval.embedding.embedder import Embedder
     from tp_retrieval.embedding.normalized import scaled
 
     if isinstance(embedder, CachedEmbedder) and isinstance(embedder.embedder, Embedder):
-        return CachedEmbedder(scaled(embedder.embedder, unit=stored.unit), embedder.path)
-    return scaled(embedder, unit=stored.unit) if isinstance(embedder, Embedder) else embedder
+        inner = scaled(embedder.embedder, unit=unit)
+        return embedder if inner is embedder.embedder else CachedEmbedder(inner, embedder.path)
+    return scaled(embedder, unit=unit) if isinstance(embedder, Embedder) else embedder
+
+
+def with_stored_lengths(raw: Float32Array, stored: Provenance | None) -> Float32Array:
+    """Return raw vectors `(n, dimension)` with views of unit length if the index holds such; others stay as they are.
+
+    The reverse is impossible: views of unit length have lost the lengths that a map subtracts a mean from.
+    """
+    if stored is None or not stored.unit:
+        return raw
+    scaled = combine(raw, stored.views, [AffineMap()] * len(stored.views))
+    return raw if np.allclose(raw, scaled, rtol=0, atol=_ROUNDING) else scaled
 
 
 def check_embedder(embedder: TextEmbedder, path: Path, meta: IndexMeta) -> None:
@@ -116,6 +141,16 @@ def same_embedder(stored: str, other: str, load: Callable[[], TextEmbedder]) -> 
         return False
     embedder = load()
     return embedder.fingerprint == new and _identity(embedder, old)[0] == old
+
+
+def same_embedder_or_raw(stored: str, other: str, provenance: Provenance | None, load: Callable[[], TextEmbedder]) -> bool:
+    """Return whether a fingerprint is the stored embedder's, or that of its raw vectors where it gives unit ones."""
+    if same_embedder(stored, other, load):
+        return True
+    if provenance is None or not provenance.unit:
+        return False
+    raw = _scaled(load(), unit=False)
+    return same_embedder(raw.fingerprint, other, lambda: raw)
 
 
 def _identity(embedder: TextEmbedder, fingerprint: str) -> tuple[str, Provenance | None]:

@@ -33,8 +33,10 @@ from tp_retrieval.indexing.compatibility import (
     check_embedder,
     load_embedder,
     same_embedder,
+    same_embedder_or_raw,
     scaled_like,
     upgrade_fingerprint,
+    with_stored_lengths,
 )
 from tp_retrieval.indexing.document_embedding import embed_documents
 from tp_retrieval.indexing.info import IndexInfo, describe
@@ -51,6 +53,7 @@ from tp_retrieval.indexing.search.query import (
     Selection,
     Where,
 )
+from tp_retrieval.indexing.storage.documents import PreparedDocument
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.storage.meta import FileSettings, IndexMeta, VectorSettings
 from tp_retrieval.indexing.storage.raw_vectors import PRECISIONS, RawPrecision
@@ -69,6 +72,7 @@ from tp_retrieval.types import (
     HasProvenance,
     Hit,
     HitReranker,
+    Provenance,
     Role,
     Stretches,
     TextEmbedder,
@@ -104,6 +108,7 @@ class Index:
         self._loading: ModelLoading = {}
         meta = store.meta.read()
         self._dimension = meta.dimension
+        self._provenance = meta.provenance
         self._upcoming: frozenset[int] = frozenset()  # priorities of texts that will be added
         self._vectors = SyncedVectors(folder, store)
         self._builder = Builder(self._lock, store, self._vectors)
@@ -179,7 +184,7 @@ class Index:
                     self = cls(folder, store, None)
                     self._loading = loading
                     if embedder is not None:
-                        embedder = scaled_like(embedder, store.meta.read().provenance)
+                        embedder = scaled_like(embedder, store.meta.read())
                         self._check(embedder)
                         self._embedder = embedder
                     usable = self._load()
@@ -246,12 +251,12 @@ class Index:
     ) -> list[str]:
         """Embed and add documents, replacing those with the same id, and return their ids; on any error none is added.
 
-        A document without an id gets one. `vectors` `(n, dimension)` are raw vectors that the embedder computed before.
-        Raises `InputError` naming a document by position.
+        A document without an id gets one. `vectors` `(n, dimension)` are raw vectors that the embedder computed before; an
+        index of unit vectors scales them. Raises `InputError` naming a document by position.
         """
         rows = prepared(documents)
         if vectors is not None:
-            vectors = checked_vectors(vectors, len(rows), self._dimension)
+            vectors = with_stored_lengths(checked_vectors(vectors, len(rows), self._dimension), self._provenance)
         if not rows:
             return []
         ids = [row.id for row in rows]
@@ -262,12 +267,52 @@ class Index:
             self._vectors.fall_behind()
             with self._store.transaction():
                 self._store.delete(ids)
-                seqs = self._store.insert(rows, vectors, stretches)
-                fit_if_due(self._store)
-                added = self._vectors.prepare(seqs, self._store.as_stored(vectors))
+                added = self._insert(rows, vectors, stretches)
             self._follow(added)
             self._keep_snapshot(build=True)
         return ids
+
+    def _insert(
+        self, rows: Sequence[PreparedDocument], vectors: Float32Array, stretches: Sequence[Stretches] | None
+    ) -> MappedRows | None:
+        """Store rows and fit maps if that is due, inside a transaction; return what the vectors follow the change by."""
+        seqs = self._store.insert(rows, vectors, stretches)
+        fit_if_due(self._store)
+        return self._vectors.prepare(seqs, self._store.as_stored(vectors))
+
+    def merge_from(self, other: Index) -> int:
+        """Add all documents of another index, with ids and raw vectors, and return how many; on any error none is added.
+
+        Raises `InputError` naming an id that both have, and `IncompatibleIndexError` if another embedder made the other
+        index.
+        """
+        meta = self._store.meta.read()
+        made_by = other._store.meta.read().fingerprint
+        if not same_embedder(meta.fingerprint, made_by, lambda: self.embedder):
+            raise IncompatibleIndexError(
+                f"{self._folder} and {other._folder} hold vectors of different embedders (fingerprints {meta.fingerprint} "
+                f"and {made_by}); add the texts instead"
+            )
+        rows, vectors, stretches = other._contents()
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                present = self._store.documents.ids_of(self._store.documents.seqs_of([row.id for row in rows]))
+                if present:
+                    raise InputError(f"other: the id {present[0]!r} is in both indexes; delete it from one of them")
+                added = self._insert(rows, vectors, stretches) if rows else None
+            self._follow(added)
+            self._keep_snapshot(build=True)
+        return len(rows)
+
+    def _contents(self) -> tuple[list[PreparedDocument], Float32Array, list[Stretches]]:
+        """Return all documents, with raw vectors `(n, dimension)` and the stretches that maps are fitted on."""
+        with self._lock, self._store.snapshot():
+            seqs = self._store.documents.seqs()
+            by_seq = self._store.documents.by_seq(seqs.tolist())
+            vectors = self._store.documents.vectors_of(seqs)
+            of_rows = self._store.stretches.by_row(self._store.meta.read().views)
+        return prepared([by_seq[seq] for seq in seqs.tolist()]), vectors, [of_rows.get(seq, {}) for seq in seqs.tolist()]
 
     @contextmanager
     def adding(self, texts: Sequence[str]) -> Iterator[None]:
@@ -291,10 +336,11 @@ class Index:
 
         `fingerprint` is that of the embedder that computed them. Raises `IncompatibleIndexError` if it is not the index's.
         """
-        stored = self._store.meta.read().fingerprint
-        if not same_embedder(stored, fingerprint, lambda: self.embedder):
+        meta = self._store.meta.read()
+        if not same_embedder_or_raw(meta.fingerprint, fingerprint, meta.provenance, lambda: self.embedder):
             raise IncompatibleIndexError(
-                f"{self._folder} holds vectors of another embedder (fingerprint: stored {stored}, given {fingerprint})"
+                f"{self._folder} holds vectors of another embedder (fingerprint: stored {meta.fingerprint}, given "
+                f"{fingerprint})"
             )
         return self.add(documents, vectors=vectors)
 
@@ -506,20 +552,33 @@ class Index:
             self._vectors.refresh()
             return self._vectors.mapped(checked, role)
 
-    def get(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> list[Document]:
+    def get(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Document]:
         """Return documents in the order of `ids`, without ids in the order of adding; `where` keeps those that fit.
 
-        Unknown ids are ignored.
+        Unknown ids are ignored. Of the documents left, `offset` are skipped and at most `limit` returned.
         """
+        for name, value in (("limit", limit), ("offset", offset)):
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise InputError(f"{name}: {value!r} must be a number of documents, 0 or more")
+        page = slice(offset, None if limit is None else offset + limit)
         selection = Selection(where, ids)
         with self._lock, self._store.snapshot():
             selected = self._store.select(selection.condition, selection.ids)
             seqs = (self._store.documents.seqs() if selected is None else selected).tolist()
+            if selection.ids is None:
+                seqs = seqs[page]
             by_seq = self._store.documents.by_seq(seqs)
         if selection.ids is None:
             return [by_seq[seq] for seq in seqs]
         by_id = {document.id: document for document in by_seq.values()}
-        return [by_id[id_] for id_ in selection.ids if id_ in by_id]
+        return [by_id[id_] for id_ in selection.ids if id_ in by_id][page]
 
     @overload
     def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]: ...
@@ -630,7 +689,7 @@ class Index:
             candidates=candidates,
         )
         raw = np.asarray(vectors)
-        raw = checked_vectors(raw, len(raw) if raw.ndim else 1, self._dimension)
+        raw = with_stored_lengths(checked_vectors(raw, len(raw) if raw.ndim else 1, self._dimension), self._provenance)
         texts = [""] * len(raw) if texts is None else checked_texts(texts, "texts")
         if len(texts) != len(raw):
             raise InputError(f"texts: {len(texts)} texts for {len(raw)} vectors")
@@ -716,6 +775,17 @@ class Index:
                 replaced = set(self._store.documents.seqs_of(list(text_of)).tolist())
                 wanted = self._store.stretches.wanted(texts, views, replaced, self._upcoming)
         return embed_documents(embedder, texts, wanted, views, show_progress=show_progress)
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """The model and recipe that made the index, None for an embedder of one's own or vectors from elsewhere."""
+        return self._provenance
+
+    @property
+    def views(self) -> tuple[VectorView, ...]:
+        """The parts of a raw vector, each with the map that the index fits to it."""
+        with self._lock, self._store.snapshot():
+            return self._store.meta.read().views
 
     @property
     def embedder(self) -> TextEmbedder:

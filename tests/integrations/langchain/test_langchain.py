@@ -161,8 +161,7 @@ def test_an_index_made_here_opens_anywhere(embedder, tmp_path):
 
 def test_settings_are_checked_and_shown():
     embeddings = TPEmbeddings(model="some/model", recipe="cot-tp", model_kwargs={"attn_implementation": "eager"})
-    assert embeddings.model_name == "some/model"
-    assert TPEmbeddings(model_name="x").model_name == "x"
+    assert embeddings.model == embeddings.model_name == "some/model"
     with pytest.raises(ValueError, match="unknown"):
         TPEmbeddings(unknown=1)
 

@@ -90,7 +90,7 @@ def test_asynchronous_batches_keep_their_size(embedder, monkeypatch):
 
 
 def test_settings_are_public_fields_and_survive_pickling(model_folder, embedder):
-    embedding = TPEmbedding(model_name=str(model_folder), recipe=embedder.recipe.to_dict(), dtype="float32", device="cpu")
+    embedding = TPEmbedding(model=str(model_folder), recipe=embedder.recipe.to_dict(), dtype="float32", device="cpu")
     want = embedding.get_text_embedding("red apple")
     copy = pickle.loads(pickle.dumps(embedding))  # noqa: S301
     assert copy.to_dict() == embedding.to_dict()
@@ -104,7 +104,7 @@ def test_settings_are_public_fields_and_survive_pickling(model_folder, embedder)
 def test_a_fitted_embedders_folder_gives_mapped_vectors(embedder, tmp_path):
     fitted = embedder.with_recipe(embedder.recipe).fit(TEXTS)
     fitted.save(tmp_path / "fitted")
-    embedding = TPEmbedding(model_name=str(tmp_path / "fitted"), dtype="float32", device="cpu")
+    embedding = TPEmbedding(model=str(tmp_path / "fitted"), dtype="float32", device="cpu")
     assert np.allclose(embedding.get_text_embedding_batch(TEXTS), fitted.embed_documents(TEXTS), atol=1e-6)
 
 
@@ -404,7 +404,7 @@ def test_a_pipeline_caches_what_it_embedded(embedder, tmp_path):
 
 @pytest.mark.slow
 def test_a_pipeline_runs_in_two_workers(embedder, model_folder):
-    embedding = TPEmbedding(model_name=str(model_folder), recipe=embedder.recipe.to_dict(), dtype="float32", device="cpu")
+    embedding = TPEmbedding(model=str(model_folder), recipe=embedder.recipe.to_dict(), dtype="float32", device="cpu")
     pipeline = IngestionPipeline(transformations=[embedding])  # its own splitter can't be pickled without a network
     nodes = pipeline.run(nodes=[TextNode(text=text) for text in TEXTS], num_workers=2)
     vectors = {node.text: node.embedding for node in nodes}

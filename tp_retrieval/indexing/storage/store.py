@@ -173,9 +173,9 @@ class Store:
             raise InputError(f"documents: the id {min(others)!r} is another document's")
         seqs = np.array([by_id[id_].seq for id_ in ids], dtype=np.int64)
         vectors = self.documents.vectors_of(seqs)
-        stretches = self.stretches.of_rows(seqs.tolist(), self.meta.read().views)
+        stretches = self.stretches.by_row(self.meta.read().views)
         self.delete(ids)
-        return self.insert(documents, vectors, stretches), vectors
+        return self.insert(documents, vectors, [stretches.get(seq, {}) for seq in seqs.tolist()]), vectors
 
     def clear(self) -> int:
         """Remove every row and the fitted maps, and return how many rows there were."""

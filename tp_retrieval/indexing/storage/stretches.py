@@ -125,22 +125,6 @@ class StretchTable:
         """Return the rows of which a view's stretches were read, ascending."""
         return np.sort(self._database.numbers("SELECT seq FROM stretches WHERE view = ?", (view,)))
 
-    def of_rows(self, seqs: Collection[int], views: Sequence[VectorView]) -> list[Stretches]:
-        """Return the stretches that were read of each of some rows, by view."""
-        found: dict[int, dict[int, Float32Array]] = {seq: {} for seq in seqs}
-        for *values, digest in self._database.select_in(f"{_SELECT} WHERE seq IN (?)", [*found]):
-            seq, view, _, count, data = values
-            if self._is_intact(values, digest, views[view].width):
-                found[seq][view] = np.frombuffer(data, "<f4").reshape(count, views[view].width)
-        return [found[seq] for seq in seqs]
-
-    def _is_intact(self, values: Sequence[Any], digest: bytes, width: int) -> bool:
-        """Return whether a record has its digest and its length; log it if not."""
-        if record_digest(*values) == digest and len(values[4]) == 4 * values[3] * width:
-            return True
-        logger.warning("%s: stretches of record %s are damaged and left out", self._database.file, values[0])
-        return False
-
     def counts(self) -> dict[int, int]:
         """Return how many documents have several stretches, by view."""
         return dict(self._database.execute("SELECT view, count(*) FROM stretches WHERE count > 1 GROUP BY view"))
@@ -149,13 +133,27 @@ class StretchTable:
         """Return the stretches of each view whose map needs them."""
         return {view: self._of_view(view, views[view]) for view in needed_views(views)}
 
+    def by_row(self, views: Sequence[VectorView]) -> Mapping[int, Stretches]:
+        """Return the stretches of each row that has some."""
+        rows: dict[int, dict[int, Float32Array]] = {}
+        for view in needed_views(views):
+            for seq, vectors in self._vectors(view, views[view]).items():
+                rows.setdefault(seq, {})[view] = vectors
+        return rows
+
     def _of_view(self, number: int, view: VectorView) -> ViewStretches:
+        return joined(self._vectors(number, view), view.asymmetric)
+
+    def _vectors(self, number: int, view: VectorView) -> dict[int, Float32Array]:
+        """Return the stretches `(stretches, width)` of a view by row."""
         vectors = {}
         for *values, digest in self._database.execute(f"{_SELECT} WHERE view = ? ORDER BY seq", (number,)):
             seq, _, _, count, data = values
-            if self._is_intact(values, digest, view.width):
-                vectors[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
-        return joined(vectors, view.asymmetric)
+            if record_digest(*values) != digest or len(data) != 4 * count * view.width:
+                logger.warning("%s: stretches of record %s are damaged and left out", self._database.file, seq)
+                continue
+            vectors[seq] = np.frombuffer(data, "<f4").reshape(count, view.width)
+        return vectors
 
     def problems(self) -> Iterable[str]:
         """Yield what is wrong with the records."""
