@@ -34,13 +34,20 @@ class Hit:
     """A search result: its document, score (higher is better), rank from 1, and the parts of the score.
 
     `parts` may hold `dense` (cosine, -1 to 1), `lexical` (BM25, 0 and up), and after reranking `rerank` (in the method's
-    unit) and `retrieval` (the score before).
+    unit) and `retrieval` (the score before). `context` are the documents around it in its file, itself among them, where
+    the search was asked to `expand` its hits.
     """
 
     document: Document
     score: float
     rank: int
     parts: Mapping[str, float] = field(default_factory=dict)
+    context: tuple[Document, ...] = ()
+
+    @property
+    def passage(self) -> str:
+        """The text of the context, of the document alone where there is none."""
+        return "\n\n".join(document.text for document in self.context) or self.document.text
 
 
 @dataclass(frozen=True)

@@ -265,28 +265,25 @@ class TPVectorStore(VectorStore):
 
     def similarity_search(self, /, query: str, k: int = 4, filter: Filter = None, **options: object) -> list[LCDocument]:
         """Return the k documents most similar to a query; there are k whenever k pass the filter."""
-        return [_langchain_document(hit.document) for hit in self.hits(query, k, filter, **cast("SearchOptions", options))]
+        return [_document_of(hit) for hit in self.hits(query, k, filter, **cast("SearchOptions", options))]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: Filter = None, **options: Unpack[SearchOptions]
     ) -> list[tuple[LCDocument, float]]:
         """Return the k most similar documents and their scores: cosines, unless another mode was asked for."""
-        return [(_langchain_document(hit.document), hit.score) for hit in self.hits(query, k, filter, **options)]
+        return [(_document_of(hit), hit.score) for hit in self.hits(query, k, filter, **options)]
 
     def similarity_search_by_vector(
         self, /, embedding: list[float], k: int = 4, filter: Filter = None, **options: object
     ) -> list[LCDocument]:
         """Return the k documents nearest to a query's vector."""
-        return [
-            _langchain_document(hit.document)
-            for hit in self._near(embedding, k, filter, **cast("VectorSearchOptions", options))
-        ]
+        return [_document_of(hit) for hit in self._near(embedding, k, filter, **cast("VectorSearchOptions", options))]
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, filter: Filter = None, **options: Unpack[VectorSearchOptions]
     ) -> list[tuple[LCDocument, float]]:
         """Return the k documents nearest to a query's vector and their cosines."""
-        return [(_langchain_document(hit.document), hit.score) for hit in self._near(embedding, k, filter, **options)]
+        return [(_document_of(hit), hit.score) for hit in self._near(embedding, k, filter, **options)]
 
     def max_marginal_relevance_search(
         self,
@@ -301,7 +298,7 @@ class TPVectorStore(VectorStore):
         """Return k of the `fetch_k` best documents that are unlike each other; `lambda_mult` 1 is relevance alone."""
         asked = cast("SearchOptions", {**_without_mmr(options), "mmr": lambda_mult, "candidates": fetch_k})
         hits = self.hits(query, k, filter, **asked)
-        return [_langchain_document(hit.document) for hit in hits]
+        return [_document_of(hit) for hit in hits]
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -316,7 +313,7 @@ class TPVectorStore(VectorStore):
         """Return k of the `fetch_k` documents nearest to a query's vector that are unlike each other."""
         asked = cast("VectorSearchOptions", {**_without_mmr(options), "mmr": lambda_mult, "candidates": fetch_k})
         hits = self._near(embedding, k, filter, **asked)
-        return [_langchain_document(hit.document) for hit in hits]
+        return [_document_of(hit) for hit in hits]
 
     def hits(self, query: str, k: int = 4, filter: Filter = None, **options: Unpack[SearchOptions]) -> list[Hit]:
         """Return the hits of `Index.search`, by default by vectors alone."""
@@ -348,7 +345,7 @@ class TPVectorStore(VectorStore):
         hits = self.hits(query, k, filter, **cast("SearchOptions", options))
         if any("dense" not in hit.parts for hit in hits):
             raise InputError("mode: relevance is the cosine brought into 0 to 1, which a lexical search does not have")
-        return [(_langchain_document(hit.document), _relevance(hit.parts["dense"])) for hit in hits]
+        return [(_document_of(hit), _relevance(hit.parts["dense"])) for hit in hits]
 
     # -- the same on a thread of the store
 
@@ -422,6 +419,11 @@ def _matrix(embeddings: Sequence[Sequence[float]]) -> Float32Array:
     if len(lengths) > 1:
         raise InputError(f"embeddings: vectors of {', '.join(map(str, lengths))} numbers; all must have as many")
     return np.array(embeddings, dtype=np.float32).reshape(len(embeddings), *lengths)
+
+
+def _document_of(hit: Hit) -> LCDocument:
+    """Return a hit's document, with the text around it where the search expanded its hits."""
+    return LCDocument(page_content=hit.passage, metadata=dict(hit.document.metadata), id=hit.document.id)
 
 
 def _langchain_document(document: Document) -> LCDocument:

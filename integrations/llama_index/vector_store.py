@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -22,7 +23,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from tp_retrieval import Document, Hit, IncompatibleIndexError, Index, IndexNotFoundError, InputError
 from tp_retrieval.indexing.index import IndexOptions
-from tp_retrieval.indexing.search.query import VectorSearchOptions, Where
+from tp_retrieval.indexing.search.query import HitShape, VectorSearchOptions, Where
 from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
 from tp_retrieval.integrations.loading import is_scaled_otherwise, read_missing
@@ -145,12 +146,12 @@ class TPVectorStore(BasePydanticVectorStore):
         """Return the nodes of a query, best first, with cosines, BM25 or fused scores by its mode.
 
         `alpha` is the dense share of a hybrid search, `mmr_threshold` the share of relevance in MMR. Raises `InputError`
-        for the modes that fit a classifier to one query.
+        for the modes that fit a classifier to one query. `expand` and `group_by` are those of `Index.search`.
         """
         opened = self._opened()
         hits = [] if opened is None else self._hits(opened, query, kwargs)
         return VectorStoreQueryResult(
-            nodes=[_node(hit.document) for hit in hits],
+            nodes=[_node(replace(hit.document, text=hit.passage)) for hit in hits],
             similarities=[hit.score for hit in hits],
             ids=[str(hit.document.id) for hit in hits],
         )
@@ -161,9 +162,16 @@ class TPVectorStore(BasePydanticVectorStore):
             of_documents = {_OF_DOCUMENT: {"$in": query.doc_ids}}
             where = of_documents if where is None else {"$and": [where, of_documents]}
         k, ids = query.similarity_top_k, query.node_ids or None
-        options: VectorSearchOptions = {"where": where, "ids": ids}
+        shape: HitShape = {"expand": kwargs.get("expand"), "group_by": kwargs.get("group_by")}
+        options: VectorSearchOptions = {
+            "where": where,
+            "ids": ids,
+            "expand": shape["expand"],
+            "group_by": shape["group_by"],
+        }
         if query.mode in _WORDS:
-            return opened.search(query.query_str or "", query.sparse_top_k or k, mode="lexical", where=where, ids=ids)
+            limit = query.sparse_top_k or k
+            return opened.search(query.query_str or "", limit, mode="lexical", where=where, ids=ids, **shape)
         vector = np.array(query.query_embedding, dtype=np.float32)
         if is_scaled_otherwise(opened, vector.reshape(1, -1)):
             if query.query_str is None:

@@ -177,7 +177,8 @@ def _embeddings(vectors: Float32Array, as_base64: bool) -> Iterator[str]:
 
 def _record(hit: Hit) -> dict[str, object]:
     document = {"id": hit.document.id, "text": hit.document.text, "metadata": hit.document.metadata}
-    return {"rank": hit.rank, "score": hit.score, "parts": dict(hit.parts), **document}
+    context = {"passage": hit.passage} if hit.context else {}
+    return {"rank": hit.rank, "score": hit.score, "parts": dict(hit.parts), **document, **context}
 
 
 def _held(fields: Mapping[str, object], name: str, rows: Iterable[object]) -> Response:

@@ -64,6 +64,8 @@ class SearchRequest(Request):
     mmr: Share | None = None
     min_score: float | None = None
     dense_weight: Share | None = None
+    expand: Annotated[int, Field(ge=0, le=64)] | Literal["section"] | None = None
+    group_by: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def options(self) -> SearchOptions:
@@ -74,4 +76,6 @@ class SearchRequest(Request):
             "mmr": self.mmr,
             "min_score": self.min_score,
             "dense_weight": self.dense_weight,
+            "expand": self.expand,
+            "group_by": self.group_by,
         }

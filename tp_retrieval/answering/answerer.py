@@ -148,7 +148,7 @@ class Answerer:
         """Return the answer while it is written."""
         check_text(question, "question")
         options = options or WritingOptions()
-        hits = [hit for hit in hits if hit.document.text.strip()]
+        hits = [hit for hit in hits if hit.passage.strip()]
         if not hits:
             return AnswerStream(None, CitedText([]), Answer(question, NOT_FOUND, refused=True, evidence=None))
         messages, read = self._packed(question, hits, options.max_tokens)
@@ -158,7 +158,7 @@ class Answerer:
             if not evidence >= self._min_evidence:  # nor where it is not a number
                 return AnswerStream(None, CitedText([]), Answer(question, NOT_FOUND, refused=True, evidence=evidence))
         answer = Answer(question, "", refused=False, evidence=evidence, hits=read)
-        return AnswerStream(self._writer.write(messages, options), CitedText([hit.document.text for hit in read]), answer)
+        return AnswerStream(self._writer.write(messages, options), CitedText([hit.passage for hit in read]), answer)
 
     def evidence(self, question: str, hits: Sequence[Hit]) -> float:
         """Return how much of the question's surprise the best of the hits takes away: 0 none, 1 all, below 0 where it adds.
@@ -169,7 +169,7 @@ class Answerer:
         if self._scorer is None:
             model, method = self._writer.language_model, QueryLikelihood()
             self._scorer = PromptScorer(model, method, calibrate=False, max_tokens=self._context)
-        texts = [*(hit.document.text for hit in hits), CONTENT_FREE]
+        texts = [*(hit.passage for hit in hits), CONTENT_FREE]
         *after, without = self._scorer.score_pairs([(question, text) for text in texts])
         return 1 - float(max(after)) / float(without) if without else 0.0
 
@@ -185,7 +185,7 @@ class Answerer:
         passages: list[str] = []
         for i, hit in enumerate(hits, 1):
             room -= len(encoded(backbone, f"[{i}]\n\n")) + 1
-            passage = _cut(backbone, _FORGED.sub(r"(\1)", hit.document.text), room)
+            passage = _cut(backbone, _FORGED.sub(r"(\1)", hit.passage), room)
             if passage is None:
                 break
             passages.append(passage)

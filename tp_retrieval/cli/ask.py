@@ -12,7 +12,16 @@ from rich.text import Text
 
 import tp_retrieval
 from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
-from tp_retrieval.cli.output import IndexFolder, Json, Method, Where, parsed_object, print_json
+from tp_retrieval.cli.output import (
+    ExpandOption,
+    IndexFolder,
+    Json,
+    Method,
+    Where,
+    parsed_expand,
+    parsed_object,
+    print_json,
+)
 from tp_retrieval.cli.search import record_of, reranker_of, trail_of
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="Question to answer from the documents.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits to read.")] = 5,
     where: Where = None,
+    expand: ExpandOption = None,
     rerank: Annotated[Method | None, typer.Option(help="Rerank the best hits first, by this method.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in the model's tokens.")] = 256,
     context: Annotated[int | None, typer.Option(min=128, help="Tokens of passages and answer together.")] = None,
@@ -48,7 +58,8 @@ def ask(
         reranker = None if rerank is None else reranker_of(embedder, rerank)
         if not isinstance(embedder, tp_retrieval.Embedder):
             raise tp_retrieval.InputError(f"{index}: its vectors were made by an embedder without a language model")
-        hits = opened.search(question, k, where=condition, rerank=reranker)
+        hits = opened.search(question, k, where=condition, rerank=reranker, expand=parsed_expand(expand))
+        files = opened.info().files
         threshold = MIN_EVIDENCE if min_evidence is None else min_evidence
         answerer = tp_retrieval.Answerer(embedder, min_evidence=threshold, context=context or CONTEXT)
         stream = answerer.stream(question, hits, WritingOptions(max_tokens=max_tokens))
@@ -59,7 +70,7 @@ def ask(
             sys.stdout.write(piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
-        _show(stream.answer)
+        _show(stream.answer, None if files is None else files.root)
 
 
 def _record(answer: Answer) -> dict[str, object]:
@@ -74,7 +85,7 @@ def _record(answer: Answer) -> dict[str, object]:
     }
 
 
-def _show(answer: Answer) -> None:
+def _show(answer: Answer, root: str | None) -> None:
     """Print the hits that were read, the cited ones bright, and the sentences that no hit supports."""
     console = Console()
     if answer.refused:
@@ -82,6 +93,6 @@ def _show(answer: Answer) -> None:
     console.print()
     for number, hit in enumerate(answer.hits, 1):
         cited = number in answer.sources
-        console.print(Text(f"[{number}] {trail_of(hit)}", style="cyan" if cited else "dim"))
+        console.print(Text(f"[{number}] {trail_of(hit, root)}", style="cyan" if cited else "dim"))
     if answer.unsupported:
         console.print(Text("Not found in the hits: " + " ".join(answer.unsupported), style="yellow"))

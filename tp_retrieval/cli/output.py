@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from rich.text import Text
 import tp_retrieval
 
 _EXCERPT = 500  # characters of a text that are shown
+_LINES = 8  # lines of a text that are shown
 _WIDE = 240  # characters of a table's line without a terminal
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -25,6 +26,9 @@ RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a r
 IndexFolder = Annotated[Path, typer.Argument(help="Folder of the index.")]
 Where = Annotated[str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')]
 DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
+ExpandOption = Annotated[
+    str | None, typer.Option("--expand", help="Show what stands around a hit: N chunks before and after, or `section`.")
+]
 Method = Literal["query-likelihood", "yes-no", "choice", "embedding"]
 """How a reranker judges a document."""
 DOCUMENT_TOKENS = 256
@@ -34,6 +38,15 @@ DOCUMENT_TOKENS = 256
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def parsed_expand(text: str | None) -> int | Literal["section"] | None:
+    """Return what `--expand` says; raise `InputError` for anything but a number or `section`."""
+    if text is None or text.isdecimal():
+        return None if text is None else int(text)
+    if text != "section":
+        raise tp_retrieval.InputError(f"--expand: {text!r} must be a number of chunks or section")
+    return "section"
 
 
 def parsed_object(text: str, option: str) -> dict[str, Any]:
@@ -93,8 +106,28 @@ def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def excerpt(text: str) -> str:
     """Return the beginning of a text on one line, without rulers."""
     lines = [line for line in text.split("\n") if any(c.isalnum() for c in line)]
-    words = " ".join(" ".join(lines).split())
-    return words if len(words) <= _EXCERPT else words[:_EXCERPT].rsplit(" ", 1)[0] + " …"
+    return _cut(" ".join(" ".join(lines).split()))
+
+
+def excerpt_lines(text: str, words: Collection[str]) -> list[str]:
+    """Return the lines of a text in which most of some words are first, as they stand but for empty ones."""
+    lines = [line.rstrip() for line in text.expandtabs(4).split("\n") if any(c.isalnum() for c in line)]
+    found = [{word for word in words if word in line.casefold()} for line in lines]
+    counts = [len(set().union(*found[i : i + _LINES])) for i in range(len(lines))]
+    first = counts.index(max(counts)) if counts else 0
+    first = min(first, max(len(lines) - _LINES, 0))
+    shown, room = [], _EXCERPT
+    for line in lines[first : first + _LINES]:
+        if room <= 0:
+            break
+        shown.append(_cut(line, room))
+        room -= len(line)
+    indent = min((len(line) - len(line.lstrip()) for line in shown), default=0)
+    return [line[indent:] for line in shown]
+
+
+def _cut(text: str, length: int = _EXCERPT) -> str:
+    return text if len(text) <= length else text[:length].rsplit(" ", 1)[0] + " …"
 
 
 def shortened(path: str) -> str:

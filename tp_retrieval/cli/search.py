@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -11,8 +15,30 @@ from rich.text import Text
 
 import tp_retrieval
 from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
-from tp_retrieval.cli.output import IndexFolder, Json, Method, Where, excerpt, parsed_object, print_json, shortened
+from tp_retrieval.cli.output import (
+    ExpandOption,
+    IndexFolder,
+    Json,
+    Method,
+    Where,
+    excerpt_lines,
+    parsed_expand,
+    parsed_object,
+    print_json,
+    shortened,
+)
+from tp_retrieval.indexing.search.query import HitShape
 from tp_retrieval.types import TextEmbedder
+
+_SHORT = 3  # letters of a word that is hardly worth seeing
+_PLACES = {
+    "line": ":",
+    "page": ", page ",
+    "cell": ", cell ",
+    "row": ", row ",
+    "record": ", record ",
+    "chapter": ", chapter ",
+}
 
 
 @with_model_options
@@ -26,6 +52,10 @@ def search(
     where: Where = None,
     mmr: Annotated[float | None, typer.Option(help="Diversify hits by MMR: 1 only relevance, 0 only diversity.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
+    expand: ExpandOption = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Show the best hit of each value of a metadata key, such as path.")
+    ] = None,
     rerank: Annotated[
         Method | None, typer.Option(help="Rerank the best hits with the index's model, by this method.")
     ] = None,
@@ -34,16 +64,18 @@ def search(
 ) -> None:
     """Find the documents that answer a query, best first."""
     condition = None if where is None else parsed_object(where, "--where")
+    shape: HitShape = {"expand": parsed_expand(expand), "group_by": group_by}
     with loading.open_index(index) as opened:
         reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
-        hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker)
+        hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker, **shape)
+        files = opened.info().files
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [record_of(hit) for hit in hits]})
         return
-    console = Console()
+    console = Console(soft_wrap=not sys.stdout.isatty())
     console.print(Text(query, style="bold") + Text("" if hits else "  no hits", style="dim"))
     for hit in hits:
-        _show(console, hit)
+        _show(console, hit, words_of(query), None if files is None else files.root)
 
 
 def reranker_of(embedder: TextEmbedder, method: Method) -> tp_retrieval.Reranker:
@@ -60,22 +92,38 @@ def reranker_of(embedder: TextEmbedder, method: Method) -> tp_retrieval.Reranker
 def record_of(hit: tp_retrieval.Hit) -> dict[str, object]:
     """Return a hit as a JSON object."""
     document = hit.document
-    fields = {"id": document.id, "text": document.text, "metadata": document.metadata}
+    fields: dict[str, object] = {"id": document.id, "text": document.text, "metadata": document.metadata}
+    if hit.context:
+        fields["passage"] = hit.passage
     return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **fields}
 
 
-def trail_of(hit: tp_retrieval.Hit) -> str:
-    """Return where a hit stands: its path, or its id, and its headings."""
+def trail_of(hit: tp_retrieval.Hit, root: str | None = None) -> str:
+    """Return where a hit stands: its file, below `root`, with line or page, or its id; and its headings."""
     metadata = hit.document.metadata
+    path = metadata.get("path")
+    file = str(hit.document.id) if path is None else shortened(os.path.normpath(Path(root or "", str(path))))
+    place = next((f"{sign}{metadata[name]}" for name, sign in _PLACES.items() if isinstance(metadata.get(name), int)), "")
     headings = metadata.get("headings", [])
-    trail = [shortened(str(metadata.get("path", hit.document.id)))]
+    trail = [f"{file}{place}"]
     trail += [str(heading) for heading in headings] if isinstance(headings, list) else []
     return " › ".join(trail)
 
 
-def _show(console: Console, hit: tp_retrieval.Hit) -> None:
+def words_of(query: str) -> list[str]:
+    """Return the words of a query that are worth seeing in a hit, without their last letters where they are long."""
+    words = {
+        word.casefold() for word in re.findall(r"\w+", query) if len(word) > _SHORT or word.isupper() or word.isdecimal()
+    }
+    return sorted(word[: max(len(word) - 2, _SHORT + 1)] for word in words)
+
+
+def _show(console: Console, hit: tp_retrieval.Hit, words: list[str], root: str | None) -> None:
     parts = ", ".join(f"{name} {value:.2f}" for name, value in hit.parts.items())
     console.print()
-    console.print(Text(f"{hit.rank}. ", style="bold"), Text(trail_of(hit), style="cyan"), sep="")
+    console.print(Text(f"{hit.rank}. ", style="bold"), Text(trail_of(hit, root), style="cyan"), sep="")
     console.print(Text(f"   score {hit.score:.2f} ({parts})", style="dim"))
-    console.print(Padding(Text(excerpt(hit.document.text)), (0, 0, 0, 3)))
+    text = Text("\n".join(hit.passage.split("\n") if hit.context else excerpt_lines(hit.passage, words)))
+    if words:
+        text.highlight_regex(rf"(?i)\b(?:{'|'.join(map(re.escape, words))})\w*", style="bold yellow")
+    console.print(Padding(text, (0, 0, 0, 3)) if sys.stdout.isatty() else text)

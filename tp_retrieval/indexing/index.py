@@ -43,6 +43,7 @@ from tp_retrieval.indexing.info import IndexInfo, describe
 from tp_retrieval.indexing.search.duplicates import Duplicate
 from tp_retrieval.indexing.search.duplicates import find as find_duplicates
 from tp_retrieval.indexing.search.engine import SearchEngine
+from tp_retrieval.indexing.search.neighbours import Expand, around
 from tp_retrieval.indexing.search.query import (
     CANDIDATES,
     DENSE_WEIGHT,
@@ -602,6 +603,8 @@ class Index:
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
         rerank: HitReranker | None = None,
+        expand: Expand | None = None,
+        group_by: str | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return the k best documents for a query, best first; a list of queries gives a list of lists.
 
@@ -612,7 +615,9 @@ class Index:
         hits that are unlike each other, from 1 (only relevance) to 0 (only variety). `candidates` is how many rows each
         side brings to a hybrid search, and `mmr` chooses from, if k is not more. `min_score` leaves out hits that score
         lower. Equal scores keep the order of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k,
-        before k are taken.
+        before k are taken. `expand` gives each hit of a file what stands around it, as `context`: so many chunks before and
+        after, or with "section" all under the same headings. `group_by` keeps the best hit of each value of a metadata key,
+        such as "path"; a document without the key is a group of its own.
         """
         search = Search(
             selection=Selection(where, ids),
@@ -624,11 +629,14 @@ class Index:
             fusion=fusion,
             candidates=candidates,
             rerank=rerank,
+            expand=expand,
+            group_by=group_by,
         )
         texts = checked_texts([query] if isinstance(query, str) else query, "query")
         results = self._hits(search, texts, None if search.needs_no_vector else self._embed_queries(texts))
         if rerank is not None:
             results = rerank.rerank(texts, results, k)
+        results = self._expanded(results, expand)
         return results[0] if isinstance(query, str) else results
 
     def search_by_vector(
@@ -644,6 +652,8 @@ class Index:
         dense_weight: float | None = None,
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
+        expand: Expand | None = None,
+        group_by: str | None = None,
     ) -> list[Hit]:
         """Return the k documents nearest to a raw query vector `(dimension,)`, as the index's embedder gives it.
 
@@ -660,6 +670,8 @@ class Index:
             dense_weight=dense_weight,
             fusion=fusion,
             candidates=candidates,
+            expand=expand,
+            group_by=group_by,
         )[0]
 
     def search_by_vectors(
@@ -675,6 +687,8 @@ class Index:
         dense_weight: float | None = None,
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
+        expand: Expand | None = None,
+        group_by: str | None = None,
     ) -> list[list[Hit]]:
         """Return what `search_by_vector` does for each of some raw query vectors `(n, dimension)`, compared together."""
         mode: Mode = "dense" if texts is None else "hybrid"
@@ -687,13 +701,15 @@ class Index:
             dense_weight=dense_weight,
             fusion=fusion,
             candidates=candidates,
+            expand=expand,
+            group_by=group_by,
         )
         raw = np.asarray(vectors)
         raw = with_stored_lengths(checked_vectors(raw, len(raw) if raw.ndim else 1, self._dimension), self._provenance)
         texts = [""] * len(raw) if texts is None else checked_texts(texts, "texts")
         if len(texts) != len(raw):
             raise InputError(f"texts: {len(texts)} texts for {len(raw)} vectors")
-        return self._hits(search, texts, raw)
+        return self._expanded(self._hits(search, texts, raw), expand)
 
     def _hits(self, search: Search, texts: Sequence[str], raw: Float32Array | None) -> list[list[Hit]]:
         """Return the hits of each query: its text and, unless the search is lexical, its raw vector `(dimension,)`."""
@@ -702,6 +718,13 @@ class Index:
             among = self._engine.selected(search.selection)
             units = None if raw is None else self._vectors.mapped_queries(raw)
             return self._engine.hits(search, texts, units, among)
+
+    def _expanded(self, results: list[list[Hit]], expand: Expand | None) -> list[list[Hit]]:
+        """Return hits with what stands around them in their files."""
+        if expand is None:
+            return results
+        with self._lock, self._store.snapshot():
+            return [[replace(hit, context=around(self._store, hit.document, expand)) for hit in hits] for hits in results]
 
     def duplicates(self, threshold: float = 0.95, *, show_progress: bool = False) -> list[Duplicate]:
         """Return the documents whose cosine with an earlier one is at least `threshold`, the most alike first.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +15,10 @@ from tp_retrieval.indexing.search.query import Mode, Search, Selection
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
-from tp_retrieval.types import Float32Array, Hit
+from tp_retrieval.types import Document, Float32Array, Hit
 
 _KEPT = 8  # conditions whose rows are kept
+_WIDER = 4  # times as many hits as groups are asked for, at first
 
 
 class _Candidate(NamedTuple):
@@ -53,6 +56,11 @@ class SearchEngine:
 
     def hits(self, search: Search, texts: Sequence[str], units: Float32Array | None, among: Seqs | None) -> list[list[Hit]]:
         """Return the hits of each query: its text, its mapped unit vector of `(n, dimension)`, and the selected rows."""
+        if search.group_by is not None:
+            return [
+                self._best_of_groups(search, text, None if units is None else units[i : i + 1], among)
+                for i, text in enumerate(texts)
+            ]
         available = len(self._vectors) if among is None else len(among)
         k = min(search.count, available)
         wanted = k if search.mmr is None else min(max(search.candidates, k), available)
@@ -71,6 +79,19 @@ class SearchEngine:
                 candidates = self._hybrid(search, text, unit, dict(near), count, among)[:wanted]
             results.append(self._chosen(search, k, candidates))
         return results
+
+    def _best_of_groups(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
+        """Return the best hit of each group; a search looks further until there are enough groups, or no more rows."""
+        wide = _WIDER * search.count
+        while True:
+            wider = replace(search, k=wide, group_by=None, rerank=None, candidates=max(search.candidates, wide))
+            (hits,) = self.hits(wider, [text], unit, among)
+            best: dict[str, Hit] = {}
+            for hit in hits:
+                best.setdefault(_group_of(hit.document, str(search.group_by)), hit)
+            if len(best) >= search.count or len(hits) < wide:
+                return [replace(hit, rank=rank) for rank, hit in enumerate([*best.values()][: search.count], 1)]
+            wide *= _WIDER
 
     def _chosen(self, search: Search, k: int, candidates: list[_Candidate]) -> list[Hit]:
         """Return the hits among candidates, best first."""
@@ -114,3 +135,13 @@ class SearchEngine:
         if missing:
             raise CorruptIndexError(f"{self._store.file}: record {missing[0]} has a vector or words but no document")
         return [Hit(documents[seq], score, rank, parts) for rank, (seq, score, parts) in enumerate(candidates, 1)]
+
+
+def _group_of(document: Document, path: str) -> str:
+    """Return the value under a dotted path as JSON, the document's id where there is none."""
+    value: object = document.metadata
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return f"id {document.id}"
+        value = value[key]
+    return json.dumps(value, sort_keys=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.search.filters import Condition, parsed
+from tp_retrieval.indexing.search.neighbours import Expand
 from tp_retrieval.types import HitReranker, checked_texts
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -24,7 +25,14 @@ CANDIDATES = 100
 """Rows that each side brings to a hybrid search, and that MMR chooses from."""
 
 
-class SearchOptions(TypedDict, total=False):
+class HitShape(TypedDict, total=False):
+    """What hits shall have around them, and which of them are one."""
+
+    expand: Expand | None
+    group_by: str | None
+
+
+class SearchOptions(HitShape, total=False):
     """What `Index.search` takes by name."""
 
     where: Where | None
@@ -38,7 +46,7 @@ class SearchOptions(TypedDict, total=False):
     rerank: HitReranker | None
 
 
-class VectorSearchOptions(TypedDict, total=False):
+class VectorSearchOptions(HitShape, total=False):
     """What `Index.search_by_vector` takes by name."""
 
     where: Where | None
@@ -83,6 +91,8 @@ class Search:
     fusion: Fusion = "convex"
     candidates: int = CANDIDATES
     rerank: HitReranker | None = None
+    expand: Expand | None = None
+    group_by: str | None = None
 
     def __post_init__(self) -> None:
         for name, number in (("k", self.k), ("candidates", self.candidates)):
@@ -102,6 +112,19 @@ class Search:
             raise InputError(f"rerank: {self.rerank!r} must be a reranker, such as Reranker(index.embedder)")
         if self.rerank is not None and self.mmr is not None:
             raise InputError("mmr: choose either diverse hits or reranked ones; reranking would undo the order of MMR")
+
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        """Raise `InputError` for hits that can't be had: expanded or grouped by what is no number or key."""
+        expand = self.expand
+        is_count = isinstance(expand, int) and not isinstance(expand, bool) and expand >= 0
+        if expand is not None and not is_count and expand != "section":
+            raise InputError(f"expand: {expand!r} must be a number of chunks before and after, or 'section'")
+        if self.group_by is not None and (not isinstance(self.group_by, str) or not self.group_by):
+            raise InputError(f"group_by: {self.group_by!r} must be a key of the metadata, such as 'path'")
+        if self.group_by is not None and self.mmr is not None:
+            raise InputError("mmr: choose either diverse hits or one of each group")
 
     @property
     def needs_no_vector(self) -> bool:
