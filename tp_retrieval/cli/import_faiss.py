@@ -14,9 +14,7 @@ def import_faiss(
     folder: Annotated[Path, typer.Argument(help="Folder that LangChain-community's FAISS.save_local wrote.")],
     into: Annotated[Path, typer.Option(help="Folder of the new index.")],
     embedder: Annotated[str, typer.Option(help="Name of the embedder that made the vectors; opening the index checks it.")],
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Read index.pkl; only document classes are admitted.")
-    ] = False,
+    trust_pickle: Annotated[bool, typer.Option("--trust-pickle", help="Read index.pkl, as data: it runs no code.")] = False,
     kind: Kind = "auto",
     as_json: Json = False,
 ) -> None:
