@@ -21,6 +21,7 @@ from tp_retrieval import Index, InputError, OptionalDependencyError
 from tp_retrieval.cli import main as command
 from tp_retrieval.indexing.importers import chroma
 from tp_retrieval.indexing.importers.chroma import open_collection
+from tp_retrieval.types import PrecomputedVectors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:chromadb")
 SETTINGS = Settings(anonymized_telemetry=False)
@@ -186,6 +187,19 @@ def test_entries_without_text_are_counted_and_another_order_is_said(small, run, 
     shutil.rmtree(tmp_path / "i")
     code, _, error = run(small, "--collection", "unit")
     assert (code, error) == (0, ""), "of vectors of one length the order is the same"
+
+
+def test_vectors_of_any_finite_length_are_taken_over(run, tmp_path):
+    vectors = np.array([[3e38, 3e38], [1e-30, -1e-30]])
+    with chromadb.PersistentClient(tmp_path / "store", SETTINGS) as client:
+        add(client, "finite", TEXTS[:2], vectors)
+        add(client, "cosine", TEXTS[:2], vectors, metadata={"hnsw:space": "cosine"})  # of which Chroma makes NaN
+    code, _, error = run(tmp_path / "store", "--collection", "cosine")
+    assert (code, "cosine, behind its first 0 documents: vectors[0]: holds NaN" in error) == (2, True)
+    assert run(tmp_path / "store", "--collection", "finite")[0] == 0
+    with Index.open(tmp_path / "i", PrecomputedVectors(2, "toy")) as index:
+        hits = index.search_by_vector(np.array([1.0, 1.0], np.float32), 2)
+    assert [(hit.document.id, round(hit.score, 6)) for hit in hits] == [("id0", 1.0), ("id1", 0.0)]
 
 
 DAMAGES = {

@@ -66,7 +66,8 @@ class ChromaCollection:
                 page = self._collection.get(include=["embeddings", "documents", "metadatas"], limit=size, offset=begin)
                 rows = enumerate(zip(page["ids"], page["documents"] or (), page["metadatas"] or (), strict=True))
                 texts = {i: Document(text, dict(fields or {}), id_) for i, (id_, text, fields) in rows if text is not None}
-                vectors = np.asarray(page["embeddings"], dtype=np.float32)[list(texts)]
+                with np.errstate(over="ignore"):  # infinity is refused later, in one line
+                    vectors = np.asarray(page["embeddings"], dtype=np.float32)[list(texts)]
             if texts:
                 yield list(texts.values()), vectors
 
@@ -80,7 +81,7 @@ class ChromaCollection:
                 checked_vectors(vectors, len(batch), dimension)
             except InputError as error:
                 raise InputError(f"{self.name}, behind its first {documents} documents: {error}") from error
-            lengths = np.linalg.norm(vectors, axis=1)
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)  # float32 may not hold them
             shortest, longest = min(shortest, lengths.min()), max(longest, lengths.max())
             documents += len(batch)
         if documents == 0:
