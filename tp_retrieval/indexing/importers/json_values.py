@@ -14,7 +14,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.importers.pickle_reader import SET, ZONE_OF_KEY, Call, Name
@@ -23,6 +23,7 @@ _MOST_VALUES = 2**20  # of one document's metadata: lists that hold the same lis
 _FROZENSET = ("builtins", "frozenset")
 _BYTES = {("builtins", "bytes"), ("_codecs", "encode")}  # the latter in protocol 2
 _TIMEDELTA, _TIMEZONE, _DTYPE = ("datetime", "timedelta"), ("datetime", "timezone"), ("numpy", "dtype")
+_DURATIONS = TypeAdapter(timedelta)
 _NUMPY_TYPE = re.compile(r"[biuf][1248]|U\d+")
 _FOLD = 0x80  # the bit that says that a clock was put back: of the month, or of the hour where there is no date
 
@@ -132,7 +133,7 @@ def _datetime(call: Call) -> str:
 
 
 def _duration(call: Call) -> str:
-    return str(to_jsonable_python(_timedelta(call)))
+    return str(_DURATIONS.dump_python(_timedelta(call), mode="json"))
 
 
 def _uuid(call: Call) -> str:
