@@ -16,8 +16,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     old = DeterministicFakeEmbedding(size=16)  # put the Embeddings here that made your store
 
-    # Nothing is embedded: vectors, texts, metadata and ids move into one durable SQLite file. index.pkl is read by an
-    # unpickler that knows LangChain's document classes and nothing else.
+    # Nothing is embedded: vectors, texts, metadata and ids move into one durable SQLite file. index.pkl is read as
+    # data: nothing that it names is imported or called.
     kept = TPVectorStore.from_faiss(folder, old, path=folder / "kept", trust_pickle=True)
     documents = kept.get_by_ids([str(document.id) for document in kept.index])
     print(f"kept: {len(documents)} documents with their vectors of {kept.index.info().dimension} numbers")

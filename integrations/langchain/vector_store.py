@@ -150,7 +150,7 @@ class TPVectorStore(VectorStore):
     ) -> TPVectorStore:
         """Create a store at `path` of what LangChain-community's `FAISS.save_local` wrote, with its vectors, texts and ids.
 
-        `embedding` is the one that made the vectors. `trust_pickle` reads `index.pkl`, admitting document classes only.
+        `embedding` is the one that made the vectors. `trust_pickle` reads `index.pkl`, as data: it runs no code.
         Raises `InputError` if the folder holds no such store or the vectors have another length.
         """
         documents, vectors = read_store(Path(folder), trust_pickle=trust_pickle)

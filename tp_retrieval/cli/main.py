@@ -19,7 +19,7 @@ from tp_retrieval.cli import (
     embed,
     embed_corpus,
     evaluate,
-    import_faiss,
+    import_stores,
     index,
     info,
     rebuild,
@@ -70,7 +70,8 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(tune.app, name="tune")
 app.command("analyze")(analyze.analyze)
-app.command("import-faiss")(import_faiss.import_faiss)
+app.command("import-faiss")(import_stores.import_faiss)
+app.command("import-chroma")(import_stores.import_chroma)
 
 
 def main() -> None:

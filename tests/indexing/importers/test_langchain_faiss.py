@@ -1,8 +1,10 @@
-"""Taking over a store of LangChain-community, whose pickle is read by an unpickler that makes nothing but records."""
+"""Taking over a store of LangChain-community, whose pickle is read as data."""
 
 import os
 import pickle
 import sys
+from datetime import UTC, datetime
+from uuid import UUID
 
 import faiss
 import numpy as np
@@ -52,6 +54,26 @@ def test_vectors_documents_and_ids_are_taken_over(store, tmp_path, monkeypatch, 
         assert [hit.document.id for hit in index.search("bridge", mode="lexical")] == ["id2"]
         with pytest.raises(InputError, match=r"give it to Index\.open"):
             index.search("bridge")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_metadata_that_json_lacks_are_taken_over_as_strings_and_lists(store, tmp_path, monkeypatch, capsys, protocol):
+    rich = {"at": datetime(2024, 2, 29, 12, tzinfo=UTC), "key": UUID(int=7), "tags": {"b", "a"}, "score": np.float32(0.5)}
+    documents = {f"id{i}": LangChainDocument(t, metadata={"n": i, **rich}) for i, t in enumerate(TEXTS)}
+    saved = (InMemoryDocstore(documents), {i: f"id{i}" for i in range(3)})
+    (store / "index.pkl").write_bytes(pickle.dumps(saved, protocol))
+    arguments = (store, "--into", tmp_path / "i", "--embedder", "toy", "--trust-pickle")
+    assert run(monkeypatch, capsys, *arguments)[0] == 0
+    with Index.open(tmp_path / "i", ToyEmbedder()) as index:
+        assert index.get(["id1"])[0].metadata == {
+            "n": 1,
+            "at": "2024-02-29T12:00:00+00:00",
+            "key": "00000000-0000-0000-0000-000000000007",
+            "tags": ["a", "b"],
+            "score": 0.5,
+        }
+        hits = index.search("river", where={"at": {"$lt": "2025"}, "tags": {"$contains": "b"}, "n": 1})
+        assert [hit.document.id for hit in hits] == ["id1"]
 
 
 def test_without_trust_the_pickle_is_not_opened(store, tmp_path, monkeypatch, capsys):

@@ -1,30 +1,34 @@
 """Read what LangChain-community's FAISS store saved: `index.faiss` and, if its pickle is trusted, `index.pkl`.
 
 vectors = read_vectors(folder)                # (n, dim) float32
-documents = read_documents(folder)            # the pickle, by an unpickler that makes nothing but records
+documents = read_documents(folder)            # the pickle, read as data: no class of it is imported
 documents, vectors = read_store(folder, trust_pickle=True)   # both, fit for `Index.add`
 """
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.importers.json_values import ADMITTED, json_value
+from tp_retrieval.indexing.importers.pickle_reader import Call, Name, read_pickle
 from tp_retrieval.indexing.validation import prepared
 from tp_retrieval.indexing.vectors.faiss_index import read_all
 from tp_retrieval.types import Document, Float32Array, checked_vectors
 
-_CLASSES = {
+_STORES = {
     ("langchain_community.docstore.in_memory", "InMemoryDocstore"),
     ("langchain.docstore.in_memory", "InMemoryDocstore"),
+}
+_DOCUMENTS = {
     ("langchain_core.documents.base", "Document"),
     ("langchain.docstore.document", "Document"),
     ("langchain.schema.document", "Document"),
     ("langchain.schema", "Document"),
 }
-_BROKEN = (pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
+_BROKEN = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 def read_vectors(folder: Path) -> Float32Array:
@@ -38,16 +42,14 @@ def read_vectors(folder: Path) -> Float32Array:
 def read_documents(folder: Path) -> list[Document]:
     """Return the documents of `index.pkl` in the order of the vectors.
 
-    Raises `InputError` for a pickle that names anything but LangChain's document classes; of those, too, only the state is
-    read, and no code of theirs runs.
+    The pickle is read as data: nothing that it names is imported or called. Raises `InputError` for one that names anything
+    but LangChain's document classes and values that JSON can hold in some form.
     """
     file = folder / "index.pkl"
     try:
-        with file.open("rb") as stream:
-            store, order = _Unpickler(stream).load()
-        documents = store.state["_dict"]
-        listed = [(str(order[i]), documents[order[i]].state["__dict__"]) for i in range(len(order))]
-        return [Document(state["page_content"], dict(state.get("metadata") or {}), id_) for id_, state in listed]
+        store, order = cast("Any", read_pickle(file.read_bytes(), ADMITTED | _STORES | _DOCUMENTS))
+        records = _state(store, _STORES)["_dict"]
+        return [_document(records[order[i]], str(order[i]), f"documents[{i}]") for i in range(len(order))]
     except OSError as error:
         raise InputError(f"{file}: can't be read ({error})") from error
     except _BROKEN as error:
@@ -60,7 +62,7 @@ def read_store(folder: Path, *, trust_pickle: bool) -> tuple[list[Document], Flo
     if not trust_pickle:
         raise InputError(
             f"{folder}: index.faiss holds {len(vectors)} vectors of {vectors.shape[1]} numbers; texts are in index.pkl. "
-            "If you trust who wrote it, say so (--trust-pickle, trust_pickle=True): it is read with document classes only"
+            "If you trust who wrote it, say so (--trust-pickle, trust_pickle=True): it is read as data, and runs no code"
         )
     documents = read_documents(folder)
     if len(documents) != len(vectors):
@@ -70,20 +72,14 @@ def read_store(folder: Path, *, trust_pickle: bool) -> tuple[list[Document], Flo
     return documents, vectors
 
 
-class _Record:
-    """Stand for an object of an admitted class: what it was made of, and nothing else."""
-
-    state: dict[str, Any]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.state = state
+def _document(record: Call, id_: str, name: str) -> Document:
+    state = _state(record, _DOCUMENTS)["__dict__"]
+    metadata = json_value(state.get("metadata") or {}, f"{name}.metadata")
+    return Document(state["page_content"], metadata, id_)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Admit LangChain's document classes, as records."""
-
-    def find_class(self, module: str, name: str) -> type[_Record]:
-        """Return the stand-in for an admitted class; refuse everything else."""
-        if (module, name) not in _CLASSES:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no document class")
-        return _Record
+def _state(record: Call, names: Collection[Name]) -> dict[str, Any]:
+    if record.callee not in names:
+        raise InputError(f"it has a {'.'.join(record.callee)} where a {min(names)[1]} must be")
+    state: dict[str, Any] = record.state
+    return state
