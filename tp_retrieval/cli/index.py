@@ -209,11 +209,12 @@ class ProgressLines:
     def show(self, done: int, total: int, seconds_a_chunk: float) -> None:
         """Write a line if one is due."""
         self._batches += 1
+        now = time.monotonic()
         left = (total - done) * seconds_a_chunk
         if self._batches == _FIRST_SURE and total > done:
             _tell_time(self._recipe, total - done, left)
-        elif not sys.stderr.isatty() and time.monotonic() - self._last > _HEARTBEAT and total > done:
-            self._last = time.monotonic()
+        elif not sys.stderr.isatty() and now - self._last > _HEARTBEAT and total > done:
+            self._last = now
             sys.stderr.write(f"tp-retrieval: {done:,} of {total:,} chunks, about {_duration(left)} left\n")
 
 

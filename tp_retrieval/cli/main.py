@@ -16,6 +16,7 @@ from tp_retrieval.cli import (
     analyze,
     ask,
     copy,
+    documents,
     embed,
     embed_corpus,
     evaluate,
@@ -57,6 +58,10 @@ def options(
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("ask")(ask.ask)
+app.command("list")(documents.list_documents)
+app.command("get")(documents.get)
+app.command("add")(documents.add)
+app.command("delete")(documents.delete)
 app.command("rerank")(rerank.rerank)
 app.command("embed")(embed.embed)
 app.command("serve")(serve.serve)

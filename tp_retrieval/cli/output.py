@@ -17,6 +17,7 @@ from rich.text import Text
 import tp_retrieval
 
 _EXCERPT = 500  # characters of a text that are shown
+_KEYS = 20  # of the metadata that are named in a hint
 _LINES = 8  # lines of a text that are shown
 _WIDE = 240  # characters of a table's line without a terminal
 
@@ -85,6 +86,27 @@ def check_output(output: Path, suffix: str) -> None:
             raise tp_retrieval.InputError(f"--output: {path} can't be written")
 
 
+def hint_unknown_keys(index: tp_retrieval.Index, where: Mapping[str, Any] | None, found: object) -> None:
+    """Name on stderr the keys of a filter that no document has, where it kept nothing."""
+    if where is None or found:
+        return
+    known = index.metadata_keys()
+    unknown = sorted(keys_of(where) - {*known})
+    if unknown:
+        there_are = f"; there are {', '.join(known[:_KEYS])}" if known else ""
+        sys.stderr.write(f"tp-retrieval: --where: no document has {', '.join(map(repr, unknown))}{there_are}\n")
+
+
+def keys_of(where: Mapping[str, Any]) -> set[str]:
+    """Return the metadata keys that a filter names."""
+    keys = {key for key in where if not key.startswith("$")}
+    for operator, part in where.items():
+        inner = part if isinstance(part, list) else [part]
+        if operator.startswith("$"):
+            keys |= {key for condition in inner if isinstance(condition, Mapping) for key in keys_of(condition)}
+    return keys
+
+
 def hint_unmeasured(name: str, model: str) -> None:
     """Warn on stderr that a default recipe was not measured for a model, and name the command that finds one."""
     if not tp_retrieval.Recipe.is_measured(name, model):
@@ -103,10 +125,10 @@ def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
-def excerpt(text: str) -> str:
+def excerpt(text: str, length: int = _EXCERPT) -> str:
     """Return the beginning of a text on one line, without rulers."""
     lines = [line for line in text.split("\n") if any(c.isalnum() for c in line)]
-    return _cut(" ".join(" ".join(lines).split()))
+    return _cut(" ".join(" ".join(lines).split()), length)
 
 
 def excerpt_lines(text: str, words: Collection[str]) -> list[str]:
@@ -126,7 +148,7 @@ def excerpt_lines(text: str, words: Collection[str]) -> list[str]:
     return [line[indent:] for line in shown]
 
 
-def _cut(text: str, length: int = _EXCERPT) -> str:
+def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[:length].rsplit(" ", 1)[0] + " …"
 
 

@@ -22,6 +22,7 @@ from tp_retrieval.cli.output import (
     Method,
     Where,
     excerpt_lines,
+    hint_unknown_keys,
     parsed_expand,
     parsed_object,
     print_json,
@@ -69,6 +70,7 @@ def search(
         reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
         hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker, **shape)
         files = opened.info().files
+        hint_unknown_keys(opened, condition, hits)
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [record_of(hit) for hit in hits]})
         return

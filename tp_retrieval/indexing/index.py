@@ -581,6 +581,11 @@ class Index:
         by_id = {document.id: document for document in by_seq.values()}
         return [by_id[id_] for id_ in selection.ids if id_ in by_id][page]
 
+    def metadata_keys(self) -> list[str]:
+        """Return the keys of the documents' metadata, those in objects as dotted paths, sorted."""
+        with self._lock, self._store.snapshot():
+            return self._store.metadata_index.paths()
+
     @overload
     def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]: ...
 

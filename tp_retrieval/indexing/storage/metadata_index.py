@@ -97,6 +97,13 @@ class MetadataIndex:
             return np.unique(np.fromiter((seq for (seq,) in rows), dtype=np.int64))
         return np.unique(self._database.numbers(_SQL[comparison.name], comparison.parameters))
 
+    def paths(self) -> list[str]:
+        """Return all paths, sorted; each is looked up behind the one before, since a scan would read every fact."""
+        paths: list[str] = []
+        while (row := self._database.first("SELECT min(path) FROM facts WHERE path > ?", paths[-1:] or [""])) and row[0]:
+            paths.append(str(row[0]))
+        return paths
+
     def problems(self) -> Iterator[str]:
         """Yield a sentence for the first difference between the table and the documents' metadata."""
         count = 0
