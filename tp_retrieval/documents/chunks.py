@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-from langchain_text_splitters import RecursiveCharacterTextSplitter
+from collections.abc import Callable, Iterator, Sequence
 
 from tp_retrieval.documents.section import Section
 from tp_retrieval.documents.sources import Source
+from tp_retrieval.documents.splitting import Piece, split
 from tp_retrieval.types import Document
-
-_SEPARATORS = ["\n\n", "\n", ". ", "? ", "! ", "。", "？", "！", "; ", ", ", " ", ""]
 
 
 def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int]) -> list[Document]:
@@ -21,15 +18,11 @@ def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int])
     row's or cell's, and for HTML, Word and EPUB in the page's Markdown. `line` is the line in a file of text, beside
     `page`, `row`, `sheet`, `cell` or `chapter` in other files.
     """
-    splitter = RecursiveCharacterTextSplitter(
-        separators=_SEPARATORS,
-        keep_separator="end",
-        chunk_size=chunk_tokens,
-        chunk_overlap=0,
-        length_function=count_tokens,
-        add_start_index=True,
-    )
-    pieces = [piece for section in source.sections() for piece in _pieces(section, splitter)]
+    pieces = [
+        piece
+        for section in source.sections()
+        for piece in _documents(section, [*split(section.text, chunk_tokens, count_tokens)])
+    ]
     digest = source.digest(chunk_tokens)
     place = {"path": source.name, "digest": digest, "chunks": len(pieces)}
     return [
@@ -38,15 +31,13 @@ def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int])
     ]
 
 
-def _pieces(section: Section, splitter: RecursiveCharacterTextSplitter) -> Iterator[Document]:
-    pieces = splitter.create_documents([section.text])
+def _documents(section: Section, pieces: Sequence[Piece]) -> Iterator[Document]:
     metadata = dict(section.metadata)
     if section.headings is not None:
         metadata["headings"] = list(section.headings)
     for i, piece in enumerate(pieces):
-        begin = piece.metadata["start_index"]
-        start = section.start + begin
+        start = section.start + piece.start
         if section.line is not None:
-            metadata["line"] = section.line + section.text.count("\n", 0, begin)
+            metadata["line"] = section.line + section.text.count("\n", 0, piece.start)
         id_ = section.id if section.id is None or len(pieces) == 1 else f"{section.id}#{i}"
-        yield Document(piece.page_content, {**metadata, "start": start, "end": start + len(piece.page_content)}, id_)
+        yield Document(piece.text, {**metadata, "start": start, "end": start + len(piece.text)}, id_)

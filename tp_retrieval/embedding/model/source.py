@@ -139,6 +139,8 @@ class ModelSource:
         except ImportError as error:
             if "bitsandbytes" in str(error):
                 raise OptionalDependencyError("bitsandbytes", "quantized") from error
+            if "accelerate" in str(error):
+                raise OptionalDependencyError("accelerate", "gpu") from error
             raise ModelNotFoundError(f"can't load the model {self.name!r}: {_one_line(error)}") from error
         except (OSError, ValueError, SafetensorError) as error:
             raise self._not_loaded(error) from error
