@@ -449,6 +449,7 @@ def test_without_maps_unit_length_is_of_no_matter(embedder, tmp_path):
         want = index.search(QUERY, K, mode="dense")
     embeddings = TPEmbeddings.from_embedder(plain)
     with closing(TPVectorStore.open(tmp_path / "index", embeddings)) as store:
+        assert store.embeddings is embeddings
         found = store.similarity_search_with_score_by_vector(embeddings.embed_query(QUERY), K)
         assert [(d.id, pytest.approx(score, abs=1e-5)) for d, score in found] == [(h.document.id, h.score) for h in want]
 
