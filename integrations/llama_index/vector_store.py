@@ -73,7 +73,12 @@ class TPVectorStore(BasePydanticVectorStore):
         """Return what another process makes the store of; an index there names its model again."""
         model = None if self._is_model_of_index else self.embed_model
         arguments = {"path": self.path, "embed_model": model, "options": self.options}
-        return {**super().__getstate__(), "__dict__": arguments}
+        return {
+            "__dict__": arguments,
+            "__pydantic_extra__": None,
+            "__pydantic_fields_set__": set(arguments),
+            "__pydantic_private__": None,
+        }
 
     @classmethod
     def class_name(cls) -> str:
