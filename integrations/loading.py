@@ -63,7 +63,7 @@ def with_model(fields: Mapping[str, Any], adapter: str) -> tuple[dict[str, Any],
         warnings.warn(f"{adapter}(model_name=) is named model; use that", DeprecationWarning, stacklevel=3)
     tokenizer, name = fields.pop("tokenizer", None), fields.pop("model_name", None)
     model = fields.pop("model", None) or name
-    fields |= {key: _as_json(fields[key]) for key in ("recipe", "cache") if key in fields}
+    fields |= {key: as_json(fields[key]) for key in ("recipe", "cache") if key in fields}
     if model is None:
         return fields, None
     if isinstance(model, (str, Path)):
@@ -79,7 +79,7 @@ def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"model" if name == "model_name" else name: value for name, value in fields.items()}
 
 
-def _as_json(value: object) -> object:
+def as_json(value: object) -> object:
     """Return a recipe as its JSON object and a path as a string, since fields are written as JSON."""
     if isinstance(value, Recipe):
         return value.to_dict()
@@ -99,14 +99,19 @@ def fields_of_index(index: Index) -> dict[str, Any] | None:
     return {**EmbedderSettings.stored(stored).to_dict(), "normalize": stored.unit}
 
 
-def is_scaled_otherwise(index: Index, vectors: Float32Array) -> bool:
-    """Return whether vectors `(n, dimension)` are of unit length, and those of the index are not, before it maps them.
+def needs_lengths(index: Index) -> bool:
+    """Return whether an index compares vectors by more than the directions of their views.
 
-    Without maps length is of no matter, since every view is compared by its direction. With maps it is: a mean is
-    subtracted first, and the direction of the difference depends on the length.
+    Without maps the directions are enough. A map subtracts a mean first, and the direction of the difference depends on the
+    length; an index of unit vectors scales what it is given.
     """
     stored = index.provenance
-    if stored is None or stored.unit or not len(vectors) or all(view.postprocess == "none" for view in index.views):
+    return stored is not None and not stored.unit and any(view.postprocess != "none" for view in index.views)
+
+
+def is_scaled_otherwise(index: Index, vectors: Float32Array) -> bool:
+    """Return whether vectors `(n, dimension)` are of unit length, and the index needs the lengths that the model gives."""
+    if not len(vectors) or not needs_lengths(index):
         return False
     return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, rtol=0, atol=_ROUNDING))
 

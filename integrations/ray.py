@@ -24,6 +24,7 @@ import ray.data
 from tp_retrieval import Embedder, InputError, Recipe, TPRetrievalError
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.integrations.corpus import Slice, check_rows, documents_of, slices
+from tp_retrieval.integrations.loading import as_json
 from tp_retrieval.integrations.parquet import PLAN, Shard, ShardOrigin, origin_of, write_shard
 from tp_retrieval.sqlite.atomic import atomic_write
 
@@ -42,8 +43,8 @@ def embed_corpus(
     files: Sequence[Path],
     output: Path,
     *,
-    model: str | None = None,
-    recipe: str | Path | Recipe | None = None,
+    model: str | Path | None = None,
+    recipe: str | Path | Recipe | Mapping[str, object] | None = None,
     device: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
@@ -67,8 +68,8 @@ def embed_corpus(
     parts = slices(files, shard_rows)
     if not (output / PLAN).exists():
         check_rows(parts)
-    stored_recipe = recipe.to_dict() if isinstance(recipe, Recipe) else None if recipe is None else str(recipe)
-    settings: dict[str, object] = {"model": model, "recipe": stored_recipe, "dtype": dtype, "revision": revision}
+    named = {"model": as_json(model), "recipe": as_json(recipe)}
+    settings: dict[str, object] = {**named, "dtype": dtype, "revision": revision}
     settings |= {name: value for name, value in {"device": device, "model_kwargs": model_kwargs}.items() if value}
     _keep_plan(output, {"settings": settings, "slices": [asdict(part) for part in parts], "files": _stamps(files)})
     left = [i for i in range(len(parts)) if not _shard_path(output, i).exists()]

@@ -59,16 +59,6 @@ class TPEmbeddings(LoadingFields, Embeddings):
         self._lazy = LazyEmbedder(embedder)
         return self
 
-    @classmethod
-    def from_index(cls, index: Index) -> TPEmbeddings | None:
-        """Share the embedder of an index, whose vectors can be searched with; None for an index that names no model."""
-        fields = fields_of_index(index)
-        if fields is None:
-            return None
-        self = cls(**fields)
-        self._lazy = LazyEmbedder(load=lambda: embedder_of(index))
-        return self
-
     @property
     def model_name(self) -> str | None:
         """The model, as other embeddings of LangChain name it."""
@@ -96,3 +86,13 @@ class TPEmbeddings(LoadingFields, Embeddings):
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         return await self._worker.run(self.embed_query, text)
+
+
+def embeddings_of(index: Index) -> TPEmbeddings | None:
+    """Return embeddings that share the embedder of an index, to search it by vector; None where it names no model."""
+    fields = fields_of_index(index)
+    if fields is None:
+        return None
+    embeddings = TPEmbeddings(**fields)
+    embeddings._lazy = LazyEmbedder(load=lambda: embedder_of(index))
+    return embeddings

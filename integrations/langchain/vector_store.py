@@ -20,8 +20,8 @@ from tp_retrieval.indexing.importers.files import refit_if_grown
 from tp_retrieval.indexing.importers.langchain_faiss import read_store
 from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import SearchOptions, VectorSearchOptions
-from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
-from tp_retrieval.integrations.loading import is_scaled_otherwise, read_missing
+from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings, embeddings_of
+from tp_retrieval.integrations.loading import is_scaled_otherwise, needs_lengths, read_missing
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 
@@ -165,17 +165,15 @@ class TPVectorStore(VectorStore):
     def embeddings(self) -> Embeddings | None:
         """The embeddings whose vectors the store can be searched with.
 
-        Those that were given, or `TPEmbeddings` of the index's own model, where none were given or the index holds vectors
-        of other lengths; None where an index of other vectors was opened without.
+        They are those that were given. Where none were, or the index needs vectors that are not of unit length, they are
+        `TPEmbeddings` of the index's own model; None for an index that names none.
         """
-        ours = self._embedding is None or isinstance(self._embedding, TPEmbeddings)
-        if self._own is None and ours and self._is_other_than_given():
-            self._own = TPEmbeddings.from_index(self.index)
-        return self._own or self._embedding
-
-    def _is_other_than_given(self) -> bool:
-        stored, given = self.index.provenance, self._embedding
-        return stored is not None and not (isinstance(given, TPEmbeddings) and given.normalize == stored.unit)
+        given = self._embedding
+        if given is not None and not (isinstance(given, TPEmbeddings) and given.normalize and needs_lengths(self.index)):
+            return given
+        if self._own is None:
+            self._own = embeddings_of(self.index)
+        return self._own
 
     def close(self) -> None:
         """Close the index."""

@@ -61,16 +61,6 @@ class TPEmbedding(LoadingFields, BaseEmbedding):
         return self
 
     @classmethod
-    def from_index(cls, index: Index) -> TPEmbedding | None:
-        """Share the embedder of an index, whose vectors can be searched with; None for an index that names no model."""
-        fields = fields_of_index(index)
-        if fields is None:
-            return None
-        self = cls(**fields)
-        self._lazy = LazyEmbedder(load=lambda: embedder_of(index))
-        return self
-
-    @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> TPEmbedding:
         """Return the embedding that `to_dict` wrote."""
         return super().from_dict(with_new_names(data), **kwargs)
@@ -118,6 +108,16 @@ class TPEmbedding(LoadingFields, BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._worker.run(self._get_text_embeddings, texts)
+
+
+def embedding_of(index: Index) -> TPEmbedding | None:
+    """Return an embedding that shares the embedder of an index, to search it by vector; None where it names no model."""
+    fields = fields_of_index(index)
+    if fields is None:
+        return None
+    embedding = TPEmbedding(**fields)
+    embedding._lazy = LazyEmbedder(load=lambda: embedder_of(index))
+    return embedding
 
 
 _NOT_PICKLED = {"callback_manager", "rate_limiter"}

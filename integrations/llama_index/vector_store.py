@@ -24,7 +24,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from tp_retrieval import Document, Hit, IncompatibleIndexError, Index, IndexNotFoundError, InputError
 from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import HitShape, VectorSearchOptions, Where
-from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
+from tp_retrieval.integrations.llama_index.embedding import TPEmbedding, embedding_of
 from tp_retrieval.integrations.llama_index.filters import where_of
 from tp_retrieval.integrations.loading import is_scaled_otherwise, read_missing
 from tp_retrieval.integrations.worker import Worker, asynchronous
@@ -74,7 +74,12 @@ class TPVectorStore(BasePydanticVectorStore):
         """Return what another process makes the store of; an index there names its model again."""
         model = None if self._is_model_of_index else self.embed_model
         arguments = {"path": self.path, "embed_model": model, "options": self.options}
-        return {**super().__getstate__(), "__dict__": arguments}
+        return {
+            "__dict__": arguments,
+            "__pydantic_extra__": None,
+            "__pydantic_fields_set__": set(arguments),
+            "__pydantic_private__": None,
+        }
 
     @classmethod
     def class_name(cls) -> str:
@@ -201,7 +206,7 @@ class TPVectorStore(BasePydanticVectorStore):
             with suppress(IndexNotFoundError):
                 self._index = Index.open(self.path, model.embedder if isinstance(model, TPEmbedding) else None)
                 if model is None:
-                    self.embed_model = TPEmbedding.from_index(self._index)
+                    self.embed_model = embedding_of(self._index)
                     self._is_model_of_index = self.embed_model is not None
                 elif not isinstance(model, TPEmbedding):
                     self._check(self._index)

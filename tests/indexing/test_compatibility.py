@@ -22,6 +22,7 @@ from tp_retrieval import (
 )
 from tp_retrieval.embedding.model.settings import EmbedderSettings
 from tp_retrieval.embedding.normalized import UnitEmbedder
+from tp_retrieval.indexing.compatibility import with_stored_lengths
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.types import Identity, Provenance, VectorView
@@ -273,3 +274,17 @@ def test_options_of_loading_are_checked_when_an_index_is_opened(tmp_path, toy):
         Index.open(tmp_path / "i", divice="cpu")
     with pytest.raises(InputError, match="device: the embedder that is given is loaded already"):
         Index.open(tmp_path / "i", toy, device="cpu")
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_raw_vectors_are_scaled_for_an_index_of_unit_views_and_unit_ones_stay(unit):
+    views = (VectorView(3, "center"), VectorView(5, weight=4.0))
+    provenance = Provenance("m", None, None, "w", "float32", {}, views, unit=unit)
+    raw = np.random.default_rng(0).normal(size=(2500, 8)).astype(np.float32)
+    want = raw.copy()
+    if unit:
+        for part, weight in ((want[:, :3], 1 / 5), (want[:, 3:], 4 / 5)):
+            part *= np.sqrt(weight) / np.linalg.norm(part, axis=1, keepdims=True)
+    scaled = with_stored_lengths(raw.copy(), provenance)
+    assert np.allclose(scaled, want, atol=1e-6)
+    assert np.array_equal(with_stored_lengths(scaled.copy(), provenance), scaled)

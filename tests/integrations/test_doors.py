@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ RECIPE = Recipe("Question: {text}", "Passage: {text}", [View(1, "mean", "center"
 """Two views and maps with a mean, so that it matters whether vectors are of unit length."""
 
 TEXTS = [
-    f"The {thing} {deed} {i}." for i in range(6) for thing in ("dog", "river", "bread") for deed in ("is", "was", "ate")
+    f"The {thing} {deed} {i}." for i in range(8) for thing in ("dog", "river", "bread") for deed in ("is", "was", "ate")
 ]
 IDS = [f"id{i}" for i in range(len(TEXTS))]
 METADATA = [{"n": i} for i in range(len(TEXTS))]
@@ -180,6 +181,7 @@ def made(embedder, recipe, tmp_path_factory):
             MAKERS[maker](folder / "index", embedder, recipe, folder)
             given = UnitEmbedder.of(embedder) if maker == _NAMELESS else None
             with Index.open(folder / "index", given) as index:
+                assert index.info().fitted == (() if maker == _NAMELESS else ("center", "center"))
                 originals[maker] = folder / "index", hits_of(index)
         shutil.copytree(originals[maker][0], path)
         return originals[maker][1]
@@ -449,6 +451,7 @@ def test_without_maps_unit_length_is_of_no_matter(embedder, tmp_path):
         want = index.search(QUERY, K, mode="dense")
     embeddings = TPEmbeddings.from_embedder(plain)
     with closing(TPVectorStore.open(tmp_path / "index", embeddings)) as store:
+        assert store.embeddings is embeddings
         found = store.similarity_search_with_score_by_vector(embeddings.embed_query(QUERY), K)
         assert [(d.id, pytest.approx(score, abs=1e-5)) for d, score in found] == [(h.document.id, h.score) for h in want]
 
@@ -487,5 +490,17 @@ def test_the_model_is_loaded_when_a_text_is_embedded(made, tmp_path, monkeypatch
         assert store.similarity_search("bread", mode="lexical")
         with pytest.raises(TypeError):
             store.embeddings.embed_query("bread")
-    with closing(LlamaStore(tmp_path / "index")) as store:
-        assert store.embed_model.recipe == RECIPE.to_dict()
+    with closing(LlamaStore(tmp_path / "index")) as store, closing(pickle.loads(pickle.dumps(store))) as again:  # noqa: S301
+        words = VectorStoreQuery(query_str="bread", mode=VectorStoreQueryMode.TEXT_SEARCH)
+        assert store.query(words).ids == again.query(words).ids != []
+        assert store.embed_model.recipe == again.embed_model.recipe == RECIPE.to_dict()
+
+
+def test_a_store_that_was_closed_opens_again_with_its_model(made, embedder, tmp_path):
+    made("LlamaIndex", tmp_path / "index")
+    store = LlamaStore(tmp_path / "index")
+    store.close()
+    assert len(store.client) == len(TEXTS)
+    want = UnitEmbedder.of(embedder).embed_queries([QUERY])[0]
+    assert np.allclose(store.embed_model.get_query_embedding(QUERY), want, atol=1e-5)
+    store.close()

@@ -32,6 +32,7 @@ from tp_retrieval.types import (
 
 logger = logging.getLogger(__name__)
 
+_BATCH = 1024  # vectors scaled at once, in float64
 _ROUNDING = 1e-5  # by which a component changes where a vector of unit length is normalised again
 
 
@@ -74,14 +75,18 @@ def _scaled(embedder: TextEmbedder, *, unit: bool) -> TextEmbedder:
 
 
 def with_stored_lengths(raw: Float32Array, stored: Provenance | None) -> Float32Array:
-    """Return raw vectors `(n, dimension)` with views of unit length if the index holds such; others stay as they are.
+    """Scale raw vectors `(n, dimension)` in place to views of unit length if the index holds such, and return them.
 
     The reverse is impossible: views of unit length have lost the lengths that a map subtracts a mean from.
     """
     if stored is None or not stored.unit:
         return raw
-    scaled = combine(raw, stored.views, [AffineMap()] * len(stored.views))
-    return raw if np.allclose(raw, scaled, rtol=0, atol=_ROUNDING) else scaled
+    for begin in range(0, len(raw), _BATCH):
+        part = raw[begin : begin + _BATCH]
+        scaled = combine(part, stored.views, [AffineMap()] * len(stored.views))
+        if not np.allclose(part, scaled, rtol=0, atol=_ROUNDING):  # else they would change in their last bits
+            part[:] = scaled
+    return raw
 
 
 def check_embedder(embedder: TextEmbedder, path: Path, meta: IndexMeta) -> None:
