@@ -19,6 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from tp_retrieval import Document, Embedder, InputError
+from tp_retrieval.indexing.metadata_json import from_json, to_json
 from tp_retrieval.sqlite.atomic import atomic_write
 from tp_retrieval.types import Float32Array
 
@@ -63,7 +64,7 @@ def write_shard(file: Path, shard: Shard) -> None:
     columns = {
         "id": pa.array([str(document.id) for document in shard.documents], pa.string()),
         "text": pa.array([document.text for document in shard.documents], pa.large_string()),
-        "metadata": pa.array([json.dumps(dict(document.metadata)) for document in shard.documents], pa.string()),
+        "metadata": pa.array([to_json(document.metadata) for document in shard.documents], pa.string()),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(shard.vectors.ravel()), made.dimension),
         "fingerprint": pa.array([made.fingerprint] * len(shard.documents)).dictionary_encode(),
     }
@@ -131,7 +132,7 @@ def _document(where: str, made: ShardOrigin, id_: object, text: object, metadata
     if not isinstance(metadata, str):
         raise InputError(f"{where}: metadata must be JSON text, not {type(metadata).__name__}")
     try:
-        fields = json.loads(metadata)
+        fields = from_json(metadata)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: metadata is no JSON ({error})") from error
     if not isinstance(fields, dict):

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from tp_retrieval import Index
+from tp_retrieval.indexing.metadata_json import iso_of
 from tp_retrieval.types import Float32Array
 
 
@@ -101,5 +103,10 @@ def _last(progress: Path, index: Index, store: VectorStore, maps: str) -> str | 
 
 
 def _flat(metadata: Mapping[str, object]) -> dict[str, object]:
-    plain = (str, int, float, bool)
-    return {name: value if isinstance(value, plain) else json.dumps(value) for name, value in metadata.items()}
+    return {name: _flat_value(value) for name, value in metadata.items()}
+
+
+def _flat_value(value: object) -> object:
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if isinstance(value, (str, int, float, bool)) else json.dumps(value, default=iso_of)

@@ -7,6 +7,7 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from datetime import date
 
 import pytest
 
@@ -164,7 +165,7 @@ def value(*opcodes):
 def test_a_store_in_opcodes_is_read(tmp_path):
     (tmp_path / "index.pkl").write_bytes(stored(value(call(DATE, b"C\x04\x07\xe8\x02\x1d"))))
     (document,) = read_documents(tmp_path)
-    assert (document.id, document.text, document.metadata) == ("id0", "a text", {"when": "2024-02-29"})
+    assert (document.id, document.text, document.metadata) == ("id0", "a text", {"when": date(2024, 2, 29)})
 
 
 DAMAGED = {

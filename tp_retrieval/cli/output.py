@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,7 +39,11 @@ DOCUMENT_TOKENS = 256
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=_readable) + "\n")
+
+
+def _readable(value: object) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def parsed_expand(text: str | None) -> int | Literal["section"] | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.metadata_json import check_key, to_json
 from tp_retrieval.indexing.storage.documents import PreparedDocument
 from tp_retrieval.indexing.storage.metadata_index import check_size
 from tp_retrieval.types import Document, check_text
@@ -52,6 +52,8 @@ def _copied(value: Any, name: str, levels: int) -> Any:
     if isinstance(value, list):
         return [_copied(item, name, levels - 1) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for key in value:
+            check_key(key, name)
         return {key: _copied(item, name, levels - 1) for key, item in value.items()}
     if isinstance(value, (dict, tuple)):
         raise InputError(f"{name}: JSON would change it; use str keys, lists for tuples, and plain values")
@@ -60,7 +62,7 @@ def _copied(value: Any, name: str, levels: int) -> Any:
 
 def _json_of(metadata: dict[str, Any], name: str) -> str:
     try:
-        text = json.dumps(metadata, allow_nan=False, sort_keys=True, ensure_ascii=False)
+        text = to_json(metadata)
         text.encode()  # a lone surrogate has no bytes
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: JSON can't hold it ({error})") from error

@@ -16,6 +16,7 @@ from threading import Lock
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Send
 
+from tp_retrieval.indexing.metadata_json import iso_of
 from tp_retrieval.integrations.server.errors import RequestError
 
 SLICE = 64 * 2**10  # bytes that are encoded, or given to a connection, at once
@@ -91,7 +92,7 @@ def encode(value: object) -> str:
     keep the event loop from its own turn.
     """
     with _ENCODING:
-        return json.dumps(value)
+        return json.dumps(value, default=iso_of)
 
 
 def listing(fields: Mapping[str, object], name: str, rows: Iterable[str]) -> Response:

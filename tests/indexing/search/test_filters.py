@@ -176,7 +176,7 @@ def test_where_keeps_what_a_python_evaluator_keeps(index, metadata, wheres):
         ({"year": {"$near": 1}}, r"where\.year\.\$near: unknown operator; there are \$eq"),
         ({"a": {"b": 1}}, r"where\.a\.b: unknown operator.*nested key write 'a\.b'"),
         ({"a": {}}, r"where\.a: expected a value or operators"),
-        ({"a": {"$gt": None}}, r"where\.a\.\$gt: only numbers and strings have an order, got None"),
+        ({"a": {"$gt": None}}, r"where\.a\.\$gt: only numbers, strings and dates have an order, got None"),
         ({"a": {"$lt": True}}, "have an order, got True"),
         ({"a": {"$gte": float("nan")}}, r"where\.a\.\$gte: expected what JSON holds, got nan"),
         ({"a": {"$in": "abc"}}, r"where\.a\.\$in: expected a list of values, got 'abc'"),

@@ -1,4 +1,4 @@
-"""The JSON values of what metadata in a pickle hold: dates, UUIDs, decimals, paths, sets, tuples and numpy's scalars."""
+"""The values for metadata of what a pickle holds: dates, UUIDs, decimals, paths, sets, tuples and numpy's scalars."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ _FOLD = 0x80  # the bit that says that a clock was put back: of the month, or of
 
 
 def json_value(value: object, name: str) -> Any:
-    """Return the JSON value of what `read_pickle` returned.
+    """Return the value for metadata of what `read_pickle` returned.
 
-    Dates and times become ISO 8601 strings, as do durations; UUIDs, decimals and paths strings; sets sorted lists; tuples
-    lists; numpy's scalars numbers and strings. Raises `InputError` naming what JSON can't hold, and `ValueError`,
-    `TypeError`, `LookupError` or `ArithmeticError` for a value that was never pickled.
+    Dates stay dates, and times with a date keep the offset of their zone; times of a day and durations become ISO 8601
+    strings; UUIDs, decimals and paths strings; sets sorted lists; tuples lists; numpy's scalars numbers and strings. Raises
+    `InputError` naming what JSON can't hold, and `ValueError`, `TypeError`, `LookupError` or `ArithmeticError` for a value
+    that was never pickled.
     """
     return _converted(value, name, count(1))
 
@@ -64,7 +65,7 @@ def _sorted(items: list[Any]) -> list[Any]:
     try:
         return sorted(items)
     except TypeError:  # of several kinds
-        return sorted(items, key=json.dumps)
+        return sorted(items, key=lambda item: json.dumps(item, default=str))
 
 
 def _arguments(call: Call) -> tuple[Any, ...]:
@@ -102,10 +103,10 @@ def _zone(call: Call | None) -> tzinfo | None:
     return timezone(_timedelta(arguments[0]))
 
 
-def _date(call: Call) -> str:
+def _date(call: Call) -> date:
     (data,) = _arguments(call)
     high, low, month, day = _bytes(data)
-    return date(high << 8 | low, month, day).isoformat()
+    return date(high << 8 | low, month, day)
 
 
 def _time(call: Call) -> str:
@@ -116,10 +117,10 @@ def _time(call: Call) -> str:
     ).isoformat()
 
 
-def _datetime(call: Call) -> str:
+def _datetime(call: Call) -> datetime:
     data, *zone = _arguments(call)
     high, low, month, day, hour, minute, second, *microsecond = _bytes(data)
-    return datetime(
+    when = datetime(
         high << 8 | low,
         month & ~_FOLD,
         day,
@@ -129,7 +130,8 @@ def _datetime(call: Call) -> str:
         int.from_bytes(microsecond),
         _zone(*zone or [None]),
         fold=month // _FOLD,
-    ).isoformat()
+    )
+    return datetime.fromisoformat(when.isoformat())
 
 
 def _duration(call: Call) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.metadata_json import untagged
 from tp_retrieval.indexing.storage.metadata_index import Comparison, Kind, Seqs, typed
 from tp_retrieval.types import check_text
 
@@ -91,6 +92,7 @@ def _parsed(where: object, name: str, depth: int) -> Condition:
 
 
 def _field(path: str, wanted: object, name: str, depth: int) -> Condition:
+    wanted = _dated(wanted)
     if not isinstance(wanted, Mapping):
         return _equal(path, wanted, name)
     _check_depth(name, depth)
@@ -105,7 +107,15 @@ def _check_depth(name: str, depth: int) -> None:
         raise InputError(f"{name[:60]}…: conditions are nested more than {_MOST_LEVELS} deep")
 
 
+def _dated(value: object) -> object:
+    """Return the date or time that a value in JSON stands for, `{"$date": "2024-05-01"}`, and others as they are."""
+    if isinstance(value, dict):
+        return untagged(value)
+    return [_dated(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _operator(path: str, operator: str, value: object, name: str, depth: int) -> Condition:
+    value = _dated(value)
     if operator in _ORDER:
         return _ordered(operator, path, value, name)
     if operator in ("$match", "$imatch"):
@@ -130,8 +140,8 @@ def _equal(path: str, value: object, name: str) -> Condition:
 
 def _ordered(operator: str, path: str, value: object, name: str) -> Condition:
     kind, plain = typed(value, name)
-    if kind not in (Kind.NUMBER, Kind.STRING):
-        raise InputError(f"{name}: only numbers and strings have an order, got {value!r}")
+    if kind not in (Kind.NUMBER, Kind.STRING, Kind.DATE):
+        raise InputError(f"{name}: only numbers, strings and dates have an order, got {value!r}")
     return Comparison(operator, (path, kind, plain))
 
 
@@ -147,7 +157,7 @@ def _in(path: str, value: object, name: str) -> Condition:
 
 def _contains(path: str, value: object, name: str) -> Condition:
     kind, plain = typed(value, name)
-    if kind >= Kind.LIST:
+    if not kind.is_plain:
         raise InputError(f"{name}: expected one plain value that a list may hold, got {value!r}")
     return Comparison("$eq", (path, kind + 10, plain))
 

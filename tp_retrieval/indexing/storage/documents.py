@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tp_retrieval.errors import CorruptIndexError
+from tp_retrieval.indexing.metadata_json import from_json
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.raw_vectors import RawPrecision, RowWidths, decoded, encoded
 from tp_retrieval.sqlite.database import Database
@@ -59,7 +59,7 @@ class Row(NamedTuple):
     def document(self, file: Path) -> Document:
         """Return the document; raise `CorruptIndexError` if its metadata are no JSON object."""
         try:
-            metadata = json.loads(self.metadata_json)
+            metadata = from_json(self.metadata_json)
         except (ValueError, RecursionError, TypeError) as error:
             raise CorruptIndexError(f"{file}: {self.name} holds no JSON ({error})") from error
         if not isinstance(metadata, dict):

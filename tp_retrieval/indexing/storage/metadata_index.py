@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from enum import IntEnum
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tp_retrieval.errors import InputError
+from tp_retrieval.indexing.metadata_json import DATE, from_json, microseconds
 from tp_retrieval.sqlite.database import LOWER, Database
 from tp_retrieval.types import check_text
 
@@ -36,10 +38,17 @@ class Kind(IntEnum):
     STRING = 3
     LIST = 4
     OBJECT = 5
+    DATE = 6
     NULL_ELEMENT = 10
     BOOLEAN_ELEMENT = 11
     NUMBER_ELEMENT = 12
     STRING_ELEMENT = 13
+    DATE_ELEMENT = 16
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a value of the kind can be an element."""
+        return self <= Kind.STRING or self is Kind.DATE
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class MetadataIndex:
         """Fill the table anew from the documents."""
         self.clear()
         rows = self._database.execute("SELECT seq, metadata FROM documents")
-        self.insert((seq, json.loads(metadata)) for seq, metadata in rows)
+        self.insert((seq, from_json(metadata)) for seq, metadata in rows)
 
     def matching(self, comparison: Comparison) -> Seqs:
         """Return the rows that a condition holds for."""
@@ -109,7 +118,7 @@ class MetadataIndex:
         count = 0
         sql = "SELECT 1 FROM facts WHERE path = ? AND kind = ? AND value = ? AND seq = ?"
         for seq, metadata in self._database.each("SELECT seq, metadata FROM documents"):
-            for fact in facts_of(json.loads(metadata)):
+            for fact in facts_of(from_json(metadata)):
                 count += 1
                 if self._database.first(sql, (*fact, seq)) is None:
                     yield f"{self._database.file}: facts do not fit the metadata, first at record {seq} ({fact[0]!r})"
@@ -143,11 +152,14 @@ def _facts(metadata: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, int,
         if isinstance(value, Mapping):
             yield from _facts(value, f"{path}.")
         elif isinstance(value, list):
-            yield from ((path, kind + 10, plain) for kind, plain in map(typed, value) if kind < Kind.LIST)
+            yield from ((path, kind + 10, plain) for kind, plain in map(typed, value) if kind.is_plain)
 
 
 def typed(value: object, name: str = "value") -> tuple[Kind, Any]:
-    """Return a value's kind and its representation in SQLite; raise `InputError` for one that JSON can't hold."""
+    """Return a value's kind and its representation in SQLite; raise `InputError` for one that metadata can't hold.
+
+    A date is the midnight that begins it, and a time without a zone is one of UTC.
+    """
     if value is None:
         return Kind.NULL, 0
     if isinstance(value, bool):
@@ -157,6 +169,8 @@ def typed(value: object, name: str = "value") -> tuple[Kind, Any]:
     if isinstance(value, str):
         check_text(value, name)
         return Kind.STRING, value
+    if isinstance(value, date):
+        return Kind.DATE, microseconds(value)
     if isinstance(value, (list, tuple)):
         try:
             return Kind.LIST, json.dumps(_canonical(value), sort_keys=True, ensure_ascii=True)
@@ -183,4 +197,6 @@ def _canonical(value: Any) -> Any:
         return [_canonical(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, date):
+        return {DATE: microseconds(value)}
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -5,7 +5,6 @@ Every change is one transaction. Every record has a digest of its content, which
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from tp_retrieval.errors import (
     IndexNotFoundError,
     InputError,
 )
+from tp_retrieval.indexing.metadata_json import from_json
 from tp_retrieval.indexing.search.filters import Condition, answer
 from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument
 from tp_retrieval.indexing.storage.fitted_maps import FittedMaps, StoredMap
@@ -148,7 +148,7 @@ class Store:
         rows = self.documents.rows_of(ids)
         intact = [row for row in rows if row.intact]
         for row in intact:
-            self.metadata_index.remove(row.seq, json.loads(row.metadata_json))
+            self.metadata_index.remove(row.seq, from_json(row.metadata_json))
             self.fulltext.remove(row.seq, row.text)
         self.documents.remove(row.seq for row in rows)
         self.stretches.remove(row.seq for row in rows)
