@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,16 +13,89 @@ from rich.text import Text
 
 from tp_retrieval.cli.output import IndexFolder, Json, print_json, print_report
 
+if TYPE_CHECKING:
+    from tp_retrieval.indexing.info import IndexInfo
+
+_GROWN = 1.2  # from which on fitting maps anew is worth it
+
 
 def info(
     index: IndexFolder,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show fingerprints, maps and tuning, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the size, kind, model and recipe of an index."""
+    """Show what an index holds, what made it, and how it is searched."""
     from tp_retrieval import Index
 
     with Index.open(index) as opened:
-        print_report(asdict(opened.info()), as_json)
+        print_info(opened.info(), as_json=as_json, verbose=verbose)
+
+
+def print_info(described: IndexInfo, *, as_json: bool, verbose: bool = False) -> None:
+    """Print the description of an index: all of it as JSON or if `verbose`, otherwise what people ask for."""
+    print_report(asdict(described) if as_json or verbose else summary_of(described), as_json)
+
+
+def summary_of(described: IndexInfo) -> dict[str, str]:
+    """Return what people ask of an index, by name."""
+    recipe = described.recipe or {}
+    rows = {
+        "index": described.path,
+        "documents": f"{described.documents:,}, {described.bytes_on_disk / 1e6:,.1f} MB on disk",
+        "files": _files(described),
+        "model": described.source or described.model or f"{described.fingerprint} (its vectors come from elsewhere)",
+        "query": str(recipe.get("query", "")),
+        "document": str(recipe.get("document", "")),
+        "vectors": _vectors(described),
+        "search": _search(described),
+        "words": "three letters each" if described.tokenizer == "trigram" else "stemmed",
+        "hints": "\n".join(_hints(described)),
+    }
+    return {name: value for name, value in rows.items() if value}
+
+
+def _files(described: IndexInfo) -> str:
+    files = described.files
+    if files is None:
+        return ""
+    patterns = [f"only {', '.join(files.include)}" if files.include else "", *(f"without {name}" for name in files.exclude)]
+    return "; ".join([files.root, f"chunks of {files.chunk_tokens} tokens", *filter(None, patterns)])
+
+
+def _vectors(described: IndexInfo) -> str:
+    """Return where the model is read, and how its vectors are mapped."""
+    views = (described.recipe or {}).get("views", [])
+    read = " and ".join(f"{view.get('readout')} {_depth(view.get('exit'))}" for view in views)
+    fitted = (
+        f"; maps {', '.join(described.fitted)}, fitted on {described.fitted_on:,} documents" if described.fitted else ""
+    )
+    return f"{described.dimension} numbers" + (f" ({read})" if read else "") + fitted
+
+
+def _depth(exit_: int | None) -> str:
+    if exit_ is None:
+        return "after all blocks"
+    if exit_ == 0:
+        return "of the input embeddings"
+    return f"after block {exit_}" if exit_ > 0 else f"after all blocks but {-exit_}"
+
+
+def _search(described: IndexInfo) -> str:
+    tuning = described.tuning
+    if tuning is None:
+        return "exact"
+    return f"{tuning.factory}, which finds at least {math.floor(100 * tuning.recall)}% of the ten nearest"
+
+
+def _hints(described: IndexInfo) -> list[str]:
+    hints = [*described.fallbacks]
+    if described.growth is not None and described.growth > _GROWN:
+        hints.append(
+            f"{described.growth:.1f} times the documents that maps were fitted on: `tp-retrieval rebuild` fits anew"
+        )
+    if described.unread:
+        hints.append(f"{described.unread} documents must be read for a map: `tp-retrieval rebuild` does")
+    return hints
 
 
 def duplicates(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from tp_retrieval.cli.info import print_info
 from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
-from tp_retrieval.cli.output import IndexFolder, Json, print_report
+from tp_retrieval.cli.output import IndexFolder, Json
 from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 
 
@@ -33,4 +33,4 @@ def rebuild(
         maps = postprocess[0] if postprocess and len(postprocess) == 1 else postprocess or None
         progress = sys.stderr.isatty()
         opened.rebuild(kind=kind, target_recall=target_recall, postprocess=maps, raw=raw, show_progress=progress)
-        print_report(asdict(opened.info()), as_json)
+        print_info(opened.info(), as_json=as_json)

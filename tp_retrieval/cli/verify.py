@@ -10,6 +10,10 @@ import typer
 
 from tp_retrieval.cli.output import IndexFolder, Json, print_json
 
+_CHECKED = (
+    "every record has its digest; words, metadata, vectors and snapshot are those of the records; the file is whole\n"
+)
+
 
 def verify(
     index: IndexFolder,
@@ -27,6 +31,8 @@ def verify(
     else:
         for problem in result.problems:
             sys.stdout.write(f"{'left' if problem in result.left else 'repaired'}: {problem}\n")
+        if result.ok:
+            sys.stdout.write(_CHECKED)
         sys.stdout.write(f"{result.documents} documents, {len(result.problems)} problems, {len(result.left)} left\n")
     if not result.ok:
         raise typer.Exit(1)
