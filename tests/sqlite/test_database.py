@@ -58,7 +58,7 @@ def test_every_way_to_read_gives_what_sqlite3_gives(database, other):
     assert list(database.each(sql, [3])) == want
     assert database.first(sql, (3,)) == want[0]
     assert database.first(sql, (0,)) is None
-    numbers = database.numbers(sql, (3,))
+    numbers = database.numbers("SELECT x FROM t WHERE x < ? ORDER BY x DESC", (3,))
     assert (numbers.tolist(), numbers.dtype) == ([2, 1], np.dtype(np.int64))
 
 

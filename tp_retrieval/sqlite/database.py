@@ -22,7 +22,6 @@ from tp_retrieval.errors import (
     IndexAccessError,
     IndexLockedError,
     InputError,
-    TPRetrievalError,
 )
 from tp_retrieval.sqlite.file_checksum import FileChecksum
 from tp_retrieval.sqlite.shared_file import SharedFile
@@ -229,13 +228,19 @@ class Database:
             yield from self.execute(f"{head}({','.join('?' * len(part))})", (*before, *part))
 
     def numbers(self, sql: str, values: Sequence[Any] = ()) -> NDArray[np.int64]:
-        """Return the first column of a query; raise `CorruptIndexError` if it holds anything but integers."""
+        """Return the integers of a query of one column, in any order; raise `CorruptIndexError` for anything else.
+
+        SQLite joins them, which is twice as fast as a Python object for each.
+        """
+        row = self.first(f"WITH one_column(number) AS ({sql}) SELECT group_concat(number), count(*) FROM one_column", values)
+        joined, count = row or (None, 0)
         try:
-            return np.fromiter((row[0] for row in self.each(sql, values)), dtype=np.int64)
-        except (TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, TPRetrievalError):
-                raise
+            numbers = np.fromstring(joined or "", dtype=np.int64, sep=",")
+        except (TypeError, ValueError) as error:
             raise CorruptIndexError(f"{self.file}: a damaged number ({error})") from error
+        if len(numbers) != count:
+            raise CorruptIndexError(f"{self.file}: a damaged number (of {count}, {len(numbers)} can be read)")
+        return numbers
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each row of values."""

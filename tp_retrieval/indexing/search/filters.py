@@ -14,7 +14,7 @@ import numpy as np
 
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.metadata_json import untagged
-from tp_retrieval.indexing.storage.metadata_index import Comparison, Kind, Seqs, typed
+from tp_retrieval.indexing.storage.metadata_index import Comparison, Kind, Seqs, ascending, typed
 from tp_retrieval.types import check_text
 
 _MOST_LEVELS = 64
@@ -61,7 +61,7 @@ def answer(condition: Condition, matching: Callable[[Comparison], Seqs], everyth
         return np.setdiff1d(everything, answer(condition.part, matching, everything), assume_unique=True)
     matches = [answer(part, matching, everything) for part in condition.parts]
     if isinstance(condition, AnyOf):
-        return np.unique(np.concatenate([*matches, np.zeros(0, dtype=np.int64)]))
+        return ascending(np.concatenate([*matches, np.zeros(0, dtype=np.int64)]))
     return reduce(_common, matches, everything)
 
 

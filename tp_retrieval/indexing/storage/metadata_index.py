@@ -103,8 +103,8 @@ class MetadataIndex:
         if comparison.name == "$in":
             path, kind, *values = comparison.parameters
             rows = self._database.select_in(f"{_OF_ONE_KIND} IN (?)", values, before=(path, kind))
-            return np.unique(np.fromiter((seq for (seq,) in rows), dtype=np.int64))
-        return np.unique(self._database.numbers(_SQL[comparison.name], comparison.parameters))
+            return ascending(np.fromiter((seq for (seq,) in rows), dtype=np.int64))
+        return ascending(self._database.numbers(_SQL[comparison.name], comparison.parameters))
 
     def paths(self) -> list[str]:
         """Return all paths, sorted; each is looked up behind the one before, since a scan would read every fact."""
@@ -126,6 +126,13 @@ class MetadataIndex:
         ((stored,),) = self._database.execute("SELECT count(*) FROM facts")
         if stored != count:
             yield f"{self._database.file}: facts do not fit the metadata: {stored} are stored, {count} should be"
+
+
+def ascending(numbers: Seqs) -> Seqs:
+    """Return numbers ascending and each once; those of facts come in runs, which this sort merges."""
+    ordered = np.sort(numbers, kind="stable")
+    repeated = ordered[1:] == ordered[:-1]
+    return ordered[np.append(True, ~repeated)] if repeated.any() else ordered
 
 
 def check_size(metadata: Mapping[str, Any], name: str) -> None:
