@@ -232,7 +232,9 @@ class Database:
 
         SQLite joins them, which is twice as fast as a Python object for each.
         """
-        row = self.first(f"WITH one_column(number) AS ({sql}) SELECT group_concat(number), count(*) FROM one_column", values)
+        row = self.first(
+            f"WITH one_column(number) AS ({sql}) SELECT group_concat(number), count(*) FROM one_column", values
+        )
         joined, count = row or (None, 0)
         try:
             numbers = np.fromstring(joined or "", dtype=np.int64, sep=",")
