@@ -23,12 +23,14 @@ ROOT = Path(__file__).parents[2]
 WORDS = ["river", "stone", "cat", "sea", "green", "house", "moon"]
 BASE = [Document(f"{WORDS[i % 7]} {WORDS[i % 5]} {i}", {"n": i % 4}, f"d{i}") for i in range(62)]
 NEW = [Document("river moon new", {"n": 9}, "d3"), *(Document(f"stone new {i}", {"n": 9}, f"new{i}") for i in range(3))]
+MOVED = {"d5": Document(BASE[5].text, {}, "moved")}
 PASSES = int(os.environ.get("TP_RETRIEVAL_TEST_PASSES", "1"))  # of a line in a loop; its later passes change nothing new
 QUERIES = ("river moon", "stone 7")
 
 CHANGES = {
     "add": lambda index: index.add(NEW),  # replaces one, and reaches the number from which maps are fitted
     "delete": lambda index: index.delete(where={"n": 1}),
+    "update": lambda index: index.update({f"d{i}": Document(BASE[i].text, {"n": 9}, f"d{i + 1}") for i in (3, 4)} | MOVED),
     "clear": lambda index: index.clear(),
     "rebuild": lambda index: index.rebuild(postprocess="center"),
     "verify": lambda index: index.verify(repair=True),

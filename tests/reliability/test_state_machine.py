@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from tests.toy import ToyEmbedder
-from tp_retrieval import Document, Index
+from tp_retrieval import Document, Index, InputError
 from tp_retrieval.indexing.vectors import kinds
 
 IDS = st.sampled_from([f"id{i}" for i in range(12)])
@@ -48,6 +48,20 @@ class IndexAgainstDict(RuleBasedStateMachine):
         assert self.index.delete(ids) == len([id_ for id_ in ids if id_ in self.model])
         for id_ in ids:
             self.model.pop(id_, None)
+
+    @rule(moves=st.dictionaries(IDS, st.tuples(IDS, st.integers(0, 3)), max_size=4))
+    def give_other_ids_and_metadata(self, moves):
+        known = {id_: move for id_, move in moves.items() if id_ in self.model}
+        documents = {id_: Document(self.model[id_].text, {"n": n}, new) for id_, (new, n) in known.items()}
+        new = [document.id for document in documents.values()]
+        if len({*new}) < len(new) or {*new} & (self.model.keys() - documents.keys()):
+            with pytest.raises(InputError):
+                self.index.update(documents)
+            return
+        assert self.index.update(documents) == new
+        for id_ in documents:
+            del self.model[id_]
+        self.model |= {document.id: document for document in documents.values()}
 
     @rule()
     def clear(self):
