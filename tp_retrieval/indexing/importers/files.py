@@ -9,8 +9,8 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tqdm.auto import tqdm
@@ -20,6 +20,7 @@ from tp_retrieval.documents.folders import FolderRules, Listing, SkippedFile, fi
 from tp_retrieval.documents.formats import ReadingOptions
 from tp_retrieval.documents.sources import read
 from tp_retrieval.errors import InputError, OptionalDependencyError
+from tp_retrieval.indexing.importers.file_places import found_again, name_of, settings_for
 from tp_retrieval.indexing.index import Index
 from tp_retrieval.indexing.storage.meta import FileSettings
 from tp_retrieval.types import Document, EmbedsStretches
@@ -27,7 +28,6 @@ from tp_retrieval.types import Document, EmbedsStretches
 _BATCH = 64  # chunks that are embedded and made durable together
 _MOVED = 512  # chunks that get another id or place in one transaction, at least
 _REFIT_AT = 1.2  # growth since the maps were fitted from which fitting anew is worth it
-_SEEN = 1_000  # names that are looked up to find where a folder was moved to
 
 
 class FileOptions(TypedDict, total=False):
@@ -85,9 +85,9 @@ def index_files(
     _check(options, loaders)
     indexed = _indexed_files(index)
     stored = index.info().files
-    settings = _settings(stored, indexed, given, options)
+    settings = settings_for(stored, indexed, given, options)
     if stored is None:
-        indexed = _found_again(indexed, Path(settings.root))
+        indexed = found_again(indexed, Path(settings.root))
     rules = FolderRules(settings.include, settings.exclude, (Path(os.path.realpath(index.info().path)),), loaders.keys())
     listing = find([Path(path) for path in paths], rules)
     reading = ReadingOptions(settings.encoding, settings.json_text, loaders)
@@ -122,9 +122,6 @@ def _indexed_files(index: Index) -> dict[str, _IndexedFile]:
     return files
 
 
-# -- where files lie, and how they are read
-
-
 def _check(options: Mapping[str, Any], loaders: Mapping[str, str]) -> None:
     unknown = sorted(options.keys() - FileOptions.__annotations__)
     if unknown:
@@ -133,59 +130,6 @@ def _check(options: Mapping[str, Any], loaders: Mapping[str, str]) -> None:
         raise InputError(f"loaders: {min(loaders)!r} must be suffixes such as '.odt'")
     if options.get("chunk_tokens", 1) < 1:
         raise InputError(f"chunk_tokens: {options['chunk_tokens']} must be positive")
-
-
-def _settings(
-    stored: FileSettings | None, indexed: Mapping[str, object], given: Sequence[Path], options: Mapping[str, Any]
-) -> FileSettings:
-    """Return the settings that an index has, but for what `options` say, with the root where the files lie now."""
-    changes = dict(options)
-    for name in ("include", "exclude"):
-        if name in changes:
-            changes[name] = tuple(changes[name])
-    root = changes.pop("root", None)
-    if root is not None:
-        found = Path(os.path.abspath(root))
-    elif stored is not None:
-        found = _present_root(Path(stored.root), [*indexed], given)
-    else:
-        found = _common_folder(given)
-    return replace(stored or FileSettings(""), root=str(found), **changes)
-
-
-def _common_folder(paths: Sequence[Path]) -> Path:
-    """Return the folder that holds all of some files and folders, or is the only one."""
-    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
-
-
-def _present_root(stored: Path, names: Sequence[str], given: Sequence[Path]) -> Path:
-    """Return the root of an index's names: the stored one or, where that is gone, one under which there are such files."""
-    if stored.exists() or any(path.is_relative_to(stored) for path in given):
-        return stored
-    common, below = _common_folder(given), [name for name in names if not name.startswith("..")][:_SEEN]
-    moved = (folder for folder in (common, *common.parents) if any((folder / name).is_file() for name in below))
-    return next(moved, stored)
-
-
-def _found_again(indexed: dict[str, _IndexedFile], root: Path) -> dict[str, _IndexedFile]:
-    """Return files by their present path, where version 0.1.0 stored the absolute one of a folder that was moved since."""
-    gone = [Path(name) for name in indexed if Path(name).is_absolute() and not Path(name).exists()]
-    if not gone:
-        return indexed
-    common = Path(os.path.commonpath([path.parent for path in gone]))
-    folders = (common, *common.parents)
-    moved = next((old for old in folders if any((root / path.relative_to(old)).is_file() for path in gone[:_SEEN])), None)
-    if moved is None:
-        return indexed
-    present = {str(path): str(root / path.relative_to(moved)) for path in gone if path.is_relative_to(moved)}
-    return {present.get(name, name): file for name, file in indexed.items()}
-
-
-def _name(path: Path, root: str) -> str:
-    return PurePosixPath(Path(os.path.relpath(path, root))).as_posix()
-
-
-# -- an update
 
 
 class _Update:
@@ -218,9 +162,9 @@ class _Update:
         chunks: list[Document] = []
         self._skipped += listing.skipped
         self._files = len(listing.files)
-        kept_as_they_are = {_name(file.path, self._settings.root) for file in listing.skipped}
+        kept_as_they_are = {name_of(file.path, self._settings.root) for file in listing.skipped}
         for path in tqdm(listing.files, unit="file", desc="reading", disable=not show_progress, leave=False):
-            name = _name(path, self._settings.root)
+            name = name_of(path, self._settings.root)
             before = indexed.pop(name, None) or indexed.pop(str(path), None) or _IndexedFile()  # as version 0.1.0 named it
             of_file = self._chunks(path, name, before)
             if of_file is None:
