@@ -143,3 +143,26 @@ def test_a_file_that_is_named_counts_whatever_the_rules_say(tree):
 
 def test_the_folders_of_indexes_are_left_out(tree):
     assert "src/deep/notes.txt" not in names(tree, FolderRules(without=(tree / "src" / "deep",)))
+
+
+def test_a_linked_folder_hides_no_folder(tree):
+    (tree / "a-link").symlink_to(tree / "src")
+    (tree / "docs" / "link").symlink_to(Path("..") / "src")
+    assert {"src/app.py", "src/deep/notes.txt"} <= {*names(tree)}
+    assert not any("link" in name for name in names(tree))
+
+
+def test_odd_entries_are_passed_over(tree):
+    (tree / "self").symlink_to("self")
+    (tree / "long").symlink_to("x" * 300)
+    os.mkfifo(tree / "pipe.txt")
+    assert "a.md" in names(tree)
+    assert not {"self", "long", "pipe.txt"} & {*names(tree)}
+
+
+@pytest.mark.parametrize("line", ["!", "\\", "/", "[z-a]"])
+def test_a_line_that_is_no_pattern_is_passed_over(tree, line):
+    (tree / ".gitignore").write_text(f"\ufeff*.log\n{line}\nsrc/\n", encoding="utf-8")
+    listed = names(tree)
+    assert "a.md" in listed
+    assert not any(name.endswith(".log") or name.startswith("src") for name in listed)

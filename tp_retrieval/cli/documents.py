@@ -102,7 +102,7 @@ def delete(
     where: Where = None,
     as_json: Json = False,
 ) -> None:
-    """Remove documents by id, or those whose metadata fit."""
+    """Remove documents by id, those whose metadata fit, or of some ids those that fit."""
     condition = None if where is None else parsed_object(where, "--where")
     if not ids and condition is None:
         raise tp_retrieval.InputError("give ids or --where")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -25,6 +27,7 @@ from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.indexing.storage.store import FILE
 
 _WORTH_TELLING, _LONG, _HEARTBEAT = 20.0, 120.0, 30.0  # seconds
+_TICK = 1_000  # milliseconds until the first look at what changed before watching began
 _FIRST_SURE = 2  # the batch by which time is told; the first one also reads the prompts
 
 
@@ -112,7 +115,10 @@ def index(
         print_report(_load(into, from_parquet, created_with).rows(verbose=verbose), as_json)
         return
     loaders = loaders_of(loader or [])
-    _check_files(paths or [], ReadingOptions(encoding, json_text, loaders))
+    if watch and importlib.util.find_spec("watchfiles") is None:
+        raise tp_retrieval.OptionalDependencyError("watchfiles", "files")
+    if not (into / FILE).exists():  # an index that is there knows how its files are read
+        _check_files(paths or [], ReadingOptions(encoding, json_text, loaders))
     given = {
         "chunk_tokens": chunk_tokens,
         "include": include,
@@ -182,16 +188,24 @@ def _watch(
     opened: tp_retrieval.Index, paths: Sequence[Path], options: Mapping[str, Any], as_json: bool, verbose: bool
 ) -> None:
     """Update the index after every change of the files, until the command is interrupted."""
-    try:
-        from watchfiles import watch
-    except ImportError as error:
-        raise tp_retrieval.OptionalDependencyError("watchfiles", "files") from error
-    own = str(opened.info().path)
+    from watchfiles import watch
+
+    own, begun = os.path.realpath(opened.info().path), False
+    watched = [os.path.realpath(path) for path in paths]
     sys.stderr.write("tp-retrieval: watching; Ctrl-C ends it\n")
-    for _ in watch(*paths, watch_filter=lambda _, path: not Path(path).is_relative_to(own), raise_interrupt=False):
+    for changes in watch(
+        *watched,
+        watch_filter=lambda _, path: not Path(path).is_relative_to(own),
+        yield_on_timeout=True,
+        rust_timeout=_TICK,
+        raise_interrupt=False,
+    ):
+        if begun and not changes:
+            continue
+        begun = True  # what changed before the watching began is seen now
         try:
             report = _update(opened, paths, options)
-        except tp_retrieval.InputError as error:  # two files with one id, or the last file is gone: until the next change
+        except tp_retrieval.TPRetrievalError as error:  # such as two files with one id: until the next change
             sys.stderr.write(f"tp-retrieval: {error}\n")
             continue
         if report.added or report.removed or report.moved:

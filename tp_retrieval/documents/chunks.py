@@ -35,9 +35,12 @@ def _documents(section: Section, pieces: Sequence[Piece]) -> Iterator[Document]:
     metadata = dict(section.metadata)
     if section.headings is not None:
         metadata["headings"] = list(section.headings)
+    line, counted = section.line, 0
     for i, piece in enumerate(pieces):
         start = section.start + piece.start
-        if section.line is not None:
-            metadata["line"] = section.line + section.text.count("\n", 0, piece.start)
+        if line is not None:
+            line += section.text.count("\n", counted, piece.start)
+            counted = piece.start
+            metadata["line"] = line
         id_ = section.id if section.id is None or len(pieces) == 1 else f"{section.id}#{i}"
         yield Document(piece.text, {**metadata, "start": start, "end": start + len(piece.text)}, id_)

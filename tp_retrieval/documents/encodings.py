@@ -41,13 +41,25 @@ def decoded_utf8(data: bytes, name: object) -> str:
 
 
 def _strictly(data: bytes, encoding: str, name: object) -> str:
+    label = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
+        text.encode()  # some encodings yield halves of characters
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not {label} text (byte {data[error.start]:#04x} at {error.start})") from error
     except LookupError as error:
         raise InputError(f"{name}: no such encoding {encoding!r}") from error
-    except UnicodeDecodeError as error:
-        label = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
-        raise InputError(f"{name}: not {label} text (byte {data[error.start]:#04x} at {error.start})") from error
+    except ValueError as error:
+        raise InputError(f"{name}: not {label} text ({error})") from error
+    return text
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise `InputError` for a name that is no encoding of text."""
+    try:
+        bytes(4).decode(encoding)
+    except (LookupError, ValueError) as error:
+        raise InputError(f"encoding: no such encoding {encoding!r}") from error
 
 
 def _likeliest(data: bytes, name: object, error: UnicodeDecodeError) -> str:

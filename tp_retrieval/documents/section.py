@@ -45,16 +45,16 @@ def cut(
     `line` is the number of the text's first line, None where lines are not those of a file. `above` are the headings that
     stand before the text, and `metadata` that of every section.
     """
-    begin, trail = 0, above
+    begin, trail, first = 0, above, line
     top, end = Heading(0, 0, _BELOW, ""), Heading(len(text), 0, 0, "")
     for heading, following in itertools.pairwise([top, *headings, end]):
         trail = trail_after(trail, [heading])
         is_last = following.start == len(text)
         if text[heading.stop : following.start].strip() or (is_last and text[begin:].strip()):
-            first = None if line is None else line + text.count("\n", 0, begin)
-            titles = tuple(one.title for one in trail)
-            yield Section(text[begin : following.start], titles, begin, first, metadata)
+            part, titles = text[begin : following.start], tuple(one.title for one in trail)
+            yield Section(part, titles, begin, first, metadata)
             begin = following.start
+            first = None if first is None else first + part.count("\n")
 
 
 def trail_after(above: Sequence[Heading], headings: Iterable[Heading]) -> Sequence[Heading]:

@@ -1,6 +1,7 @@
 """An index that follows files: what is embedded, what is kept, and what is deleted, with an embedder that counts."""
 
 import itertools
+import os
 import sys
 
 import pytest
@@ -202,9 +203,9 @@ def test_settings_are_kept_and_changed_by_name(index, folder):
     assert index_files(index, [folder], include=["*.txt"]).removed == 3
     with pytest.raises(InputError, match="chunk_token: unknown option; there are root"):
         index_files(index, [folder], chunk_token=3)
-    with pytest.raises(InputError, match="chunk_tokens: 0 must be positive"):
+    with pytest.raises(InputError, match="chunk_tokens: 0 must be a positive whole number"):
         index_files(index, [folder], chunk_tokens=0)
-    with pytest.raises(InputError, match=r"loaders: 'odt' must be suffixes"):
+    with pytest.raises(InputError, match=r"loaders: 'odt' must be a suffix"):
         index_files(index, [folder], loaders={"odt": "cat"})
 
 
@@ -279,3 +280,143 @@ def test_an_update_in_batches_reads_no_more_than_one_add_and_keeps_the_order(tmp
         assert index._store.documents.count_wholly_read() == 24
         stored = [int(document.text.split()[1]) for document in index]
         assert stored == sorted(stored)
+
+
+# -- what an attack found
+
+
+def test_a_link_and_its_target_are_one_folder(index, embedder, folder, tmp_path, monkeypatch):
+    (tmp_path / "linked").symlink_to(folder)
+    update(index, [tmp_path / "linked"])
+    assert places(index) == {"a.md#0": "# One", "a.md#1": "# Two", "b.txt#0": "Third words."}
+    assert update(index, [folder]) == (2, 0, 0, 0)
+    monkeypatch.chdir(tmp_path / "linked")
+    assert update(index, ["."]) == (2, 0, 0, 0)
+    (tmp_path / "other" / "inner").mkdir(parents=True)
+    (tmp_path / "other" / "a.md").write_text("Elsewhere.")
+    (folder / "link").symlink_to(tmp_path / "other" / "inner")
+    assert update(index, [folder / "link" / ".." / "a.md"]) == (0, 1, 0, 0)  # what the system calls so
+    assert "Elsewhere." in texts(index)
+
+
+def test_a_wider_or_narrower_root_gives_other_names_and_embeds_nothing(index, embedder, folder, tmp_path):
+    update(index, [folder])
+    embedder.embedded.clear()
+    assert update(index, [folder], root=tmp_path) == (0, 0, 0, 3)
+    assert [*places(index)] == ["docs/a.md#0", "docs/a.md#1", "docs/b.txt#0"]
+    assert update(index, [folder]) == (2, 0, 0, 0)
+    assert update(index, [folder], root=folder) == (0, 0, 0, 3)
+    assert [*places(index)] == ["a.md#0", "a.md#1", "b.txt#0"]
+    assert embedder.embedded == []
+
+
+def test_one_name_in_common_makes_no_folder_the_one_that_was_moved(index, embedder, folder, tmp_path):
+    (folder / "README.md").write_text("Read me.")
+    update(index, [folder])
+    folder.rename(tmp_path / "away")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "README.md").write_text("Another.")
+    assert update(index, [tmp_path / "other"]) == (0, 1, 0, 0)
+    assert {"# One", "# Two", "Third words.", "Read me.", "Another."} == {*places(index).values()}
+
+
+def test_a_part_of_a_folder_that_was_moved_is_known_by_the_whole(index, embedder, folder, tmp_path):
+    (folder / "README.md").write_text("Read me.")
+    (folder / "sub").mkdir()
+    for name in ("README.md", "h.md"):
+        (folder / "sub" / name).write_text(f"Sub {name}.")
+    update(index, [folder])
+    before = places(index)
+    embedder.embedded.clear()
+    folder.rename(tmp_path / "moved")
+    assert update(index, [tmp_path / "moved" / "sub"]) == (2, 0, 0, 0)
+    assert update(index, [tmp_path / "moved"]) == (5, 0, 0, 0)
+    assert (places(index), embedder.embedded) == (before, [])
+
+
+def test_a_document_of_no_file_is_neither_replaced_nor_in_the_way(index, folder):
+    index.add([Document("mine", {}, "c.md#0")])
+    update(index, [folder])
+    (folder / "a.md").rename(folder / "c.md")
+    before = places(index)
+    with pytest.raises(InputError, match=r"c\.md: the id 'c\.md#0' is taken by a document of no file"):
+        update(index, [folder])
+    assert places(index) == before
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["!!bool foo", "!!timestamp foo", '!!int ""', ".inf", ".nan", "0x" + "F" * 5000, '"\\ud800"', "[" * 200 + "]" * 200],
+)
+def test_front_matter_that_json_can_not_hold_stays_text(index, folder, value):
+    (folder / "a.md").write_text(f"---\nx: {value}\n---\n\nBody.\n")
+    changes = index_files(index, [folder])
+    assert (changes.files, changes.added + len(changes.skipped)) == (2, 2)
+    assert "Third words." in texts(index)
+    assert index.verify().problems == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"text": "a", "n": 1e999}',
+        '{"text": "a", "n": "\\ud800"}',
+        '{"text": "a", "n": ' + "[" * 900 + "]" * 900 + "}",
+        '{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}',
+        '{"text": "a", "n": {"$date": "2024-05-01"}}',
+    ],
+)
+def test_records_that_an_index_refuses_skip_their_file_alone(index, folder, line):
+    (folder / "c.jsonl").write_text(line)
+    changes = index_files(index, [folder])
+    assert [file.path.name for file in changes.skipped] == ["c.jsonl"]
+    assert changes.added == 3
+    with pytest.raises(InputError, match=r"c\.jsonl"):
+        index_files(index, [folder / "c.jsonl"])
+
+
+def test_a_name_that_is_not_utf8_is_skipped_or_refused(index, folder):
+    for name in (b"caf\xe9.md", b"caf\xe9.png"):
+        with open(os.fsencode(folder) + b"/" + name, "w") as file:
+            file.write("coffee")
+    changes = index_files(index, [folder])
+    assert [(file.path.name, file.reason) for file in changes.skipped] == [
+        ("caf\ufffd.md", "its name is not UTF-8"),
+        ("caf\ufffd.png", "its name is not UTF-8"),
+    ]
+    odd = os.fsdecode(os.fsencode(folder) + b"/r\xe9")
+    os.mkdir(odd)
+    with pytest.raises(InputError, match="its name is not UTF-8; rename it"):
+        index_files(index, [odd])
+    assert len(index) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"chunk_tokens": 1.5}, "chunk_tokens: 1.5 must be"),
+        ({"chunk_tokens": True}, "chunk_tokens: True must be"),
+        ({"chunk_tokens": None}, "chunk_tokens: None must be"),
+        ({"include": "*.md"}, r"include: '\*.md' must be a list"),
+        ({"exclude": [1]}, r"exclude: \[1\] must be a list"),
+        ({"exclude": ["!"]}, "'!' is no pattern of .gitignore"),
+        ({"exclude": ["\udce9"]}, "exclude: character 0 is the lone surrogate"),
+        ({"encoding": "base64"}, "encoding: no such encoding 'base64'"),
+        ({"encoding": "undefined"}, "encoding: no such encoding"),
+        ({"encoding": "utf-8\0"}, "encoding: no such encoding"),
+        ({"encoding": 5}, "encoding: expected str"),
+        ({"json_text": 5}, "json_text: expected str"),
+        ({"root": "/nonexistent"}, "root: /nonexistent is no folder"),
+        ({"loaders": {".tar.gz": "cat"}}, "loaders: '.tar.gz' must be a suffix"),
+    ],
+)
+def test_options_of_another_type_are_refused_before_anything_is_kept(index, folder, options, words):
+    with pytest.raises(InputError, match=words):
+        index_files(index, [folder], **options)
+    assert (len(index), index.info().files) == (0, None)
+
+
+@pytest.mark.parametrize("paths", [[], "docs", None])
+def test_paths_are_a_list(index, paths):
+    with pytest.raises(InputError, match="must be a list of files and folders"):
+        index_files(index, paths)

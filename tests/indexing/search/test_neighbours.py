@@ -104,6 +104,7 @@ def test_groups_by_a_nested_key_and_under_a_filter(index):
     ("options", "words"),
     [
         ({"expand": -1}, "expand: -1 must be a number of chunks"),
+        ({"expand": 10**20}, "must be a number of chunks up to 1000"),
         ({"expand": "page"}, "expand: 'page' must be"),
         ({"expand": True}, "expand: True must be"),
         ({"group_by": ""}, "group_by: '' must be a key"),

@@ -20,6 +20,7 @@ _NO_DEFINITION = re.compile(
     "parameter|argument|field|call|reference|constant|literal|signature|expression|identifier|annotation|property|import"
     "|variant|prefix|specifier_list"
 )
+_MOST_ABOVE = 50  # comments above a definition; each is looked for among all that stands beside it
 _DEEPEST = 8  # definitions in one another that are sections of their own
 _WORD = re.compile(rb"\b(?!end\b)\w")
 _AROUND = ("decorated_definition", "export_statement", "template_declaration", "type_declaration", "ambient_declaration")
@@ -106,6 +107,8 @@ def _with_wrapping(node: Any) -> Any:
 def _first_line(node: Any) -> int:
     """Return the first line of a definition with the comments and attributes directly above it."""
     first, above = node, node.prev_named_sibling
-    while above is not None and above.type in _ABOVE and above.end_point[0] >= first.start_point[0] - 1:
+    for _ in range(_MOST_ABOVE):
+        if above is None or above.type not in _ABOVE or above.end_point[0] < first.start_point[0] - 1:
+            break
         first, above = above, above.prev_named_sibling
     return int(first.start_point[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -57,9 +58,13 @@ def _metadata(front: str) -> Mapping[str, Any] | None:
     """Return the metadata of front matter as JSON holds them, None if it is no YAML mapping."""
     try:
         value = yaml.load(front, _PlainLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        if not isinstance(value, dict):
+            return None
+        metadata = {str(key): _plain(item) for key, item in value.items()}
+        json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode()
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):  # what its tags raise
         return None
-    return {str(key): _plain(item) for key, item in value.items()} if isinstance(value, dict) else None
+    return metadata
 
 
 def _plain(value: Any) -> Any:

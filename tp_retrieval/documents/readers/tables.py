@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tp_retrieval.documents.formats import SourceFile, suffix_of
@@ -18,23 +18,26 @@ def sections(file: SourceFile) -> Iterator[Section]:
     """Yield the rows below the header, with their line in the file."""
     reader = csv.reader(io.StringIO(file.text), delimiter=_delimiter(file))
     try:
-        header = next(reader, [])
+        names = names_of(next(reader, []))
         line = reader.line_num + 1
         for row in reader:
-            yield from of_rows(header, [row], line=line)
+            yield from of_row(names, row, line=line)
             line = reader.line_num + 1  # a row may take several
     except csv.Error as error:
         raise InputError(f"{file.path}, line {reader.line_num}: no CSV ({error})") from error
 
 
-def of_rows(header: Sequence[object], rows: Iterable[Sequence[object]], **metadata: Any) -> Iterator[Section]:
-    """Yield a section for each row that holds anything, with `metadata`; a column without a name has a number."""
-    names = [str(name).strip() if name not in (None, "") else f"column {i}" for i, name in enumerate(header, 1)]
-    for row in rows:
-        names += [f"column {i}" for i in range(len(names) + 1, len(row) + 1)]
-        lines = [f"{name}: {value}" for name, value in zip(names, row, strict=False) if value not in (None, "")]
-        if lines:
-            yield Section("\n".join(lines), None, metadata=metadata)
+def names_of(header: Sequence[object]) -> list[str]:
+    """Return the names of columns, of which one without a name has a number."""
+    return [str(name).strip() if name not in (None, "") else f"column {i}" for i, name in enumerate(header, 1)]
+
+
+def of_row(names: list[str], cells: Sequence[object], **metadata: Any) -> Iterator[Section]:
+    """Yield a section with `metadata` for a row that holds anything; `names` grow with the columns."""
+    names += [f"column {i}" for i in range(len(names) + 1, len(cells) + 1)]
+    lines = [f"{name}: {value}" for name, value in zip(names, cells, strict=False) if value not in (None, "")]
+    if lines:
+        yield Section("\n".join(lines), None, metadata=metadata)
 
 
 def _delimiter(file: SourceFile) -> str:

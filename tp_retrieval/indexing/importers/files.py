@@ -16,14 +16,16 @@ from typing import Any, TypedDict, Unpack
 from tqdm.auto import tqdm
 
 from tp_retrieval.documents.chunks import chunk
-from tp_retrieval.documents.folders import FolderRules, Listing, SkippedFile, find
+from tp_retrieval.documents.encodings import check_encoding
+from tp_retrieval.documents.folders import FolderRules, Listing, SkippedFile, find, located
 from tp_retrieval.documents.formats import ReadingOptions
 from tp_retrieval.documents.sources import read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 from tp_retrieval.indexing.importers.file_places import found_again, name_of, settings_for
 from tp_retrieval.indexing.index import Index
 from tp_retrieval.indexing.storage.meta import FileSettings
-from tp_retrieval.types import Document, EmbedsStretches
+from tp_retrieval.indexing.validation import prepared
+from tp_retrieval.types import Document, EmbedsStretches, check_text
 
 _BATCH = 64  # chunks that are embedded and made durable together
 _MOVED = 512  # chunks that get another id or place in one transaction, at least
@@ -80,16 +82,18 @@ def index_files(
     these but for `loaders`. A file below a folder that can't be read is skipped, unless `strict`. Raises `InputError` for
     wrong options, and before anything is changed if two files have a chunk of the same id.
     """
-    given = [Path(os.path.abspath(path)) for path in paths]
-    loaders, strict = options.pop("loaders", {}), options.pop("strict", False)
+    if isinstance(paths, (str, Path)) or not paths:
+        raise InputError(f"paths: {paths!r} must be a list of files and folders")
+    given = [located(Path(path)) for path in paths]
+    loaders = {suffix.lower(): command for suffix, command in options.pop("loaders", {}).items()}
+    strict = options.pop("strict", False)
     _check(options, loaders)
     indexed = _indexed_files(index)
     stored = index.info().files
     settings = settings_for(stored, indexed, given, options)
-    if stored is None:
-        indexed = found_again(indexed, Path(settings.root))
+    indexed = found_again(indexed, stored, settings)
     rules = FolderRules(settings.include, settings.exclude, (Path(os.path.realpath(index.info().path)),), loaders.keys())
-    listing = find([Path(path) for path in paths], rules)
+    listing = find(given, rules)
     reading = ReadingOptions(settings.encoding, settings.json_text, loaders)
     update = _Update(
         index, settings, reading, needed=listing.files if strict else [path for path in given if path.is_file()]
@@ -102,8 +106,9 @@ def index_files(
 
 @dataclass
 class _IndexedFile:
-    """The chunks of one file in the index: their digests, their ids, and their number in the file."""
+    """The chunks of one file in the index: their path, their digests, their ids, and their number in the file."""
 
+    path: str = ""
     digests: set[str] = field(default_factory=set)
     ids: list[str] = field(default_factory=list)
     expected: int = 0
@@ -116,6 +121,7 @@ def _indexed_files(index: Index) -> dict[str, _IndexedFile]:
         path, digest, chunks = (document.metadata.get(name) for name in ("path", "digest", "chunks"))
         if isinstance(path, str) and isinstance(digest, str) and isinstance(chunks, int) and document.id is not None:
             file = files[path]
+            file.path = path
             file.digests.add(digest)
             file.ids.append(document.id)
             file.expected = chunks
@@ -123,13 +129,35 @@ def _indexed_files(index: Index) -> dict[str, _IndexedFile]:
 
 
 def _check(options: Mapping[str, Any], loaders: Mapping[str, str]) -> None:
+    """Raise `InputError` for an option that is unknown, or of another type than it must have."""
     unknown = sorted(options.keys() - FileOptions.__annotations__)
     if unknown:
         raise InputError(f"{unknown[0]}: unknown option; there are {', '.join(FileOptions.__annotations__)}")
-    if any(not suffix.startswith(".") for suffix in loaders):
-        raise InputError(f"loaders: {min(loaders)!r} must be suffixes such as '.odt'")
-    if options.get("chunk_tokens", 1) < 1:
-        raise InputError(f"chunk_tokens: {options['chunk_tokens']} must be positive")
+    for suffix in loaders:
+        if not suffix.startswith(".") or "." in suffix[1:]:
+            raise InputError(f"loaders: {suffix!r} must be a suffix such as '.odt'")
+    tokens = options.get("chunk_tokens", 1)
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+        raise InputError(f"chunk_tokens: {tokens!r} must be a positive whole number")
+    for name in ("include", "exclude"):
+        patterns = options.get(name, [])
+        if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise InputError(f"{name}: {patterns!r} must be a list of patterns")
+        check_text("".join(patterns), name)
+    for name in ("encoding", "json_text"):
+        check_text(options.get(name, ""), name)
+    if options.get("encoding"):
+        check_encoding(options["encoding"])
+    if "root" in options and not Path(options["root"]).is_dir():
+        raise InputError(f"root: {options['root']} is no folder")
+
+
+def _check_documents(chunks: Sequence[Document], path: Path) -> None:
+    """Raise `InputError` for chunks that an index would refuse, such as those of a file with an id twice."""
+    try:
+        prepared(chunks)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 class _Update:
@@ -180,20 +208,30 @@ class _Update:
             else:
                 owners |= dict.fromkeys(before.ids, name)
         _check_ids(chunks, owners)
+        self._check_others(chunks, owners)
         self._compare(chunks)
+
+    def _check_others(self, chunks: Sequence[Document], owners: Mapping[str, str]) -> None:
+        """Raise `InputError` for a chunk with the id of a document that was added by other means."""
+        paths = {str(document.id): document.metadata["path"] for document in chunks}
+        for document in self._index.get([*paths]):
+            if document.id not in self._stale and document.id not in owners:
+                raise InputError(f"{paths[str(document.id)]}: the id {document.id!r} is taken by a document of no file")
 
     def _chunks(self, path: Path, name: str, before: _IndexedFile) -> list[Document] | None:
         """Return the chunks of a file, None where those of before stay: it is unchanged, or can't be read."""
         try:
             source = read(path, name, self._reading)
-            if before.digests == {source.digest(self._settings.chunk_tokens)} and len(before.ids) == before.expected:
+            same = before.digests == {source.digest(self._settings.chunk_tokens)} and len(before.ids) == before.expected
+            if same and before.path == name:
                 self._unchanged += 1
                 return None
             chunks = chunk(source, self._settings.chunk_tokens, self._count_tokens)
+            _check_documents(chunks, path)
         except (InputError, OptionalDependencyError) as error:
             if path in self._needed:
                 raise
-            self._skipped.append(SkippedFile(path, str(error).removeprefix(f"{path}: ")))
+            self._skipped.append(SkippedFile(path, str(error).removeprefix(str(path)).lstrip(":, ")))
             return None
         self._empty += not chunks
         return chunks

@@ -12,6 +12,8 @@ from tp_retrieval.types import Document
 Expand = int | Literal["section"]
 """How many chunks before and after, or all that stand under the same headings, of these at most 64 before and after."""
 
+MOST_EXPANDED = 1_000
+"""Chunks before and after a hit that can be asked for."""
 _WINDOW = 16  # chunks of a section that are read at once, before and after
 _LONGEST = 64
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.search.filters import Condition, parsed
-from tp_retrieval.indexing.search.neighbours import Expand
+from tp_retrieval.indexing.search.neighbours import MOST_EXPANDED, Expand
 from tp_retrieval.types import HitReranker, checked_texts
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -118,9 +118,9 @@ class Search:
     def _check_shape(self) -> None:
         """Raise `InputError` for hits that can't be had: expanded or grouped by what is no number or key."""
         expand = self.expand
-        is_count = isinstance(expand, int) and not isinstance(expand, bool) and expand >= 0
+        is_count = isinstance(expand, int) and not isinstance(expand, bool) and 0 <= expand <= MOST_EXPANDED
         if expand is not None and not is_count and expand != "section":
-            raise InputError(f"expand: {expand!r} must be a number of chunks before and after, or 'section'")
+            raise InputError(f"expand: {expand!r} must be a number of chunks up to {MOST_EXPANDED}, or 'section'")
         if self.group_by is not None and (not isinstance(self.group_by, str) or not self.group_by):
             raise InputError(f"group_by: {self.group_by!r} must be a key of the metadata, such as 'path'")
         if self.group_by is not None and self.mmr is not None:

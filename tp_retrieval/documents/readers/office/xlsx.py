@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tp_retrieval.documents.formats import SourceFile
 from tp_retrieval.documents.readers.office.archive import opened
-from tp_retrieval.documents.readers.tables import of_rows
+from tp_retrieval.documents.readers.tables import names_of, of_row
 from tp_retrieval.documents.section import Section
 from tp_retrieval.errors import OptionalDependencyError
 
@@ -25,10 +25,11 @@ def sections(file: SourceFile) -> Iterator[Section]:
         found = []
         for sheet in book.worksheets:
             header = None
+            sheet.reset_dimensions()  # which may claim billions of cells
             for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
                 if header is not None:
-                    of_sheet = of_rows(header, [row], sheet=sheet.title, row=number)
+                    of_sheet = of_row(header, row, sheet=sheet.title, row=number)
                     found += [replace(section, headings=(sheet.title,)) for section in of_sheet]
                 elif any(value is not None for value in row):
-                    header = row
+                    header = names_of(row)
     return iter(found)
