@@ -72,4 +72,4 @@ def test_server(place, expected, embedder):
         assert [hit["text"] for hit in around] == [hit["text"] for hit in plain]
         assert [hit["metadata"]["path"] for hit in grouped] == expected[1]
         for wrong in ({"expand": -1}, {"expand": "page"}, {"group_by": ""}):
-            assert client.post("/v1/search", json={**asked, **wrong}).status_code == 422
+            assert client.post("/v1/search", json={**asked, **wrong}).status_code == 400
