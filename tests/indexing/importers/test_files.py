@@ -310,7 +310,7 @@ def test_a_wider_or_narrower_root_gives_other_names_and_embeds_nothing(index, em
     assert embedder.embedded == []
 
 
-def test_one_name_in_common_makes_no_folder_the_one_that_was_moved(index, embedder, folder, tmp_path):
+def test_one_name_in_common_makes_no_folder_the_one_that_was_moved(index, folder, tmp_path, caplog):
     (folder / "README.md").write_text("Read me.")
     update(index, [folder])
     folder.rename(tmp_path / "away")
@@ -318,6 +318,8 @@ def test_one_name_in_common_makes_no_folder_the_one_that_was_moved(index, embedd
     (tmp_path / "other" / "README.md").write_text("Another.")
     assert update(index, [tmp_path / "other"]) == (0, 1, 0, 0)
     assert {"# One", "# Two", "Third words.", "Read me.", "Another."} == {*places(index).values()}
+    assert f"{folder}, where the files of this index were, is gone" in caplog.text
+    assert update(index, [tmp_path / "away"], root=tmp_path / "away") == (3, 0, 0, 0)
 
 
 def test_a_part_of_a_folder_that_was_moved_is_known_by_the_whole(index, embedder, folder, tmp_path):

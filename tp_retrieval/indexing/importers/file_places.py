@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 
 from tp_retrieval.documents.folders import located
 from tp_retrieval.indexing.storage.meta import FileSettings
+
+logger = logging.getLogger(__name__)
 
 _SEEN = 1_000  # names that are looked up to find where a folder was moved to
 _File = TypeVar("_File")
@@ -41,7 +44,15 @@ def _present_root(stored: Path, names: Collection[str], given: Sequence[Path]) -
     if stored.exists() or any(path.is_relative_to(stored) for path in given):
         return stored
     common = _common_folder(given)
-    return _most_found(common, [name for name in names if not name.startswith("..")]) or stored
+    moved = _most_found(common, [name for name in names if not name.startswith("..")])
+    if moved is None:
+        logger.warning(
+            "%s, where the files of this index were, is gone, and %s holds fewer than half of them; if they lie there "
+            "now, name it as the root (--root, root=)",
+            stored,
+            common,
+        )
+    return moved or stored
 
 
 def _most_found(folder: Path, names: Sequence[str]) -> Path | None:
