@@ -6,10 +6,11 @@ import re
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
-from tp_retrieval import Index
+from tp_retrieval import Index, TPRetrievalError
 from tp_retrieval.cli.index import ProgressLines, summary_of
 from tp_retrieval.cli.output import excerpt_lines, keys_of
 from tp_retrieval.documents.folders import SkippedFile
@@ -203,28 +204,36 @@ def test_watch_follows_changes_until_it_is_interrupted(run, docs, tmp_path, reci
 
     into = tmp_path / "index"
 
-    def change():
-        for wait in (lambda: "fresh" in texts(), lambda: "fresh" not in texts()):
-            (docs / "new.md").write_text("fresh news") if not (docs / "new.md").exists() else (docs / "new.md").unlink()
-            deadline = time.monotonic() + 60
-            while not wait() and time.monotonic() < deadline:
-                time.sleep(0.2)
-        signal.raise_signal(signal.SIGINT)
-
     def texts():
-        with Index.open(into) as opened:
+        with suppress(TPRetrievalError), Index.open(into) as opened:  # while it is being made it can't be opened
             return " ".join(document.text for document in opened)
+        return ""
 
-    def when_watching():
-        while not (into / "index.sqlite").exists() or "whales" not in texts():
+    def wait_until(holds):
+        deadline = time.monotonic() + 90
+        while not holds() and time.monotonic() < deadline:
             time.sleep(0.2)
-        time.sleep(2)
-        change()
 
-    thread = threading.Thread(target=when_watching)
-    thread.start()
-    code, out, err = run("index", docs, "--into", into, "--recipe", recipe, "--chunk-tokens", 64, "--watch", "--json")
-    thread.join()
+    def change():
+        try:
+            wait_until(lambda: "whales" in texts())
+            time.sleep(2)  # until it watches
+            (docs / "new.md").write_text("fresh news")
+            wait_until(lambda: "fresh" in texts())
+            (docs / "new.md").unlink()
+            wait_until(lambda: "fresh" not in texts())
+            time.sleep(1)  # until the update has ended
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=change)
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is where tests run in the background
+    try:
+        thread.start()
+        code, out, err = run("index", docs, "--into", into, "--recipe", recipe, "--chunk-tokens", 64, "--watch", "--json")
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert code == 0
     assert "watching; Ctrl-C ends it" in err
     reports = [json.loads(part + "}") for part in re.split(r"(?<=\n)\}\n", out) if part.strip()]
