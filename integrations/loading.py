@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -215,3 +215,22 @@ class LazyWriter:
         """Pickle nothing of the model: another process loads it from the adapter's settings."""
         check_named(self._embedder)
         return LazyWriter, ()
+
+
+class HasLazyEmbedder(Protocol):
+    """An adapter of an embedder."""
+
+    _lazy: LazyEmbedder
+
+
+Adapter = TypeVar("Adapter", bound=HasLazyEmbedder)
+
+
+def adapter_of_index(index: Index, make: Callable[..., Adapter]) -> Adapter | None:
+    """Return an adapter that shares the embedder of an index, to search it by vector; None where it names no model."""
+    fields = fields_of_index(index)
+    if fields is None:
+        return None
+    adapter = make(**fields)
+    adapter._lazy = LazyEmbedder(load=lambda: embedder_of(index))
+    return adapter

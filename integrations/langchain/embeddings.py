@@ -8,13 +8,11 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
-from tp_retrieval import CachedEmbedder, Embedder, Index
+from tp_retrieval import CachedEmbedder, Embedder
 from tp_retrieval.integrations.loading import (
     LazyEmbedder,
     LoadingFields,
-    embedder_of,
     fields_of,
-    fields_of_index,
     settings_of,
     with_model,
 )
@@ -86,13 +84,3 @@ class TPEmbeddings(LoadingFields, Embeddings):
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         return await self._worker.run(self.embed_query, text)
-
-
-def embeddings_of(index: Index) -> TPEmbeddings | None:
-    """Return embeddings that share the embedder of an index, to search it by vector; None where it names no model."""
-    fields = fields_of_index(index)
-    if fields is None:
-        return None
-    embeddings = TPEmbeddings(**fields)
-    embeddings._lazy = LazyEmbedder(load=lambda: embedder_of(index))
-    return embeddings

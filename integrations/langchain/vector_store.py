@@ -20,8 +20,8 @@ from tp_retrieval.indexing.importers.files import refit_if_grown
 from tp_retrieval.indexing.importers.langchain_faiss import read_store
 from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import SearchOptions, VectorSearchOptions
-from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings, embeddings_of
-from tp_retrieval.integrations.loading import is_scaled_otherwise, needs_lengths, read_missing
+from tp_retrieval.integrations.langchain.embeddings import TPEmbeddings
+from tp_retrieval.integrations.loading import adapter_of_index, is_scaled_otherwise, needs_lengths, read_missing
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import Float32Array, TextEmbedder, checked_vectors
 
@@ -80,7 +80,7 @@ class TPVectorStore(VectorStore):
     def __init__(self, index: Index, embedding: Embeddings | None = None) -> None:
         self.index = index
         self._embedding = embedding
-        self._own: TPEmbeddings | None = None
+        self._index_embeddings: TPEmbeddings | None = None
         self._worker = Worker()
 
     @classmethod
@@ -168,12 +168,13 @@ class TPVectorStore(VectorStore):
         They are those that were given. Where none were, or the index needs vectors that are not of unit length, they are
         `TPEmbeddings` of the index's own model; None for an index that names none.
         """
-        given = self._embedding
-        if given is not None and not (isinstance(given, TPEmbeddings) and given.normalize and needs_lengths(self.index)):
-            return given
-        if self._own is None:
-            self._own = embeddings_of(self.index)
-        return self._own
+        embedding = self._embedding
+        loses_lengths = isinstance(embedding, TPEmbeddings) and embedding.normalize and needs_lengths(self.index)
+        if embedding is not None and not loses_lengths:
+            return embedding
+        if self._index_embeddings is None:
+            self._index_embeddings = adapter_of_index(self.index, TPEmbeddings)
+        return self._index_embeddings
 
     def close(self) -> None:
         """Close the index."""

@@ -7,13 +7,11 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from tp_retrieval import CachedEmbedder, Embedder, Index
+from tp_retrieval import CachedEmbedder, Embedder
 from tp_retrieval.integrations.loading import (
     LazyEmbedder,
     LoadingFields,
-    embedder_of,
     fields_of,
-    fields_of_index,
     settings_of,
     with_model,
     with_new_names,
@@ -108,16 +106,6 @@ class TPEmbedding(LoadingFields, BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._worker.run(self._get_text_embeddings, texts)
-
-
-def embedding_of(index: Index) -> TPEmbedding | None:
-    """Return an embedding that shares the embedder of an index, to search it by vector; None where it names no model."""
-    fields = fields_of_index(index)
-    if fields is None:
-        return None
-    embedding = TPEmbedding(**fields)
-    embedding._lazy = LazyEmbedder(load=lambda: embedder_of(index))
-    return embedding
 
 
 _NOT_PICKLED = {"callback_manager", "rate_limiter"}

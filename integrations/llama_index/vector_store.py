@@ -24,9 +24,9 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from tp_retrieval import Document, Hit, IncompatibleIndexError, Index, IndexNotFoundError, InputError
 from tp_retrieval.indexing.index import IndexOptions
 from tp_retrieval.indexing.search.query import HitShape, VectorSearchOptions, Where
-from tp_retrieval.integrations.llama_index.embedding import TPEmbedding, embedding_of
+from tp_retrieval.integrations.llama_index.embedding import TPEmbedding
 from tp_retrieval.integrations.llama_index.filters import where_of
-from tp_retrieval.integrations.loading import is_scaled_otherwise, read_missing
+from tp_retrieval.integrations.loading import adapter_of_index, is_scaled_otherwise, read_missing
 from tp_retrieval.integrations.worker import Worker, asynchronous
 from tp_retrieval.types import PrecomputedVectors, TextEmbedder
 
@@ -206,7 +206,7 @@ class TPVectorStore(BasePydanticVectorStore):
             with suppress(IndexNotFoundError):
                 self._index = Index.open(self.path, model.embedder if isinstance(model, TPEmbedding) else None)
                 if model is None:
-                    self.embed_model = embedding_of(self._index)
+                    self.embed_model = adapter_of_index(self._index, TPEmbedding)
                     self._is_model_of_index = self.embed_model is not None
                 elif not isinstance(model, TPEmbedding):
                     self._check(self._index)

@@ -147,6 +147,13 @@ def test_a_search_shows_place_and_matching_lines_unwrapped(run, docs, tmp_path, 
     assert len(paths) == len({*paths}) == 7
 
 
+def test_a_search_reads_no_more_of_the_index_than_it_must_and_leaves_addresses_alone(run, index, monkeypatch):
+    run("add", index, "Basalt is black.", "--metadata", '{"path": "https://stones.example/basalt//"}')
+    monkeypatch.setattr(Index, "info", None)  # which may read every text
+    out = run("search", index, "basalt", "-k", 1, "--mode", "lexical")[1]
+    assert out.splitlines()[2] == "1. https://stones.example/basalt//"
+
+
 def test_the_lines_of_an_excerpt():
     text = "\n".join(["intro", "===", "", *(f"    line {i}" for i in range(30)), "    the needle here", "    end"])
     assert excerpt_lines(text, []) == ["intro", *(f"    line {i}" for i in range(7))]

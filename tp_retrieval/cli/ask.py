@@ -59,7 +59,7 @@ def ask(
         if not isinstance(embedder, tp_retrieval.Embedder):
             raise tp_retrieval.InputError(f"{index}: its vectors were made by an embedder without a language model")
         hits = opened.search(question, k, where=condition, rerank=reranker, expand=parsed_expand(expand))
-        files = opened.info().files
+        files = opened.file_settings
         threshold = MIN_EVIDENCE if min_evidence is None else min_evidence
         answerer = tp_retrieval.Answerer(embedder, min_evidence=threshold, context=context or CONTEXT)
         stream = answerer.stream(question, hits, WritingOptions(max_tokens=max_tokens))

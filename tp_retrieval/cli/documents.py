@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,11 +12,19 @@ from rich.text import Text
 
 import tp_retrieval
 from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model_options
-from tp_retrieval.cli.output import IndexFolder, Json, Where, excerpt, hint_unknown_keys, parsed_object, print_json
+from tp_retrieval.cli.output import (
+    IndexFolder,
+    Json,
+    Where,
+    document_record,
+    excerpt,
+    hint_unknown_keys,
+    parsed_object,
+    print_json,
+)
 from tp_retrieval.documents.jsonl import read_records
 
 _SHORT = 100  # characters of a text in a list
-Ids = Annotated[list[str] | None, typer.Argument(help="Ids of documents.")]
 
 
 def list_documents(
@@ -33,7 +41,7 @@ def list_documents(
         count = len(opened)
         hint_unknown_keys(opened, condition, documents)
     if as_json:
-        print_json({"documents": count, "listed": [record_of(document) for document in documents]})
+        print_json({"documents": count, "listed": [document_record(document) for document in documents]})
         return
     console = Console(soft_wrap=True)
     for document in documents:
@@ -48,7 +56,7 @@ def get(
     with tp_retrieval.Index.open(index) as opened:
         documents = opened.get(ids)
     if as_json:
-        print_json([record_of(document) for document in documents])
+        print_json([document_record(document) for document in documents])
     else:
         console = Console(soft_wrap=True)
         for document in documents:
@@ -79,12 +87,12 @@ def add(
     """Add a document to an index, or one for each line of stdin; it is durable when its id is printed."""
     if jsonl and (text is not None or id is not None or metadata is not None):
         raise tp_retrieval.InputError("--jsonl: texts, ids and metadata are in the lines of stdin")
-    given = sys.stdin.read() if text is None else text
+    content = sys.stdin.read() if text is None else text
     if jsonl:
-        records = [record for _, record in read_records(given, Path("stdin"))]
+        records = [record for _, record in read_records(content, Path("stdin"))]
         documents = [tp_retrieval.Document(record.titled_text, record.metadata, record.id) for record in records]
     else:
-        documents = [tp_retrieval.Document(given, {} if metadata is None else parsed_object(metadata, "--metadata"), id)]
+        documents = [tp_retrieval.Document(content, {} if metadata is None else parsed_object(metadata, "--metadata"), id)]
     if not any(document.text.strip() for document in documents):
         raise tp_retrieval.InputError("text: there is none; give it as an argument or on stdin")
     with loading.open_index(index) as opened:
@@ -98,7 +106,7 @@ def add(
 
 def delete(
     index: IndexFolder,
-    ids: Ids = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.")] = None,
     where: Where = None,
     as_json: Json = False,
 ) -> None:
@@ -114,8 +122,3 @@ def delete(
         print_json({"removed": removed, "documents": count})
     else:
         sys.stdout.write(f"{removed} removed, {count} documents\n")
-
-
-def record_of(document: tp_retrieval.Document) -> dict[str, Any]:
-    """Return a document as a JSON object."""
-    return {"id": document.id, "text": document.text, "metadata": dict(document.metadata)}

@@ -112,14 +112,14 @@ def index(
     of_a_new_index = {"kind": kind, "tokenizer": tokenizer, "raw": raw}
     created_with = {name: value for name, value in of_a_new_index.items() if value is not None}
     if from_parquet is not None:
-        print_report(_load(into, from_parquet, created_with).rows(verbose=verbose), as_json)
+        _print(_load(into, from_parquet, created_with), as_json, verbose)
         return
     loaders = loaders_of(loader or [])
     if watch and importlib.util.find_spec("watchfiles") is None:
         raise tp_retrieval.OptionalDependencyError("watchfiles", "files")
     if not (into / FILE).exists():  # an index that is there knows how its files are read
         _check_files(paths or [], ReadingOptions(encoding, json_text, loaders))
-    given = {
+    file_options = {
         "chunk_tokens": chunk_tokens,
         "include": include,
         "exclude": exclude,
@@ -129,7 +129,7 @@ def index(
         "loaders": loaders,
         "strict": strict,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in file_options.items() if value is not None}
     with _open(into, model, recipe, created_with) as opened:
         _print(_update(opened, paths or [], options), as_json, verbose)
         if watch:
@@ -173,7 +173,7 @@ def summary_of(skipped: Sequence[SkippedFile]) -> str:
 def _update(opened: tp_retrieval.Index, paths: Sequence[Path], options: Mapping[str, Any]) -> _Report:
     from tp_retrieval.indexing.importers.files import index_files
 
-    recipe = opened.info().recipe or {}
+    recipe = {} if opened.provenance is None else opened.provenance.recipe
     try:
         changes = index_files(
             opened, paths, show_progress=sys.stderr.isatty(), on_progress=ProgressLines(recipe).show, **options
@@ -181,7 +181,7 @@ def _update(opened: tp_retrieval.Index, paths: Sequence[Path], options: Mapping[
     except KeyboardInterrupt:
         sys.stderr.write("tp-retrieval: interrupted; what was indexed so far is kept\n")
         raise typer.Exit(130) from None
-    return _Report(str(opened.info().path), documents=len(opened), **vars(changes))
+    return _Report(str(opened.path), documents=len(opened), **vars(changes))
 
 
 def _watch(
@@ -190,12 +190,12 @@ def _watch(
     """Update the index after every change of the files, until the command is interrupted."""
     from watchfiles import watch
 
-    own, begun = os.path.realpath(opened.info().path), False
+    index_folder, begun = os.path.realpath(opened.path), False
     watched = [os.path.realpath(path) for path in paths]
     sys.stderr.write("tp-retrieval: watching; Ctrl-C ends it\n")
     for changes in watch(
         *watched,
-        watch_filter=lambda _, path: not Path(path).is_relative_to(own),
+        watch_filter=lambda _, path: not Path(path).is_relative_to(index_folder),
         yield_on_timeout=True,
         rust_timeout=_TICK,
         raise_interrupt=False,

@@ -46,6 +46,11 @@ def _readable(value: object) -> str:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
+def document_record(document: tp_retrieval.Document) -> dict[str, Any]:
+    """Return a document as a JSON object."""
+    return {"id": document.id, "text": document.text, "metadata": dict(document.metadata)}
+
+
 def parsed_expand(text: str | None) -> int | Literal["section"] | None:
     """Return what `--expand` says; raise `InputError` for anything but a number or `section`."""
     if text is None or text.isdecimal():
@@ -91,14 +96,14 @@ def check_output(output: Path, suffix: str) -> None:
             raise tp_retrieval.InputError(f"--output: {path} can't be written")
 
 
-def hint_unknown_keys(index: tp_retrieval.Index, where: Mapping[str, Any] | None, found: object) -> None:
+def hint_unknown_keys(index: tp_retrieval.Index, where: Mapping[str, Any] | None, results: object) -> None:
     """Name on stderr the keys of a filter that no document has, where it kept nothing."""
-    if where is None or found:
+    if where is None or results:
         return
-    known = index.metadata_keys()
-    unknown = sorted(keys_of(where) - {*known})
+    keys = index.metadata_keys()
+    unknown = sorted(keys_of(where) - {*keys})
     if unknown:
-        there_are = f"; there are {', '.join(known[:_KEYS])}" if known else ""
+        there_are = f"; there are {', '.join(keys[:_KEYS])}" if keys else ""
         sys.stderr.write(f"tp-retrieval: --where: no document has {', '.join(map(repr, unknown))}{there_are}\n")
 
 
@@ -139,8 +144,8 @@ def excerpt(text: str, length: int = _EXCERPT) -> str:
 def excerpt_lines(text: str, words: Collection[str]) -> list[str]:
     """Return the lines of a text in which most of some words are first, as they stand but for empty ones."""
     lines = [line.rstrip() for line in text.expandtabs(4).split("\n") if any(c.isalnum() for c in line)]
-    found = [{word for word in words if word in line.casefold()} for line in lines]
-    counts = [len(set().union(*found[i : i + _LINES])) for i in range(len(lines))]
+    matches = [{word for word in words if word in line.casefold()} for line in lines]
+    counts = [len(set().union(*matches[i : i + _LINES])) for i in range(len(lines))]
     first = counts.index(max(counts)) if counts else 0
     first = min(first, max(len(lines) - _LINES, 0))
     shown, room = [], _EXCERPT

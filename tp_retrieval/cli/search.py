@@ -21,6 +21,7 @@ from tp_retrieval.cli.output import (
     Json,
     Method,
     Where,
+    document_record,
     excerpt_lines,
     hint_unknown_keys,
     parsed_expand,
@@ -69,7 +70,7 @@ def search(
     with loading.open_index(index) as opened:
         reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
         hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker, **shape)
-        files = opened.info().files
+        files = opened.file_settings
         hint_unknown_keys(opened, condition, hits)
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [record_of(hit) for hit in hits]})
@@ -93,21 +94,21 @@ def reranker_of(embedder: TextEmbedder, method: Method) -> tp_retrieval.Reranker
 
 def record_of(hit: tp_retrieval.Hit) -> dict[str, object]:
     """Return a hit as a JSON object."""
-    document = hit.document
-    fields: dict[str, object] = {"id": document.id, "text": document.text, "metadata": document.metadata}
-    if hit.context:
-        fields["passage"] = hit.passage
-    return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **fields}
+    passage = {"passage": hit.passage} if hit.context else {}
+    return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **document_record(hit.document), **passage}
 
 
 def trail_of(hit: tp_retrieval.Hit, root: str | None = None) -> str:
     """Return where a hit stands: its file, below `root`, with line or page, or its id; and its headings."""
     metadata = hit.document.metadata
-    path = metadata.get("path")
-    file = str(hit.document.id) if path is None else shortened(os.path.normpath(Path(root or "", str(path))))
-    place = next((f"{sign}{metadata[name]}" for name, sign in _PLACES.items() if isinstance(metadata.get(name), int)), "")
+    source = str(metadata.get("path", hit.document.id))
+    if root is not None and "chunks" in metadata:  # else a path of the user's own, such as an address
+        source = shortened(os.path.normpath(Path(root, source)))
+    position = next(
+        (f"{sign}{metadata[name]}" for name, sign in _PLACES.items() if isinstance(metadata.get(name), int)), ""
+    )
     headings = metadata.get("headings", [])
-    trail = [f"{file}{place}"]
+    trail = [f"{source}{position}"]
     trail += [str(heading) for heading in headings] if isinstance(headings, list) else []
     return " › ".join(trail)
 

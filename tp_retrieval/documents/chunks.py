@@ -24,9 +24,9 @@ def chunk(source: Source, chunk_tokens: int, count_tokens: Callable[[str], int])
         for piece in _documents(section, [*split(section.text, chunk_tokens, count_tokens)])
     ]
     digest = source.digest(chunk_tokens)
-    place = {"path": source.name, "digest": digest, "chunks": len(pieces)}
+    of_file = {"path": source.name, "digest": digest, "chunks": len(pieces)}
     return [
-        Document(piece.text, {**piece.metadata, **place, "chunk": i}, piece.id or f"{source.name}#{i}")
+        Document(piece.text, {**piece.metadata, **of_file, "chunk": i}, piece.id or f"{source.name}#{i}")
         for i, piece in enumerate(pieces)
     ]
 

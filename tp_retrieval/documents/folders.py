@@ -91,10 +91,10 @@ def located(path: Path) -> Path:
         raise InputError(f"{path}: no such file or folder that can be read ({error.strerror})") from error
     if not exists:
         raise InputError(f"{path}: no such file or folder")
-    place = Path(os.path.realpath(path)) if is_folder else Path(os.path.realpath(path.parent), path.name)
-    if not _is_utf8(place):
-        raise InputError(f"{_readable(place)}: its name is not UTF-8; rename it")
-    return place
+    resolved = Path(os.path.realpath(path)) if is_folder else Path(os.path.realpath(path.parent), path.name)
+    if not _is_utf8(resolved):
+        raise InputError(f"{_readable(resolved)}: its name is not UTF-8; rename it")
+    return resolved
 
 
 def _is_utf8(path: Path) -> bool:

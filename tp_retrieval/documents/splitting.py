@@ -1,7 +1,7 @@
 """Long texts split at the largest borders that there are: paragraphs, lines, sentences, clauses, words.
 
 The algorithm is that of LangChain's RecursiveCharacterTextSplitter, with which `tests/documents/test_splitting.py` compares
-it. That package would bring sixteen others along.
+it. That package would bring fifteen others along.
 """
 
 from __future__ import annotations

@@ -805,6 +805,17 @@ class Index:
         return embed_documents(embedder, texts, wanted, views, show_progress=show_progress)
 
     @property
+    def path(self) -> Path:
+        """The folder of the index."""
+        return self._folder
+
+    @property
+    def file_settings(self) -> FileSettings | None:
+        """How files were read into the index, None if none were."""
+        with self._lock, self._store.snapshot():
+            return self._store.meta.read().files
+
+    @property
     def provenance(self) -> Provenance | None:
         """The model and recipe that made the index, None for an embedder of one's own or vectors from elsewhere."""
         return self._provenance

@@ -1,5 +1,7 @@
 """Hits with what stands around them, and one hit of each group."""
 
+from datetime import date, datetime
+
 import pytest
 
 from tests.toy import ToyEmbedder
@@ -98,6 +100,13 @@ def test_groups_by_a_nested_key_and_under_a_filter(index):
     index.add([Document(f"Apple {i}", {"section": {"name": "a" if i % 2 else "b"}}, f"n{i}") for i in range(10)])
     hits = index.search("apple", 5, group_by="section.name", where={"section": {"$exists": True}})
     assert sorted(hit.document.metadata["section"]["name"] for hit in hits) == ["a", "b"]
+
+
+def test_groups_by_dates(index):
+    days = [date(2024, 5, 1), datetime(2024, 5, 1, 12), date(2024, 5, 1)]
+    index.add([Document(f"Apple {i}", {"when": day}, f"n{i}") for i, day in enumerate(days)])
+    hits = index.search("apple", 5, group_by="when", where={"when": {"$exists": True}})
+    assert sorted(hit.document.id for hit in hits) == ["n0", "n1"]
 
 
 @pytest.mark.parametrize(

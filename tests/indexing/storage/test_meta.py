@@ -6,9 +6,9 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 
-from tp_retrieval import CorruptIndexError
+from tp_retrieval import CorruptIndexError, InputError
 from tp_retrieval.indexing.storage.fitted_maps import StoredMap
-from tp_retrieval.indexing.storage.meta import IndexMeta, SnapshotRecord, Tuning, VectorSettings
+from tp_retrieval.indexing.storage.meta import FileSettings, IndexMeta, SnapshotRecord, Tuning, VectorSettings
 from tp_retrieval.types import Provenance, VectorView
 
 
@@ -140,3 +140,12 @@ def test_repair_removes_the_snapshots_record_and_damaged_ones_that_can_be_spared
     with store.transaction():
         store.meta.remove_derived()
     assert store.meta.read() == replace(META, snapshot=None, libraries={})
+
+
+@pytest.mark.parametrize("files", [FileSettings("/r\udce9"), FileSettings("/r", 1.5), FileSettings("/r", json_text=5)])
+def test_what_could_not_be_read_again_is_not_written(store, files):
+    with store.transaction():
+        store.meta.write(META)
+    with pytest.raises(InputError, match="the index can't keep this"), store.transaction():
+        store.meta.write(replace(META, files=files))
+    assert store.meta.read() == META

@@ -89,10 +89,10 @@ def index_files(
     strict = options.pop("strict", False)
     _check(options, loaders)
     indexed = _indexed_files(index)
-    stored = index.info().files
+    stored = index.file_settings
     settings = settings_for(stored, indexed, given, options)
     indexed = found_again(indexed, stored, settings)
-    rules = FolderRules(settings.include, settings.exclude, (Path(os.path.realpath(index.info().path)),), loaders.keys())
+    rules = FolderRules(settings.include, settings.exclude, (Path(os.path.realpath(index.path)),), loaders.keys())
     listing = find(given, rules)
     reading = ReadingOptions(settings.encoding, settings.json_text, loaders)
     update = _Update(
@@ -166,9 +166,7 @@ class _Update:
     def __init__(self, index: Index, settings: FileSettings, reading: ReadingOptions, needed: Sequence[Path]) -> None:
         counter = getattr(index.embedder, "count_tokens", None)
         if counter is None:
-            raise InputError(
-                f"{index.info().path} was made by an embedder that counts no tokens, so files can't be cut for it"
-            )
+            raise InputError(f"{index.path} was made by an embedder that counts no tokens, so files can't be cut for it")
         self._count_tokens: Callable[[str], int] = counter
         self._index = index
         self._settings = settings

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tp_retrieval.errors import CorruptIndexError
+from tp_retrieval.indexing.metadata_json import iso_of
 from tp_retrieval.indexing.search.fusion import fuse, mmr, scaled
 from tp_retrieval.indexing.search.query import Mode, Search, Selection
 from tp_retrieval.indexing.storage.metadata_index import Seqs
@@ -144,4 +145,4 @@ def _group_of(document: Document, path: str) -> str:
         if not isinstance(value, Mapping) or key not in value:
             return f"id {document.id}"
         value = value[key]
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(value, sort_keys=True, default=iso_of)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from tp_retrieval.errors import CorruptIndexError
+from tp_retrieval.errors import CorruptIndexError, InputError
 from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import check_record, record_digest
@@ -145,9 +145,13 @@ class MetaTable:
         return meta
 
     def write(self, meta: IndexMeta) -> None:
-        """Store the records that differ from the stored ones."""
+        """Store the records that differ from the stored ones; raise `InputError` for what could not be read again."""
         stored = dict(self._database.execute("SELECT key, value FROM meta"))
         records = meta.records()
+        try:
+            self._parsed({name: _text_of(value) for name, value in records.items()})
+        except CorruptIndexError as error:
+            raise InputError(f"the index can't keep this: {error}") from error
         for name, value in records.items():
             if stored.get(name) != _text_of(value):
                 self.set(name, value)
