@@ -59,13 +59,14 @@ def copy_index(
     store: VectorStore,
     embeddings: TPIndexEmbeddings,
     *,
+    namespace: str = "",
     batch: int = 256,
     flat: bool = False,
     progress: Path | None = None,
     on_progress: Callable[[int], object] | None = None,
     told: Callable[[int], object] | None = None,
 ) -> int:
-    """Add an index's documents to a store that embeds with `embeddings`, and return how many were added.
+    """Add the documents of an index's namespace to a store that embeds with `embeddings`, and return how many were added.
 
     Ids are kept, so a document of the same id is replaced. `flat` writes nested metadata as JSON strings, for
     stores that hold plain values alone. `progress` is a file by which an interrupted copy continues, if both sides are
@@ -74,9 +75,9 @@ def copy_index(
     """
     on_progress = on_progress or told
     maps = index.info().maps_digest
-    after = None if progress is None else _last(progress, index, store, maps)
+    after = None if progress is None else _last(progress, index, namespace, store, maps)
     copied = 0
-    for documents, vectors in index.batches(batch, after=after):
+    for documents, vectors in index.batches(batch, after=after, namespace=namespace):
         texts = [document.text for document in documents]
         metadata = [_flat(document.metadata) if flat else dict(document.metadata) for document in documents]
         with embeddings.knowing(texts, vectors):
@@ -91,12 +92,12 @@ def copy_index(
     return copied
 
 
-def _last(progress: Path, index: Index, store: VectorStore, maps: str) -> str | None:
+def _last(progress: Path, index: Index, namespace: str, store: VectorStore, maps: str) -> str | None:
     """Return the id of the last document copied; None if either side changed or can't be compared."""
     try:
         record = json.loads(progress.read_text(encoding="utf-8"))
         last = str(record["last"])
-        unchanged = record["maps"] == maps and index.get([last]) and store.get_by_ids([last])
+        unchanged = record["maps"] == maps and index.get([last], namespace=namespace) and store.get_by_ids([last])
     except (FileNotFoundError, ValueError, KeyError, TypeError, NotImplementedError):
         return None
     return last if unchanged else None

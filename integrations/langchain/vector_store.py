@@ -33,6 +33,7 @@ class Restriction(TypedDict, total=False):
 
     where: dict[str, object] | None
     ids: list[str]
+    namespace: str
 
 
 class StoredDocuments(TypedDict):
@@ -74,25 +75,34 @@ class TPVectorStore(VectorStore):
 
     With `TPEmbeddings` the index fits the recipe's maps to its documents. Searches are by vectors and scores are cosines,
     unless `mode` is "hybrid" or "lexical"; every other option of `Index.search` is passed on, too. `filter` is a `where`
-    dict or a function of a document.
+    dict or a function of a document. Documents are added to, and found in, the store's `namespace`, or that of a call.
     """
 
-    def __init__(self, index: Index, embedding: Embeddings | None = None) -> None:
+    def __init__(self, index: Index, embedding: Embeddings | None = None, *, namespace: str = "") -> None:
         self.index = index
+        self.namespace = namespace
         self._embedding = embedding
         self._index_embeddings: TPEmbeddings | None = None
         self._worker = Worker()
 
     @classmethod
-    def open(cls, path: str | Path, embedding: Embeddings | None = None, **options: Unpack[IndexOptions]) -> TPVectorStore:
+    def open(
+        cls,
+        path: str | Path,
+        embedding: Embeddings | None = None,
+        *,
+        namespace: str = "",
+        **options: Unpack[IndexOptions],
+    ) -> TPVectorStore:
         """Open the store at a path, or create it there; `options` are those of `Index.create`.
 
         An index names its model, so `embedding` may be left out where there is one; else that is an `IndexNotFoundError`.
         """
         if embedding is not None:
-            return cls(Index.open_or_create(path, text_embedder(embedding), **options), embedding)
+            index = Index.open_or_create(path, text_embedder(embedding), **options)
+            return cls(index, embedding, namespace=namespace)
         try:
-            return cls(Index.open(path))
+            return cls(Index.open(path), namespace=namespace)
         except IndexNotFoundError as error:
             raise IndexNotFoundError(f"{error}; give `embedding`, and the store is created there") from error
 
@@ -105,10 +115,11 @@ class TPVectorStore(VectorStore):
         *,
         ids: list[str] | None = None,
         path: str | Path | None = None,
+        namespace: str = "",
         **options: object,
     ) -> TPVectorStore:
         """Create a store, or open the one at `path`, and add texts; without a path it lives as long as the object."""
-        store = cls._at(path, embedding, **cast("IndexOptions", options))
+        store = cls._at(path, embedding, namespace, **cast("IndexOptions", options))
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
@@ -121,20 +132,23 @@ class TPVectorStore(VectorStore):
         *,
         ids: Iterable[str | None] | None = None,
         path: str | Path | None = None,
+        namespace: str = "",
         **options: Unpack[IndexOptions],
     ) -> TPVectorStore:
         """Create a store, or open the one at `path`, and add texts with the vectors that `embedding` computed before."""
-        store = cls._at(path, embedding, **options)
+        store = cls._at(path, embedding, namespace, **options)
         store.add_embeddings(text_embeddings, metadatas, ids=ids)
         return store
 
     @classmethod
-    def _at(cls, path: str | Path | None, embedding: Embeddings, **options: Unpack[IndexOptions]) -> TPVectorStore:
+    def _at(
+        cls, path: str | Path | None, embedding: Embeddings, namespace: str, **options: Unpack[IndexOptions]
+    ) -> TPVectorStore:
         """Open or create the store at a path, or in a folder that is removed with the object."""
         if path is not None:
-            return cls.open(path, embedding, **options)
+            return cls.open(path, embedding, namespace=namespace, **options)
         folder = Path(tempfile.mkdtemp(prefix="tp-retrieval-"))
-        store = cls.open(folder, embedding, **options)
+        store = cls.open(folder, embedding, namespace=namespace, **options)
         weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
         return store
 
@@ -190,6 +204,7 @@ class TPVectorStore(VectorStore):
         *,
         ids: Iterable[str | None] | None = None,
         batch_size: int | None = None,
+        namespace: str | None = None,
         **kwargs: object,
     ) -> list[str]:
         """Add texts, replacing those whose id is there, and return their ids; a missing id is made."""
@@ -197,7 +212,7 @@ class TPVectorStore(VectorStore):
         latest = list({document.id: document for document in documents}.values())  # the last one of an id wins
         step = batch_size or len(latest) or 1
         for begin in range(0, len(latest), step):
-            self.index.add(latest[begin : begin + step])
+            self.index.add(latest[begin : begin + step], namespace=self._named(namespace))
         return [str(document.id) for document in documents]
 
     def add_embeddings(
@@ -206,6 +221,7 @@ class TPVectorStore(VectorStore):
         metadatas: Iterable[dict[str, object]] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
+        namespace: str | None = None,
     ) -> list[str]:
         """Add texts with the vectors that the store's embeddings computed before, as `add_texts` adds texts.
 
@@ -218,33 +234,37 @@ class TPVectorStore(VectorStore):
         latest = [documents[row] for row in rows]
         vectors = _matrix([pairs[row][1] for row in rows])
         if is_scaled_otherwise(self.index, vectors):
-            self.index.add(latest)
+            self.index.add(latest, namespace=self._named(namespace))
         elif latest:
-            self.index.add(latest, vectors=vectors)
+            self.index.add(latest, vectors=vectors, namespace=self._named(namespace))
             read_missing(self.index)
         return [str(document.id) for document in documents]
 
     def merge_from(self, other: TPVectorStore) -> None:
-        """Add the documents of another store of the same embeddings with their ids and vectors; no text is embedded again.
+        """Add the documents of another store of the same embeddings, with ids, namespaces and vectors; nothing is embedded.
 
         Raises `InputError` naming an id that both have, `IncompatibleIndexError` if another model made the other one; then
         nothing is added.
         """
         self.index.merge_from(other.index)
 
-    def delete(self, /, ids: list[str] | None = None, **kwargs: object) -> bool:
-        """Remove documents, all of them if no ids are given; unknown ids are passed over."""
+    def delete(self, /, ids: list[str] | None = None, *, namespace: str | None = None, **kwargs: object) -> bool:
+        """Remove documents, all of the namespace if no ids are given; unknown ids are passed over."""
         if ids is None:
-            self.index.clear()
+            self.index.clear(namespace=self._named(namespace))
         else:
-            self.index.delete(ids)
+            self.index.delete(ids, namespace=self._named(namespace))
         return True
+
+    def _named(self, namespace: str | None) -> str:
+        """Return the namespace of a call, by default the store's."""
+        return self.namespace if namespace is None else namespace
 
     # -- reading
 
-    def get_by_ids(self, ids: Sequence[str], /) -> list[LCDocument]:
+    def get_by_ids(self, ids: Sequence[str], /, *, namespace: str | None = None) -> list[LCDocument]:
         """Return documents in the order asked for; unknown ids are passed over."""
-        return [_langchain_document(document) for document in self.index.get(ids)]
+        return [_langchain_document(document) for document in self.index.get(ids, namespace=self._named(namespace))]
 
     def get(
         self,
@@ -252,10 +272,12 @@ class TPVectorStore(VectorStore):
         where: dict[str, object] | None = None,
         limit: int | None = None,
         offset: int = 0,
+        *,
+        namespace: str | None = None,
     ) -> StoredDocuments:
         """Return ids, texts and metadata of documents, by id, by a filter, or all in the order of adding."""
         asked = [ids] if isinstance(ids, str) else ids
-        documents = self.index.get(asked, where=where, limit=limit, offset=offset)
+        documents = self.index.get(asked, where=where, namespace=self._named(namespace), limit=limit, offset=offset)
         return {
             "ids": [str(document.id) for document in documents],
             "documents": [document.text for document in documents],
@@ -316,7 +338,8 @@ class TPVectorStore(VectorStore):
 
     def hits(self, query: str, k: int = 4, filter: Filter = None, **options: Unpack[SearchOptions]) -> list[Hit]:
         """Return the hits of `Index.search`, by default by vectors alone."""
-        asked: SearchOptions = {"mode": "dense", **self._restriction(filter), **options}
+        restriction = self._restriction(filter, options.get("namespace"))
+        asked: SearchOptions = {"mode": "dense", **restriction, **options}
         return self.index.search(query, k, **asked)
 
     def _near(self, embedding: list[float], k: int, filter: Filter, **options: Unpack[VectorSearchOptions]) -> list[Hit]:
@@ -326,14 +349,18 @@ class TPVectorStore(VectorStore):
                 "embedding: a vector of unit length can't be compared with those of this index, which are not of unit "
                 "length; embed the query with the store's own `embeddings`, or search by text"
             )
-        asked: VectorSearchOptions = {**self._restriction(filter), **options}
+        restriction = self._restriction(filter, options.get("namespace"))
+        asked: VectorSearchOptions = {**restriction, **options}
         return self.index.search_by_vector(vectors[0], k, **asked)
 
-    def _restriction(self, filter: Filter) -> Restriction:
-        """Return a filter as options of a search; a function is called with every document."""
+    def _restriction(self, filter: Filter, namespace: str | None) -> Restriction:
+        """Return a filter and a namespace as options of a search; a function is called with every document of it."""
+        namespace = self._named(namespace)
         if filter is None or isinstance(filter, dict):
-            return {"where": filter}
-        return {"ids": [str(document.id) for document in self.index if filter(_langchain_document(document))]}
+            return {"where": filter, "namespace": namespace}
+        documents = self.index.get(namespace=namespace)
+        ids = [str(document.id) for document in documents if filter(_langchain_document(document))]
+        return {"ids": ids, "namespace": namespace}
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return _relevance
@@ -375,10 +402,13 @@ class TPVectorStore(VectorStore):
         *,
         ids: list[str] | None = None,
         path: str | Path | None = None,
+        namespace: str = "",
         **options: object,
     ) -> TPVectorStore:
         """Create a store of texts."""
-        return await Worker().run(cls.from_texts, texts, embedding, metadatas, ids=ids, path=path, **options)
+        return await Worker().run(
+            cls.from_texts, texts, embedding, metadatas, ids=ids, path=path, namespace=namespace, **options
+        )
 
     @classmethod
     async def afrom_embeddings(
@@ -389,10 +419,12 @@ class TPVectorStore(VectorStore):
         *,
         ids: Iterable[str | None] | None = None,
         path: str | Path | None = None,
+        namespace: str = "",
         **options: Unpack[IndexOptions],
     ) -> TPVectorStore:
         """Create a store of texts with their vectors."""
-        return await Worker().run(cls.from_embeddings, text_embeddings, embedding, metadatas, ids=ids, path=path, **options)
+        arguments = (text_embeddings, embedding, metadatas)
+        return await Worker().run(cls.from_embeddings, *arguments, ids=ids, path=path, namespace=namespace, **options)
 
 
 def text_embedder(embedding: Embeddings) -> TextEmbedder:

@@ -41,13 +41,14 @@ class TPVectorStore(BasePydanticVectorStore):
 
     `embed_model` is the one that the nodes are embedded with. With a `TPEmbedding` the index fits the recipe's maps to its
     nodes and can be opened anywhere; with another, or none, vectors are stored unmapped. Where an index is at the path that
-    names its model, `embed_model` may be left out, and is then a `TPEmbedding` of that model. `options` are those of
-    `Index.create`.
+    names its model, `embed_model` may be left out, and is then a `TPEmbedding` of that model. The store sees the documents
+    of its `namespace` alone. `options` are those of `Index.create`.
     """
 
     stores_text: bool = True
     path: str
     embed_model: BaseEmbedding | None = Field(default=None, exclude=True)
+    namespace: str = ""
     options: dict[str, object] = Field(default_factory=dict)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -61,11 +62,13 @@ class TPVectorStore(BasePydanticVectorStore):
         path: str | Path,
         embed_model: BaseEmbedding | None = None,
         *,
+        namespace: str = "",
         options: IndexOptions | None = None,  # the field, from pickling
         **more: Unpack[IndexOptions],
     ) -> None:
         given: dict[str, Any] = {name: value for name, value in more.items() if name not in type(self).model_fields}
-        fields: dict[str, Any] = {"path": str(path), "embed_model": embed_model, "options": {**(options or {}), **given}}
+        fields: dict[str, Any] = {"path": str(path), "embed_model": embed_model, "namespace": namespace}
+        fields["options"] = {**(options or {}), **given}
         super().__init__(**fields)
         if embed_model is None:
             self._opened()  # which names the model
@@ -73,7 +76,7 @@ class TPVectorStore(BasePydanticVectorStore):
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process makes the store of; an index there names its model again."""
         model = None if self._is_model_of_index else self.embed_model
-        arguments = {"path": self.path, "embed_model": model, "options": self.options}
+        arguments = {"path": self.path, "embed_model": model, "namespace": self.namespace, "options": self.options}
         return {
             "__dict__": arguments,
             "__pydantic_extra__": None,
@@ -115,7 +118,7 @@ class TPVectorStore(BasePydanticVectorStore):
         if is_scaled_otherwise(index, vectors):
             texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in latest.values()]
             vectors = index.embedder.embed_documents(texts)
-        index.add(documents, vectors=vectors)
+        index.add(documents, vectors=vectors, namespace=self.namespace)
         read_missing(index)
         return [node.node_id for node in nodes]
 
@@ -123,7 +126,7 @@ class TPVectorStore(BasePydanticVectorStore):
         """Remove all nodes of a source document."""
         opened = self._opened()
         if opened is not None:
-            opened.delete(where={_OF_DOCUMENT: ref_doc_id})
+            opened.delete(where={_OF_DOCUMENT: ref_doc_id}, namespace=self.namespace)
 
     def delete_nodes(
         self, /, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: object
@@ -132,20 +135,23 @@ class TPVectorStore(BasePydanticVectorStore):
         where = where_of(filters)
         opened = self._opened()
         if opened is not None and (node_ids is not None or where):
-            opened.delete(node_ids, where=where)
+            opened.delete(node_ids, where=where, namespace=self.namespace)
 
     def clear(self) -> None:
-        """Remove every node."""
+        """Remove every node of the namespace."""
         opened = self._opened()
         if opened is not None:
-            opened.clear()
+            opened.clear(namespace=self.namespace)
 
     # -- reading
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Return nodes by id, or those that fit filters, or all."""
         opened = self._opened()
-        return [] if opened is None else [_node(document) for document in opened.get(node_ids, where=where_of(filters))]
+        if opened is None:
+            return []
+        documents = opened.get(node_ids, where=where_of(filters), namespace=self.namespace)
+        return [_node(document) for document in documents]
 
     def query(self, /, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
         """Return the nodes of a query, best first, with cosines, BM25 or fused scores by its mode.
@@ -171,12 +177,15 @@ class TPVectorStore(BasePydanticVectorStore):
         options: VectorSearchOptions = {
             "where": where,
             "ids": ids,
+            "namespace": self.namespace,
             "expand": shape["expand"],
             "group_by": shape["group_by"],
         }
         if query.mode in _WORDS:
             limit = query.sparse_top_k or k
-            return opened.search(query.query_str or "", limit, mode="lexical", where=where, ids=ids, **shape)
+            return opened.search(
+                query.query_str or "", limit, mode="lexical", where=where, ids=ids, namespace=self.namespace, **shape
+            )
         vector = np.array(query.query_embedding, dtype=np.float32)
         if is_scaled_otherwise(opened, vector.reshape(1, -1)):
             if query.query_str is None:

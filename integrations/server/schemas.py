@@ -57,6 +57,7 @@ class SearchRequest(Request):
 
     query: str
     index: str | None = None
+    namespace: str = ""
     k: Annotated[int, Field(ge=0)] = 10
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     where: dict[str, Any] | None = None
@@ -73,6 +74,7 @@ class SearchRequest(Request):
         return {
             "mode": self.mode,
             "where": self.where,
+            "namespace": self.namespace,
             "mmr": self.mmr,
             "min_score": self.min_score,
             "dense_weight": self.dense_weight,

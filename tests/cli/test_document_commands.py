@@ -93,7 +93,8 @@ def test_delete_takes_ids_or_a_filter(run, index):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["delete"], "give ids or --where"),
+        (["delete"], "give ids, --where or --all"),
+        (["delete", "whale", "--all"], "give ids, --where or --all"),
         (["add", " "], "text: there is none"),
         (["add", "x", "--jsonl"], "--jsonl: texts, ids and metadata are in the lines of stdin"),
         (["add", "x", "--metadata", "[1]"], "--metadata: expected a JSON object"),
@@ -245,3 +246,24 @@ def test_watch_follows_changes_until_it_is_interrupted(run, docs, tmp_path, reci
     assert "watching; Ctrl-C ends it" in err
     reports = [json.loads(part + "}") for part in re.split(r"(?<=\n)\}\n", out) if part.strip()]
     assert [(report["added"], report["removed"]) for report in reports][1:] == [(1, 0), (0, 1)]
+
+
+def test_commands_see_one_namespace(run, index, tmp_path):
+    assert run("add", index, "Larks of theirs sing.", "--id", "lark", "--namespace", "theirs")[1] == "lark\n"
+    assert run("list", index, "--namespace", "theirs")[1].splitlines() == [
+        "lark  Larks of theirs sing.",
+        "1 of 1 documents",
+    ]
+    assert run("list", index)[1].splitlines()[-1] == "3 of 3 documents"
+    assert "of theirs" in run("get", index, "lark", "--namespace", "theirs")[1]
+    hits = json.loads(run("search", index, "sing", "--namespace", "theirs", "--json")[1])["hits"]
+    assert [hit["text"] for hit in hits] == ["Larks of theirs sing."]
+    assert len(json.loads(run("search", index, "sing", "--json")[1])["hits"]) == 3
+    assert re.search(r"namespaces +\(none\) 3, theirs 1", run("info", index)[1])
+    (tmp_path / "a.txt").write_text("A lark of a file.")
+    assert run("index", tmp_path / "a.txt", "--into", index, "--namespace", "theirs")[0] == 0
+    assert json.loads(run("info", index, "--json")[1])["namespaces"] == {"": 3, "theirs": 2}
+    assert run("duplicates", index, "--namespace", "theirs", "--json")[0] == 0
+    assert run("delete", index, "lark", "--namespace", "theirs")[1] == "1 removed, 1 documents\n"
+    assert run("delete", index, "--all", "--namespace", "theirs")[1] == "1 removed, 0 documents\n"
+    assert run("list", index)[1].splitlines()[-1] == "3 of 3 documents"

@@ -50,7 +50,7 @@ def test_how_it_is_searched_and_what_should_be_done(described):
     tuning = Tuning("PQ8x4fs,RFlat", 10_000, "", 3, 0.95, 0.993)
     rows = summary_of(
         replace(
-            described, tuning=tuning, growth=1.5, unread=7, fallbacks=("view 0 has no map",), files=None, source="org/name"
+            described, tuning=tuning, growth=1.5, unread=7, fallbacks=("view 0 has no map",), files={}, source="org/name"
         )
     )
     assert rows["search"] == "PQ8x4fs,RFlat, which finds at least 99% of the ten nearest"

@@ -1,7 +1,8 @@
 """Make the golden index of the present format: python -m tests.golden.make FOLDER. Run once for each new format.
 
 (format-1 was made by the code of its time; its expected.json by the first code of format 2. Both hold a ToyEmbedder's
-vectors, format-3 and format-4 a StretchEmbedder's; that of format-4 are in half precision, and its snapshot holds codes.)
+vectors, the later ones a StretchEmbedder's; those of format-4 and format-5 are in half precision, their snapshots hold
+codes, and format-5 has two namespaces.)
 """
 
 import json
@@ -30,6 +31,8 @@ def expected(index):
             for query in queries
             for mode in ("dense", "lexical", "hybrid")
         ],
+        "namespaces": index.namespaces(),
+        "of tenant": [hit.document.text for hit in index.search("cats", namespace="tenant")],
         "filtered": [hit.document.id for hit in index.search("text", 3, where={"n": {"$gte": 75}})],
     }
 
@@ -42,6 +45,7 @@ def main():
             index.add(list(documents()))
             index.delete(["id7", "id8"])
             index.add([Document("changed words", {"n": -1}, "id9")])
+            index.add([Document("cats text of a tenant", {"n": 99}, "id1")], namespace="tenant")
     with Index.open(folder, StretchEmbedder()) as index:
         found = expected(index)
     (folder / "expected.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -490,7 +490,7 @@ def test_a_newer_format_is_refused_with_both_numbers(tmp_path, toy):
     with index._store.transaction():
         index._store.meta.set("format", 99)
     index.close()
-    with pytest.raises(IncompatibleIndexError, match="format stored 99, this version reads up to 4"):
+    with pytest.raises(IncompatibleIndexError, match="format stored 99, this version reads up to 5"):
         Index.open(tmp_path / "i", toy)
 
 

@@ -27,7 +27,8 @@ def read_ids(index):
     """Return the ids of the documents of which the second view was read."""
     rows = index._store.documents.seqs()
     raw = index._store.documents.vectors_of(rows)
-    return {id_ for id_, vector in zip(index._store.documents.ids_of(rows), raw, strict=True) if not np.isnan(vector[-1])}
+    stored = index._store.documents.by_seq(rows.tolist())
+    return {stored[seq].id for seq, vector in zip(rows.tolist(), raw, strict=True) if not np.isnan(vector[-1])}
 
 
 def lowest(added):
@@ -224,7 +225,7 @@ def test_a_row_cut_to_another_length_is_damage(tmp_path):
         with index._store.transaction():
             from tp_retrieval.sqlite.digest import record_digest
 
-            values = (*row[:4], row.vector[:40])
+            values = (row.seq, row.id, row.text, row.metadata_json, row.vector[:40])
             index._store.database.execute(
                 "UPDATE documents SET vector = ?, digest = ? WHERE seq = 1", (values[-1], record_digest(*values))
             )

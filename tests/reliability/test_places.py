@@ -189,6 +189,8 @@ def test_an_index_of_every_format_there_was_opens(tmp_path, golden):
                 assert [id_ for id_, _ in found] == [id_ for id_, _ in hits], (query, mode)
                 assert np.allclose([s for _, s in found], [s for _, s in hits], atol=1e-5)
             assert [h.document.id for h in index.search("text", 3, where={"n": {"$gte": 75}})] == noted["filtered"]
+            assert index.namespaces() == noted.get("namespaces", {"": len(index)})
+            assert [h.document.text for h in index.search("cats", namespace="tenant")] == noted.get("of tenant", [])
             assert index.verify().ok
 
 

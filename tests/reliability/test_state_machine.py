@@ -31,6 +31,7 @@ class IndexAgainstDict(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp()) / "i"
         self.index = Index.create(self.folder, ToyEmbedder())
         self.model = {}  # id -> Document, in the order of adding
+        self.tenant = {}  # the same of a namespace
 
     def teardown(self):
         self.index.close()
@@ -65,8 +66,32 @@ class IndexAgainstDict(RuleBasedStateMachine):
 
     @rule()
     def clear(self):
-        assert self.index.clear() == len(self.model)
+        assert self.index.clear() == len(self.model) + len(self.tenant)
         self.model.clear()
+        self.tenant.clear()
+
+    @rule(documents=DOCUMENTS)
+    def a_tenant_adds(self, documents):
+        assert self.index.add(documents, namespace="tenant") == [document.id for document in documents]
+        for document in documents:
+            self.tenant.pop(document.id, None)
+            self.tenant[document.id] = document
+
+    @rule(ids=st.lists(IDS, max_size=4, unique=True))
+    def a_tenant_deletes(self, ids):
+        assert self.index.delete(ids, namespace="tenant") == len([id_ for id_ in ids if self.tenant.pop(id_, None)])
+
+    @rule()
+    def a_tenant_leaves(self):
+        assert self.index.clear(namespace="tenant") == len(self.tenant)
+        self.tenant.clear()
+
+    @rule(query=TEXTS, n=st.none() | st.integers(0, 3))
+    def a_tenant_searches(self, query, n):
+        fitting = {id_ for id_, document in self.tenant.items() if n in (None, document.metadata["n"])}
+        hits = self.index.search(query, 20, where=None if n is None else {"n": n}, mode="dense", namespace="tenant")
+        assert {hit.document.id for hit in hits} == fitting
+        assert all(self.tenant[hit.document.id] == hit.document for hit in hits)
 
     @rule(vanish=st.booleans())
     def reopen(self, vanish):
@@ -113,7 +138,10 @@ class IndexAgainstDict(RuleBasedStateMachine):
 
     @invariant()
     def holds_what_the_dict_holds(self):
-        assert len(self.index) == len(self.model)
+        assert len(self.index) == len(self.model) + len(self.tenant)
+        counts = {"": len(self.model), "tenant": len(self.tenant)}
+        assert self.index.namespaces() == {name: count for name, count in counts.items() if count}
+        assert self.index.get(list(self.tenant), namespace="tenant") == list(self.tenant.values())
         assert self.index.get(list(self.model)) == list(self.model.values())
 
 

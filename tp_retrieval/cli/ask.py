@@ -17,6 +17,7 @@ from tp_retrieval.cli.output import (
     IndexFolder,
     Json,
     Method,
+    Namespace,
     Where,
     parsed_expand,
     parsed_object,
@@ -34,6 +35,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="Question to answer from the documents.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits to read.")] = 5,
     where: Where = None,
+    namespace: Namespace = "",
     expand: ExpandOption = None,
     rerank: Annotated[Method | None, typer.Option(help="Rerank the best hits first, by this method.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in the model's tokens.")] = 256,
@@ -58,8 +60,10 @@ def ask(
         reranker = None if rerank is None else reranker_of(embedder, rerank)
         if not isinstance(embedder, tp_retrieval.Embedder):
             raise tp_retrieval.InputError(f"{index}: its vectors were made by an embedder without a language model")
-        hits = opened.search(question, k, where=condition, rerank=reranker, expand=parsed_expand(expand))
-        files = opened.file_settings
+        hits = opened.search(
+            question, k, where=condition, namespace=namespace, rerank=reranker, expand=parsed_expand(expand)
+        )
+        files = opened.file_settings(namespace)
         threshold = MIN_EVIDENCE if min_evidence is None else min_evidence
         answerer = tp_retrieval.Answerer(embedder, min_evidence=threshold, context=context or CONTEXT)
         stream = answerer.stream(question, hits, WritingOptions(max_tokens=max_tokens))

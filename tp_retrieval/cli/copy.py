@@ -13,7 +13,7 @@ import typer
 from tqdm.auto import tqdm
 
 import tp_retrieval
-from tp_retrieval.cli.output import IndexFolder, Json, parsed_object, print_report
+from tp_retrieval.cli.output import IndexFolder, Json, Namespace, parsed_object, print_report
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -26,6 +26,7 @@ def copy(
     index: IndexFolder,
     to: Annotated[str, typer.Option(help="Class of a LangChain vector store, such as langchain_chroma.Chroma.")],
     options: Annotated[str, typer.Option(help="Its other arguments, as a JSON object.")] = "{}",
+    namespace: Namespace = "",
     batch: Annotated[int, typer.Option(min=1, help="Documents added together.")] = 256,
     flat: Annotated[bool, typer.Option(help="Write nested metadata as JSON strings, for stores of plain values.")] = False,
     as_json: Json = False,
@@ -38,16 +39,24 @@ def copy(
 
     store_class = _class(to)
     arguments = parsed_object(options, "--options")
-    target = hashlib.sha256(f"{to} {json.dumps(arguments, sort_keys=True)}".encode()).hexdigest()[:8]
+    target = hashlib.sha256(f"{to} {namespace}{json.dumps(arguments, sort_keys=True)}".encode()).hexdigest()[:8]
     progress = index.absolute().with_name(f"{index.name}.copy-{target}")
     with tp_retrieval.Index.open(index) as opened:
         embeddings = TPIndexEmbeddings(opened)
         store = _store(store_class, to, arguments, embeddings)
-        with tqdm(total=len(opened), unit="document", disable=not sys.stderr.isatty()) as bar:
+        count = opened.namespaces().get(namespace, 0)
+        with tqdm(total=count, unit="document", disable=not sys.stderr.isatty()) as bar:
             copied = copy_index(
-                opened, store, embeddings, batch=batch, flat=flat, progress=progress, on_progress=bar.update
+                opened,
+                store,
+                embeddings,
+                namespace=namespace,
+                batch=batch,
+                flat=flat,
+                progress=progress,
+                on_progress=bar.update,
             )
-        done = {"index": str(index), "to": to, "copied": copied, "documents": len(opened)}
+        done = {"index": str(index), "to": to, "copied": copied, "documents": count}
     print_report(done, as_json)
 
 

@@ -15,6 +15,7 @@ from tp_retrieval.cli.model_options import AS_STORED, LoadingOptions, with_model
 from tp_retrieval.cli.output import (
     IndexFolder,
     Json,
+    Namespace,
     Where,
     document_record,
     excerpt,
@@ -30,6 +31,7 @@ _SHORT = 100  # characters of a text in a list
 def list_documents(
     index: IndexFolder,
     where: Where = None,
+    namespace: Namespace = "",
     limit: Annotated[int | None, typer.Option(min=0, help="Most documents to list.")] = None,
     offset: Annotated[int, typer.Option(min=0, help="Documents to leave out first.")] = 0,
     as_json: Json = False,
@@ -37,8 +39,8 @@ def list_documents(
     """List documents in the order of adding: their ids and how their texts begin."""
     condition = None if where is None else parsed_object(where, "--where")
     with tp_retrieval.Index.open(index) as opened:
-        documents = opened.get(where=condition, limit=limit, offset=offset)
-        count = len(opened)
+        documents = opened.get(where=condition, namespace=namespace, limit=limit, offset=offset)
+        count = opened.namespaces().get(namespace, 0)
         hint_unknown_keys(opened, condition, documents)
     if as_json:
         print_json({"documents": count, "listed": [document_record(document) for document in documents]})
@@ -50,11 +52,14 @@ def list_documents(
 
 
 def get(
-    index: IndexFolder, ids: Annotated[list[str], typer.Argument(help="Ids of documents.")], as_json: Json = False
+    index: IndexFolder,
+    ids: Annotated[list[str], typer.Argument(help="Ids of documents.")],
+    namespace: Namespace = "",
+    as_json: Json = False,
 ) -> None:
     """Show documents by id, with text and metadata; exit 1 where one is missing."""
     with tp_retrieval.Index.open(index) as opened:
-        documents = opened.get(ids)
+        documents = opened.get(ids, namespace=namespace)
     if as_json:
         print_json([document_record(document) for document in documents])
     else:
@@ -81,6 +86,7 @@ def add(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help='Stdin holds a document a line: {"text": …, "id": …, "metadata": …}.')
     ] = False,
+    namespace: Annotated[str, typer.Option(help="Add to this namespace, apart from the documents of others.")] = "",
     loading: LoadingOptions = AS_STORED,
     as_json: Json = False,
 ) -> None:
@@ -96,8 +102,8 @@ def add(
     if not any(document.text.strip() for document in documents):
         raise tp_retrieval.InputError("text: there is none; give it as an argument or on stdin")
     with loading.open_index(index) as opened:
-        ids = opened.add(documents, show_progress=sys.stderr.isatty())
-        count = len(opened)
+        ids = opened.add(documents, namespace=namespace, show_progress=sys.stderr.isatty())
+        count = opened.namespaces()[namespace]
     if as_json:
         print_json({"ids": ids, "documents": count})
     else:
@@ -108,15 +114,20 @@ def delete(
     index: IndexFolder,
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.")] = None,
     where: Where = None,
+    namespace: Namespace = "",
+    everything: Annotated[bool, typer.Option("--all", help="Remove every document of the namespace.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove documents by id, those whose metadata fit, or of some ids those that fit."""
+    """Remove documents by id, those whose metadata fit, of some ids those that fit, or a whole namespace."""
     condition = None if where is None else parsed_object(where, "--where")
-    if not ids and condition is None:
-        raise tp_retrieval.InputError("give ids or --where")
+    if everything == bool(ids or condition):
+        raise tp_retrieval.InputError("give ids, --where or --all, and --all alone")
     with tp_retrieval.Index.open(index) as opened:
-        removed = opened.delete(ids or None, where=condition)
-        count = len(opened)
+        if everything:
+            removed = opened.clear(namespace=namespace)
+        else:
+            removed = opened.delete(ids or None, where=condition, namespace=namespace)
+        count = opened.namespaces().get(namespace, 0)
         hint_unknown_keys(opened, condition, removed)
     if as_json:
         print_json({"removed": removed, "documents": count})

@@ -80,6 +80,7 @@ def index(
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of text files; by default each one's is detected.")] = None,
     json_text: Annotated[str | None, typer.Option(help="Where texts are in .json files, such as items[].body.")] = None,
+    namespace: Annotated[str, typer.Option(help="Index into this namespace, apart from the documents of others.")] = "",
     loader: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,7 +113,7 @@ def index(
     of_a_new_index = {"kind": kind, "tokenizer": tokenizer, "raw": raw}
     created_with = {name: value for name, value in of_a_new_index.items() if value is not None}
     if from_parquet is not None:
-        _print(_load(into, from_parquet, created_with), as_json, verbose)
+        _print(_load(into, from_parquet, created_with, namespace), as_json, verbose)
         return
     loaders = loaders_of(loader or [])
     if watch and importlib.util.find_spec("watchfiles") is None:
@@ -128,6 +129,7 @@ def index(
         "json_text": json_text,
         "loaders": loaders,
         "strict": strict,
+        "namespace": namespace,
     }
     options = {name: value for name, value in file_options.items() if value is not None}
     with _open(into, model, recipe, created_with) as opened:
@@ -247,7 +249,7 @@ def _tell_time(recipe: Mapping[str, Any], chunks: int, seconds: float) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
+def _load(into: Path, folder: Path, options: Mapping[str, Any], namespace: str) -> _Report:
     """Add the documents and vectors of Parquet shards; a new index is made with the embedder of the shards."""
     try:
         from tp_retrieval.integrations import parquet
@@ -267,7 +269,7 @@ def _load(into: Path, folder: Path, options: Mapping[str, Any]) -> _Report:
     added = 0
     with opened:
         for shard in tqdm(parquet.read_shards(folder), total=len(files), unit="shard", disable=not sys.stderr.isatty()):
-            opened.add_vectors(shard.documents, shard.vectors, fingerprint=shard.made.fingerprint)
+            opened.add_vectors(shard.documents, shard.vectors, fingerprint=shard.made.fingerprint, namespace=namespace)
             added += len(shard.documents)
         refit_if_grown(opened, show_progress=sys.stderr.isatty())
         return _Report(str(into), len(files), 0, added, 0, len(opened))

@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tp_retrieval.cli.output import IndexFolder, Json, print_json, print_report
+from tp_retrieval.cli.output import IndexFolder, Json, Namespace, print_json, print_report
 
 if TYPE_CHECKING:
     from tp_retrieval.indexing.info import IndexInfo
+    from tp_retrieval.indexing.storage.meta import FileSettings
 
 _GROWN = 1.2  # from which on fitting maps anew is worth it
 
@@ -42,7 +43,8 @@ def summary_of(described: IndexInfo) -> dict[str, str]:
     rows = {
         "index": described.path,
         "documents": f"{described.documents:,}, {described.bytes_on_disk / 1e6:,.1f} MB on disk",
-        "files": _files(described),
+        "namespaces": _namespaces(described),
+        "files": "\n".join(_files(name, files) for name, files in described.files.items()),
         "model": described.source or described.model or f"{described.fingerprint} (its vectors come from elsewhere)",
         "query": str(recipe.get("query", "")),
         "document": str(recipe.get("document", "")),
@@ -54,12 +56,17 @@ def summary_of(described: IndexInfo) -> dict[str, str]:
     return {name: value for name, value in rows.items() if value}
 
 
-def _files(described: IndexInfo) -> str:
-    files = described.files
-    if files is None:
+def _namespaces(described: IndexInfo) -> str:
+    """Return the documents of each namespace, nothing if there is none with a name."""
+    if not any(described.namespaces):
         return ""
+    return ", ".join(f"{name or '(none)'} {count:,}" for name, count in described.namespaces.items())
+
+
+def _files(namespace: str, files: FileSettings) -> str:
     patterns = [f"only {', '.join(files.include)}" if files.include else "", *(f"without {name}" for name in files.exclude)]
-    return "; ".join([files.root, f"chunks of {files.chunk_tokens} tokens", *filter(None, patterns)])
+    place = f"{namespace}: {files.root}" if namespace else files.root
+    return "; ".join([place, f"chunks of {files.chunk_tokens} tokens", *filter(None, patterns)])
 
 
 def _vectors(described: IndexInfo) -> str:
@@ -101,6 +108,7 @@ def _hints(described: IndexInfo) -> list[str]:
 def duplicates(
     index: IndexFolder,
     threshold: Annotated[float, typer.Option(help="Least cosine with an earlier document.")] = 0.95,
+    namespace: Namespace = "",
     delete: Annotated[bool, typer.Option("--delete", help="Remove the later document of each pair.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -108,9 +116,9 @@ def duplicates(
     from tp_retrieval import Index
 
     with Index.open(index) as opened:
-        pairs = opened.duplicates(threshold, show_progress=sys.stderr.isatty())
-        documents = len(opened)
-        removed = opened.delete([pair.id for pair in pairs]) if delete else 0
+        pairs = opened.duplicates(threshold, namespace=namespace, show_progress=sys.stderr.isatty())
+        documents = opened.namespaces().get(namespace, 0)
+        removed = opened.delete([pair.id for pair in pairs], namespace=namespace) if delete else 0
     if as_json:
         print_json({"documents": documents, "duplicates": [asdict(pair) for pair in pairs], "removed": removed})
         return

@@ -27,6 +27,7 @@ Kind = Annotated[str, typer.Option(help="auto, flat, scan, hnsw, ivf, ivf-sq8, i
 RecipeOption = Annotated[str | None, typer.Option(help="Name or JSON file of a recipe; by default that of the task.")]
 IndexFolder = Annotated[Path, typer.Argument(help="Folder of the index.")]
 Where = Annotated[str | None, typer.Option(help='Only documents whose metadata fit, as JSON: \'{"year": {"$gte": 2020}}\'')]
+Namespace = Annotated[str, typer.Option(help="Only documents of this namespace; by default those of none.")]
 DocumentTokens = Annotated[int, typer.Option(min=1, help="Cut documents after so many of the model's tokens.")]
 ExpandOption = Annotated[
     str | None, typer.Option("--expand", help="Show what stands around a hit: N chunks before and after, or `section`.")

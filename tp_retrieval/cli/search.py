@@ -20,6 +20,7 @@ from tp_retrieval.cli.output import (
     IndexFolder,
     Json,
     Method,
+    Namespace,
     Where,
     document_record,
     excerpt_lines,
@@ -52,6 +53,7 @@ def search(
         Literal["hybrid", "dense", "lexical"], typer.Option(help="Fuse vectors and words, or use one of them.")
     ] = "hybrid",
     where: Where = None,
+    namespace: Namespace = "",
     mmr: Annotated[float | None, typer.Option(help="Diversify hits by MMR: 1 only relevance, 0 only diversity.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
     expand: ExpandOption = None,
@@ -69,8 +71,18 @@ def search(
     shape: HitShape = {"expand": parsed_expand(expand), "group_by": group_by}
     with loading.open_index(index) as opened:
         reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
-        hits = opened.search(query, k, where=condition, mode=mode, mmr=mmr, min_score=min_score, rerank=reranker, **shape)
-        files = opened.file_settings
+        hits = opened.search(
+            query,
+            k,
+            where=condition,
+            namespace=namespace,
+            mode=mode,
+            mmr=mmr,
+            min_score=min_score,
+            rerank=reranker,
+            **shape,
+        )
+        files = opened.file_settings(namespace)
         hint_unknown_keys(opened, condition, hits)
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [record_of(hit) for hit in hits]})

@@ -57,6 +57,7 @@ from tp_retrieval.indexing.search.query import (
 from tp_retrieval.indexing.storage.documents import PreparedDocument
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, Tokenizer
 from tp_retrieval.indexing.storage.meta import FileSettings, IndexMeta, VectorSettings
+from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.raw_vectors import PRECISIONS, RawPrecision
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.validation import prepared
@@ -248,14 +249,20 @@ class Index:
     # -- changes
 
     def add(
-        self, documents: Sequence[Document | str], *, vectors: Float32Array | None = None, show_progress: bool = False
+        self,
+        documents: Sequence[Document | str],
+        *,
+        vectors: Float32Array | None = None,
+        namespace: str = "",
+        show_progress: bool = False,
     ) -> list[str]:
         """Embed and add documents, replacing those with the same id, and return their ids; on any error none is added.
 
         A document without an id gets one. `vectors` `(n, dimension)` are raw vectors that the embedder computed before; an
-        index of unit vectors scales them. Raises `InputError` naming a document by position.
+        index of unit vectors scales them. A `namespace` keeps documents apart: ids are unique in it, and only calls that
+        name it see them. Raises `InputError` naming a document by position.
         """
-        rows = prepared(documents)
+        rows = prepared(documents, namespace)
         if vectors is not None:
             vectors = with_stored_lengths(checked_vectors(vectors, len(rows), self._dimension), self._provenance)
         if not rows:
@@ -263,11 +270,11 @@ class Index:
         ids = [row.id for row in rows]
         stretches = None
         if vectors is None:
-            vectors, stretches = self._embed_documents({row.id: row.text for row in rows}, show_progress)
+            vectors, stretches = self._embed_documents(rows, show_progress)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
-                self._store.delete(ids)
+                self._store.delete(self._store.documents.seqs_of(ids, namespace))
                 added = self._insert(rows, vectors, stretches)
             self._follow(added)
             self._keep_snapshot(build=True)
@@ -282,7 +289,7 @@ class Index:
         return self._vectors.prepare(seqs, self._store.as_stored(vectors))
 
     def merge_from(self, other: Index) -> int:
-        """Add all documents of another index, with ids and raw vectors, and return how many; on any error none is added.
+        """Add all documents of another index with ids, namespaces and raw vectors, and return how many, or add none.
 
         Raises `InputError` naming an id that both have, and `IncompatibleIndexError` if another embedder made the other
         index.
@@ -298,22 +305,37 @@ class Index:
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
-                present = self._store.documents.ids_of(self._store.documents.seqs_of([row.id for row in rows]))
-                if present:
-                    raise InputError(f"other: the id {present[0]!r} is in both indexes; delete it from one of them")
+                self._refuse_present(rows)
                 added = self._insert(rows, vectors, stretches) if rows else None
             self._follow(added)
             self._keep_snapshot(build=True)
         return len(rows)
 
+    def _refuse_present(self, rows: Sequence[PreparedDocument]) -> None:
+        """Raise `InputError` naming a document that the index has."""
+        for namespace in {row.namespace for row in rows}:
+            ids = [row.id for row in rows if row.namespace == namespace]
+            present = self._store.documents.rows(self._store.documents.seqs_of(ids, namespace))
+            if present:
+                raise InputError(f"other: the id {present[0].id!r} is in both indexes; delete it from one of them")
+
     def _contents(self) -> tuple[list[PreparedDocument], Float32Array, list[Stretches]]:
         """Return all documents, with raw vectors `(n, dimension)` and the stretches that maps are fitted on."""
+        rows: list[PreparedDocument] = []
+        seqs = np.zeros(0, dtype=np.int64)
         with self._lock, self._store.snapshot():
-            seqs = self._store.documents.seqs()
-            by_seq = self._store.documents.by_seq(seqs.tolist())
+            for namespace in self._store.documents.namespaces():
+                within = self._rows_in(namespace)
+                by_seq = self._store.documents.by_seq(within.tolist())
+                rows += prepared([by_seq[seq] for seq in within.tolist()], namespace)
+                seqs = np.append(seqs, within)
             vectors = self._store.documents.vectors_of(seqs)
             of_rows = self._store.stretches.by_row(self._store.meta.read().views)
-        return prepared([by_seq[seq] for seq in seqs.tolist()]), vectors, [of_rows.get(seq, {}) for seq in seqs.tolist()]
+        return rows, vectors, [of_rows.get(seq, {}) for seq in seqs.tolist()]
+
+    def _rows_in(self, namespace: str) -> Seqs:
+        within = self._store.documents.seqs_in(namespace)
+        return self._store.documents.seqs() if within is None else within
 
     @contextmanager
     def adding(self, texts: Sequence[str]) -> Iterator[None]:
@@ -332,7 +354,9 @@ class Index:
         finally:
             self._upcoming = before
 
-    def add_vectors(self, documents: Sequence[Document | str], vectors: Float32Array, *, fingerprint: str) -> list[str]:
+    def add_vectors(
+        self, documents: Sequence[Document | str], vectors: Float32Array, *, fingerprint: str, namespace: str = ""
+    ) -> list[str]:
         """Add documents with raw vectors `(n, dimension)` from elsewhere, and return their ids.
 
         `fingerprint` is that of the embedder that computed them. Raises `IncompatibleIndexError` if it is not the index's.
@@ -343,56 +367,69 @@ class Index:
                 f"{self._folder} holds vectors of another embedder (fingerprint: stored {meta.fingerprint}, given "
                 f"{fingerprint})"
             )
-        return self.add(documents, vectors=vectors)
+        return self.add(documents, vectors=vectors, namespace=namespace)
 
-    def update(self, documents: Mapping[str, Document]) -> list[str]:
+    def update(self, documents: Mapping[str, Document], *, namespace: str = "") -> list[str]:
         """Give documents, by their present ids, other metadata or ids, and return these; nothing is embedded again.
 
         A document without an id keeps its own. On any error none is changed. Raises `InputError` for an id that is not
         there, a text that differs from the stored one, and a new id that another document has.
         """
         ids = [*documents]
-        rows = prepared([replace(document, id=document.id or id_) for id_, document in documents.items()])
+        rows = prepared([replace(document, id=document.id or id_) for id_, document in documents.items()], namespace)
         if not rows:
             return []
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
-                seqs, vectors = self._store.replace(ids, rows)
+                seqs, vectors = self._store.replace(ids, rows, namespace)
                 added = self._vectors.prepare(seqs, vectors)
             self._follow(added)
             self._keep_snapshot(build=True)
         return [row.id for row in rows]
 
-    def set_file_settings(self, settings: FileSettings) -> None:
-        """Keep how files were read, for the next time they are."""
-        with self._lock, self._store.transaction():
-            self._store.meta.write(replace(self._store.meta.read(), files=settings))
+    def file_settings(self, namespace: str = "") -> FileSettings | None:
+        """Return how files were read into a namespace, None if none were."""
+        with self._lock, self._store.snapshot():
+            return self._store.meta.read().files.get(namespace)
 
-    def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> int:
+    def set_file_settings(self, settings: FileSettings, *, namespace: str = "") -> None:
+        """Keep how files were read into a namespace, for the next time they are."""
+        with self._lock, self._store.transaction():
+            meta = self._store.meta.read()
+            self._store.meta.write(replace(meta, files={**meta.files, namespace: settings}))
+
+    def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None, namespace: str = "") -> int:
         """Remove documents by id, or those that fit `where`, or both at once, and return how many were removed.
 
         Unknown ids are ignored. Raises `InputError` if neither is given; `clear` removes everything.
         """
         if ids is None and not where:
             raise InputError("ids: give ids or where; clear() removes every document")
-        selection = Selection(where, ids)
+        selection = Selection(where, ids, namespace)
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
-                seqs = self._store.select(selection.condition, selection.ids)
-                count = 0 if seqs is None else self._store.delete(self._store.documents.ids_of(seqs))
+                seqs = self._store.select(selection.condition, selection.ids, selection.namespace)
+                count = 0 if seqs is None else self._store.delete(seqs)
             self._follow()
         return count
 
-    def clear(self) -> int:
-        """Remove every document and return how many were removed."""
+    def clear(self, *, namespace: str | None = None) -> int:
+        """Remove every document, or every one of a namespace, and how files were read; return how many there were."""
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
-                count = self._store.clear()
+                within = None if namespace is None else self._store.documents.seqs_in(namespace)
+                count = self._store.clear() if within is None else self._clear_rows(str(namespace), within)
             self._follow()
         return count
+
+    def _clear_rows(self, namespace: str, rows: Seqs) -> int:
+        meta = self._store.meta.read()
+        files = {name: settings for name, settings in meta.files.items() if name != namespace}
+        self._store.meta.write(replace(meta, files=files))
+        return self._store.delete(rows)
 
     def rebuild(
         self,
@@ -510,16 +547,24 @@ class Index:
     # -- reading
 
     def __len__(self) -> int:
+        """Return the number of documents in all namespaces; `namespaces` has that of each."""
         with self._lock, self._store.snapshot():
             return len(self._store.documents)
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield all documents in the order of adding."""
+        """Yield the documents of all namespaces in the order of adding."""
         with self._lock, self._store.snapshot():
             return iter(list(self._store.documents))
 
-    def batches(self, size: int = 512, *, after: str | None = None) -> Iterator[tuple[list[Document], Float32Array]]:
-        """Yield all documents in the order of adding, or those after the id `after`, with the vectors they are compared by.
+    def namespaces(self) -> dict[str, int]:
+        """Return the number of documents in each namespace by its name, which is "" for documents added without one."""
+        with self._lock, self._store.snapshot():
+            return self._store.documents.namespaces()
+
+    def batches(
+        self, size: int = 512, *, after: str | None = None, namespace: str = ""
+    ) -> Iterator[tuple[list[Document], Float32Array]]:
+        """Yield the documents of a namespace in the order of adding, or those after the id `after`, with their vectors.
 
         The vectors are mapped, weighted and of unit length, `(n, width) float32`. Raises `IncompatibleIndexError` if other
         maps are fitted meanwhile, under which later vectors would not fit the earlier ones.
@@ -527,9 +572,9 @@ class Index:
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
             maps = self._vectors.maps_digest()
-            seqs = self._store.documents.seqs()
+            seqs = self._rows_in(namespace)
             if after is not None:
-                last = self._store.documents.seqs_of([after])
+                last = self._store.documents.seqs_of([after], namespace)
                 seqs = seqs[seqs > last[0]] if len(last) else seqs
         for begin in range(0, len(seqs), size):
             with self._lock, self._store.snapshot():
@@ -558,6 +603,7 @@ class Index:
         ids: Sequence[str] | None = None,
         *,
         where: Where | None = None,
+        namespace: str = "",
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Document]:
@@ -569,9 +615,9 @@ class Index:
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise InputError(f"{name}: {value!r} must be a number of documents, 0 or more")
         page = slice(offset, None if limit is None else offset + limit)
-        selection = Selection(where, ids)
+        selection = Selection(where, ids, namespace)
         with self._lock, self._store.snapshot():
-            selected = self._store.select(selection.condition, selection.ids)
+            selected = self._store.select(selection.condition, selection.ids, selection.namespace)
             seqs = (self._store.documents.seqs() if selected is None else selected).tolist()
             if selection.ids is None:
                 seqs = seqs[page]
@@ -601,6 +647,7 @@ class Index:
         *,
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        namespace: str = "",
         mode: Mode = "hybrid",
         mmr: float | None = None,
         min_score: float | None = None,
@@ -614,7 +661,7 @@ class Index:
         """Return the k best documents for a query, best first; a list of queries gives a list of lists.
 
         `where` keeps documents whose metadata fit, such as `{"year": {"$gte": 2020}}`; there are k hits whenever k fit;
-        `ids` keeps those named.
+        `ids` keeps those named, and `namespace` those added to it.
         `mode` "dense" scores by cosine, "lexical" by BM25, "hybrid" fuses both over the union of their candidates with
         `dense_weight` (0 to 1; by default the recipe's, or 0.4), by `fusion` "convex" or "reciprocal-rank". `mmr` chooses
         hits that are unlike each other, from 1 (only relevance) to 0 (only variety). `candidates` is how many rows each
@@ -625,7 +672,7 @@ class Index:
         such as "path"; a document without the key is a group of its own.
         """
         search = Search(
-            selection=Selection(where, ids),
+            selection=Selection(where, ids, namespace),
             k=k,
             mode=mode,
             mmr=mmr,
@@ -641,7 +688,7 @@ class Index:
         results = self._hits(search, texts, None if search.needs_no_vector else self._embed_queries(texts))
         if rerank is not None:
             results = rerank.rerank(texts, results, k)
-        results = self._expanded(results, expand)
+        results = self._expanded(results, search)
         return results[0] if isinstance(query, str) else results
 
     def search_by_vector(
@@ -651,6 +698,7 @@ class Index:
         *,
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        namespace: str = "",
         text: str | None = None,
         mmr: float | None = None,
         min_score: float | None = None,
@@ -670,6 +718,7 @@ class Index:
             texts=None if text is None else [text],
             where=where,
             ids=ids,
+            namespace=namespace,
             mmr=mmr,
             min_score=min_score,
             dense_weight=dense_weight,
@@ -687,6 +736,7 @@ class Index:
         texts: Sequence[str] | None = None,
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        namespace: str = "",
         mmr: float | None = None,
         min_score: float | None = None,
         dense_weight: float | None = None,
@@ -698,7 +748,7 @@ class Index:
         """Return what `search_by_vector` does for each of some raw query vectors `(n, dimension)`, compared together."""
         mode: Mode = "dense" if texts is None else "hybrid"
         search = Search(
-            selection=Selection(where, ids),
+            selection=Selection(where, ids, namespace),
             k=k,
             mode=mode,
             mmr=mmr,
@@ -714,7 +764,7 @@ class Index:
         texts = [""] * len(raw) if texts is None else checked_texts(texts, "texts")
         if len(texts) != len(raw):
             raise InputError(f"texts: {len(texts)} texts for {len(raw)} vectors")
-        return self._expanded(self._hits(search, texts, raw), expand)
+        return self._expanded(self._hits(search, texts, raw), search)
 
     def _hits(self, search: Search, texts: Sequence[str], raw: Float32Array | None) -> list[list[Hit]]:
         """Return the hits of each query: its text and, unless the search is lexical, its raw vector `(dimension,)`."""
@@ -724,15 +774,19 @@ class Index:
             units = None if raw is None else self._vectors.mapped_queries(raw)
             return self._engine.hits(search, texts, units, among)
 
-    def _expanded(self, results: list[list[Hit]], expand: Expand | None) -> list[list[Hit]]:
+    def _expanded(self, results: list[list[Hit]], search: Search) -> list[list[Hit]]:
         """Return hits with what stands around them in their files."""
+        expand, namespace = search.expand, search.selection.namespace
         if expand is None:
             return results
         with self._lock, self._store.snapshot():
-            return [[replace(hit, context=around(self._store, hit.document, expand)) for hit in hits] for hits in results]
+            return [
+                [replace(hit, context=around(self._store, hit.document, expand, namespace)) for hit in hits]
+                for hits in results
+            ]
 
-    def duplicates(self, threshold: float = 0.95, *, show_progress: bool = False) -> list[Duplicate]:
-        """Return the documents whose cosine with an earlier one is at least `threshold`, the most alike first.
+    def duplicates(self, threshold: float = 0.95, *, namespace: str = "", show_progress: bool = False) -> list[Duplicate]:
+        """Return the documents of a namespace whose cosine with an earlier one is at least `threshold`, most alike first.
 
         Each is named once, with the earlier document that it is nearest to; deleting the `id` of each leaves one of every
         group. All are compared with all; searches and changes go on meanwhile. Raises `InputError` for a threshold that is
@@ -740,7 +794,7 @@ class Index:
         """
         if not isinstance(threshold, (int, float)) or not -1 <= threshold <= 1:
             raise InputError(f"threshold: {threshold!r} must be a cosine, -1 to 1")
-        return find_duplicates(self.batches(), threshold, show_progress=show_progress)
+        return find_duplicates(self.batches(namespace=namespace), threshold, show_progress=show_progress)
 
     def info(self) -> IndexInfo:
         """Return what the index holds, what made it, and how its vectors are searched."""
@@ -793,14 +847,15 @@ class Index:
         return checked_vectors(self.embedder.embed_queries(texts), len(texts), self._dimension)
 
     def _embed_documents(
-        self, text_of: Mapping[str, str], show_progress: bool
+        self, rows: Sequence[PreparedDocument], show_progress: bool
     ) -> tuple[Float32Array, list[Stretches] | None]:
-        """Return raw vectors of texts by id, and the stretches of those in the sample where a map needs them."""
-        embedder, texts, wanted = self.embedder, list(text_of.values()), None
+        """Return raw vectors of documents of one namespace, and stretches of those in the sample where a map needs them."""
+        embedder, texts, wanted = self.embedder, [row.text for row in rows], None
         with self._lock, self._store.snapshot():
             views = self._store.meta.read().views
             if needed_views(views) and isinstance(embedder, EmbedsStretches):
-                replaced = set(self._store.documents.seqs_of(list(text_of)).tolist())
+                ids, namespace = [row.id for row in rows], rows[0].namespace
+                replaced = set(self._store.documents.seqs_of(ids, namespace).tolist())
                 wanted = self._store.stretches.wanted(texts, views, replaced, self._upcoming)
         return embed_documents(embedder, texts, wanted, views, show_progress=show_progress)
 
@@ -808,12 +863,6 @@ class Index:
     def path(self) -> Path:
         """The folder of the index."""
         return self._folder
-
-    @property
-    def file_settings(self) -> FileSettings | None:
-        """How files were read into the index, None if none were."""
-        with self._lock, self._store.snapshot():
-            return self._store.meta.read().files
 
     @property
     def provenance(self) -> Provenance | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class IndexInfo:
     documents over the number that the maps were fitted on. `fallbacks` says which views have a lesser map than so many
     documents usually allow, and why. `unread` is the number of documents of which the model must read stretches for a
     map, which `Index.rebuild` does. `tuning` is None for exact search. `raw` is the precision that
-    raw vectors are stored in. `files` says how files were read, None if none were.
+    raw vectors are stored in. `namespaces` are the documents of each one, `files` how files were read into each one.
     """
 
     path: str
@@ -45,7 +45,8 @@ class IndexInfo:
     growth: float | None
     libraries: Mapping[str, str]
     bytes_on_disk: int
-    files: FileSettings | None = None
+    namespaces: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, FileSettings] = field(default_factory=dict)
 
 
 def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
@@ -53,7 +54,8 @@ def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
     meta = store.meta.read()
     made_by = meta.provenance
     maps = store.maps.all()
-    count, unread = len(store.documents), unread_counts(store)
+    namespaces, unread = store.documents.namespaces(), unread_counts(store)
+    count = sum(namespaces.values())
     fitted_on = min((fitted.fitted_on for fitted in maps), default=0)
     return IndexInfo(
         path=str(folder),
@@ -77,5 +79,6 @@ def describe(folder: Path, store: Store, vectors: SyncedVectors) -> IndexInfo:
         growth=round(count / fitted_on, 2) if fitted_on else None,
         libraries=meta.libraries,
         bytes_on_disk=store.database.size() + vectors.size(),
+        namespaces=namespaces,
         files=meta.files,
     )

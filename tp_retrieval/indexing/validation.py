@@ -16,8 +16,9 @@ _MOST_LEVELS = 100  # of metadata; JSON is read and written by recursion
 _SMALL = 8192  # characters of metadata that can't have too many facts, however they are nested
 
 
-def prepared(documents: Sequence[Document | str]) -> list[PreparedDocument]:
-    """Return validated documents; raise `InputError` naming the first bad one by position."""
+def prepared(documents: Sequence[Document | str], namespace: str = "") -> list[PreparedDocument]:
+    """Return validated documents for a namespace; raise `InputError` naming the first bad one by position."""
+    check_text(namespace, "namespace")
     if isinstance(documents, (str, bytes, Document)) or not isinstance(documents, Iterable):
         raise InputError(f"documents: expected a list, got one {type(documents).__name__}; put it into a list")
     valid: list[PreparedDocument] = []
@@ -34,7 +35,7 @@ def prepared(documents: Sequence[Document | str]) -> list[PreparedDocument]:
         positions[id_] = i
         metadata = _copied_metadata(document.metadata, f"documents[{i}].metadata")
         text = _json_of(metadata, f"documents[{i}].metadata")
-        valid.append(PreparedDocument(id_, document.text, metadata, text))
+        valid.append(PreparedDocument(id_, document.text, metadata, text, namespace))
     return valid
 
 

@@ -86,10 +86,10 @@ def test_an_interrupted_update_embeds_the_rest(index, embedder, folder, monkeypa
     monkeypatch.setattr("tp_retrieval.indexing.importers.files._BATCH", 1)
     original = Index.add
 
-    def interrupted(self, documents):
+    def interrupted(self, documents, **options):
         if documents[0].text.startswith("# Two"):
             raise KeyboardInterrupt
-        return original(self, documents)
+        return original(self, documents, **options)
 
     monkeypatch.setattr(Index, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -108,13 +108,13 @@ def test_a_folder_that_was_moved_is_not_embedded_again(index, embedder, folder, 
     update(index, [folder])
     before = places(index)
     assert before == {"a.md#0": "# One", "a.md#1": "# Two", "b.txt#0": "Third words."}
-    assert index.info().files.root == str(folder)
+    assert index.file_settings().root == str(folder)
     embedder.embedded.clear()
     moved = tmp_path / "elsewhere" / "texts"
     moved.parent.mkdir()
     folder.rename(moved)
     assert update(index, [moved]) == (2, 0, 0, 0)
-    assert (places(index), index.info().files.root, embedder.embedded) == (before, str(moved), [])
+    assert (places(index), index.file_settings().root, embedder.embedded) == (before, str(moved), [])
     (moved / "b.txt").unlink()
     moved.rename(folder)
     assert update(index, [folder / "a.md"]) == (1, 0, 0, 0)
@@ -197,8 +197,8 @@ def test_settings_are_kept_and_changed_by_name(index, folder):
     (folder / "drafts" / "x.md").write_text("A draft.")
     update(index, [folder], exclude=["drafts/"])
     assert index_files(index, [folder]).unchanged_files == 2
-    assert index.info().files.exclude == ("drafts/",)
-    assert index.info().files.chunk_tokens == 16
+    assert index.file_settings().exclude == ("drafts/",)
+    assert index.file_settings().chunk_tokens == 16
     assert index_files(index, [folder], exclude=[]).added == 1
     assert index_files(index, [folder], include=["*.txt"]).removed == 3
     with pytest.raises(InputError, match="chunk_token: unknown option; there are root"):
@@ -415,7 +415,7 @@ def test_a_name_that_is_not_utf8_is_skipped_or_refused(index, folder):
 def test_options_of_another_type_are_refused_before_anything_is_kept(index, folder, options, words):
     with pytest.raises(InputError, match=words):
         index_files(index, [folder], **options)
-    assert (len(index), index.info().files) == (0, None)
+    assert (len(index), index.file_settings()) == (0, None)
 
 
 @pytest.mark.parametrize("paths", [[], "docs", None])

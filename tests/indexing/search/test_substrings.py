@@ -46,7 +46,7 @@ def test_deleted_and_cleared_rows_are_followed(store):
     scan = Substrings(store.database)
     scan.scores(["駅"])
     with store.transaction():
-        store.delete(["d6"])
+        store.delete(store.documents.seqs_of(["d6"]))
     assert scan.scores(["駅"]) == pytest.approx(bm25(TEXTS[:5], ["駅"]), abs=1e-9)
     with store.transaction():
         store.documents.clear()

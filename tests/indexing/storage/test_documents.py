@@ -37,7 +37,7 @@ def test_documents_come_in_order_and_by_number(documents):
 def test_ids_and_numbers_lead_to_each_other(documents):
     assert documents.seqs().tolist() == [1, 2, 3, 4]
     assert documents.seqs_of(["d4", "d2", "d4", "unknown"]).tolist() == [2, 4]
-    assert sorted(documents.ids_of(np.array([4, 2, 99]))) == ["d2", "d4"]
+    assert sorted(row.id for row in documents.rows(np.array([4, 2, 99]))) == ["d2", "d4"]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])
@@ -82,11 +82,12 @@ def test_a_damaged_column_is_named_by_its_record(documents, column):
         list(documents.vectors())
 
 
-@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("namespace", ["", "tenant"])
+@pytest.mark.parametrize("place", range(7))
 @pytest.mark.parametrize("value", [None, 7, 0.5, "x", b"x"])
-def test_a_row_with_a_value_lost_or_of_another_type_is_damaged(tmp_path, place, value):
-    values = (3, "a", "text", "{}", b"\0\0\x80?")
-    row = Row(*values, record_digest(*values))
+def test_a_row_with_a_value_lost_or_of_another_type_is_damaged(tmp_path, namespace, place, value):
+    values = ("a", "text", "{}", b"\0\0\x80?")
+    row = Row(3, namespace, *values, record_digest(3, *values, *([namespace] if namespace else [])))
     assert row.intact
     lost = Row(*row[:place], value, *row[place + 1 :])
     assert not lost.intact

@@ -67,7 +67,7 @@ def test_k_below_one_and_queries_without_words_find_nothing(store):
 
 def test_a_deleted_row_leaves_search_and_statistics(store):
     with store.transaction():
-        assert store.delete(["d1", "d2"]) == 2
+        assert store.delete(store.documents.seqs_of(["d1", "d2"])) == 2
     rest = {seq + 2: score for seq, score in bm25(TEXTS[2:], "dog moon").items()}
     assert store.fulltext.search("dog moon", 100) == pytest.approx(rest, abs=1e-9)
 

@@ -72,7 +72,7 @@ def test_problems_are_named_and_remade(store):
 
 def test_a_deleted_row_matches_nothing(store):
     with store.transaction():
-        store.delete(["d1"])
+        store.delete(store.documents.seqs_of(["d1"]))
     assert store.metadata_index.matching(parsed({"a.b": 2})).tolist() == [5]
     assert store.database.execute("SELECT count(*) FROM facts WHERE seq = 1") == [(0,)]
 

@@ -26,7 +26,7 @@ def column(store, sql):
 
 def test_a_delete_takes_rows_words_and_metadata_and_counts(store):
     with store.transaction():
-        assert store.delete(["d1", "d3", "d1", "unknown"]) == 2
+        assert store.delete(store.documents.seqs_of(["d1", "d3", "d1", "unknown"])) == 2
     assert column(store, "SELECT id FROM documents ORDER BY seq") == ["d2", "d4"]
     assert column(store, "SELECT seq FROM deletions ORDER BY number") == [1, 3]
     assert column(store, "SELECT DISTINCT seq FROM facts ORDER BY seq") == [2, 4]
@@ -59,13 +59,13 @@ def test_select_is_the_rows_of_both_restrictions(store, where, ids, want):
 
 
 def test_everything_is_what_the_caller_says_it_is(store):
-    assert store.select(parsed({"$not": {"n": 1}}), None, np.array([1, 2])).tolist() == [1]
+    assert store.select(parsed({"$not": {"n": 1}}), everything=np.array([1, 2])).tolist() == [1]
 
 
 def test_a_damaged_row_can_be_deleted_and_leaves_no_word_behind(store):
     store.database.execute("UPDATE documents SET text = 'another text' WHERE seq = 3")
     with store.transaction():
-        assert store.delete(["d3"]) == 1
+        assert store.delete(store.documents.seqs_of(["d3"])) == 1
     assert list(store.problems()) == []
     assert set(store.fulltext.search("dog", 9)) == {1}
 
@@ -90,8 +90,8 @@ def test_what_is_at_a_path_is_refused_by_name(store, tmp_path):
         ("UPDATE meta SET value = '99' WHERE key = 'format'", IncompatibleIndexError, "format stored 99"),
         ("UPDATE meta SET value = 'x' WHERE key = 'format'", CorruptIndexError, "meta record 'format' is damaged"),
         ("DELETE FROM meta", IndexNotFoundError, "its making was cut short"),
-        ("CREATE TABLE surplus(x)", CorruptIndexError, "its tables are not those of an index of format 4"),
-        ("DROP TABLE facts", CorruptIndexError, "its tables are not those of an index of format 4"),
+        ("CREATE TABLE surplus(x)", CorruptIndexError, "its tables are not those of an index of format 5"),
+        ("DROP TABLE facts", CorruptIndexError, "its tables are not those of an index of format 5"),
     ],
 )
 def test_a_file_of_another_shape_is_refused(store, sql, error, words):

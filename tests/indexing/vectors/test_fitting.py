@@ -127,7 +127,7 @@ def test_fit_takes_the_rows_that_are_left(create):
     store, raw = create(VectorView(3, "center")), drawn(100, 3)
     add(store, raw)
     with store.transaction():
-        store.delete([f"d{i}" for i in range(30)])
+        store.delete(store.documents.seqs_of([f"d{i}" for i in range(30)]))
         fit_if_due(store)
     assert fitted(store) == [("center", 100)]
     with store.transaction():
@@ -135,7 +135,7 @@ def test_fit_takes_the_rows_that_are_left(create):
     assert fitted(store) == [("center", 70)]
     assert store.maps.all()[0].arrays["mean"] == pytest.approx(raw[30:].mean(axis=0, dtype=np.float64), abs=1e-6)
     with store.transaction():
-        store.delete([f"d{i}" for i in range(37)])
+        store.delete(store.documents.seqs_of([f"d{i}" for i in range(37)]))
         fit(store)
     assert fitted(store) == [("none", 63)]
 
@@ -145,7 +145,7 @@ def test_a_map_is_not_replaced_by_a_lesser_one_when_rows_are_deleted(create):
     add(store, raw)
     assert fitted(store) == [("whiten:128", 256)]
     with store.transaction():
-        store.delete([f"d{i}" for i in range(120)])
+        store.delete(store.documents.seqs_of([f"d{i}" for i in range(120)]))
         fit_if_due(store)
     assert fitted(store) == [("whiten:128", 256)]
 

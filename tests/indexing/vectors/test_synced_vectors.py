@@ -36,7 +36,7 @@ class Process:
 
     def delete(self, seqs):
         with self.store.transaction():
-            assert self.store.delete(self.store.documents.ids_of(np.array(seqs))) == len(seqs)
+            assert self.store.delete(np.array(seqs)) == len(seqs)
 
 
 @pytest.fixture

@@ -234,3 +234,39 @@ def test_asynchronous_methods_do_the_same(known):
     store.close()
     del store
     assert not folder.exists()
+
+
+# -- namespaces
+
+
+def test_a_store_sees_its_namespace_alone(known, tmp_path):
+    with closing(
+        TPVectorStore.from_texts(TEXTS, known, path=tmp_path / "s", namespace="ours", ids=["a", "b", "c"])
+    ) as ours:
+        assert found(ours) == [("foo", 1), ("baz", 0.6), ("bar", 0)]
+        ours.add_texts(["qux"], ids=["a"], namespace="theirs")
+        ours.add_embeddings(pairs("foo"), ids=["b"], namespace="theirs")
+        assert ours.index.namespaces() == {"ours": 3, "theirs": 2}
+        assert [d.page_content for d in ours.similarity_search("qux", namespace="theirs")] == ["qux", "foo"]
+        assert [d.id for d in ours.similarity_search_by_vector([0.0, 0.0, 1.0], namespace="theirs")] == ["a", "b"]
+        assert ours.get_by_ids(["a"], namespace="theirs")[0].page_content == "qux"
+        assert ours.get(namespace="theirs")["documents"] == ["qux", "foo"]
+        assert ours.similarity_search("foo", filter=lambda document: document.page_content == "qux") == []
+        assert ours.as_retriever(search_kwargs={"namespace": "theirs", "k": 1}).invoke("qux")[0].id == "a"
+        theirs = TPVectorStore(ours.index, known, namespace="theirs")
+        assert found(theirs, "qux") == [("qux", 1), ("foo", 0)]
+        assert theirs.delete(["c"]) is True
+        assert theirs.delete() is True
+        assert ours.index.namespaces() == {"ours": 3}
+    with closing(TPVectorStore.open(tmp_path / "s", known)) as of_none:
+        assert found(of_none) == []
+    with closing(TPVectorStore.open(tmp_path / "s", namespace="ours")) as again:
+        assert len(again.similarity_search_by_vector([0.0, 0.0, 1.0])) == 3
+
+
+def test_async_makers_take_a_namespace(known, tmp_path):
+    made = asyncio.run(TPVectorStore.afrom_texts(TEXTS, known, path=tmp_path / "a", namespace="x"))
+    given = asyncio.run(TPVectorStore.afrom_embeddings(pairs("foo"), known, path=tmp_path / "b", namespace="x"))
+    for store, count in ((made, 3), (given, 1)):
+        with closing(store):
+            assert store.index.namespaces() == {"x": count}

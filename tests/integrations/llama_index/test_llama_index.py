@@ -62,6 +62,27 @@ def ids(result):
     return list(result.ids)
 
 
+# -- namespaces
+
+
+def test_a_store_sees_nodes_of_its_namespace_alone(tmp_path):
+    ours, theirs = TPVectorStore(tmp_path / "i", namespace="ours"), TPVectorStore(tmp_path / "i", namespace="theirs")
+    ours.add(nodes_of([{"n": 1}, {"n": 2}]))
+    theirs.add(nodes_of([{"n": 2}], source="other"))
+    for mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.HYBRID):
+        query = VectorStoreQuery(query_embedding=unit(0), query_str="apple", mode=mode, similarity_top_k=5)
+        assert sorted(ours.query(query).ids) == ["n0", "n1"]
+        assert ids(pickle.loads(pickle.dumps(theirs)).query(query)) == ["n0"]  # noqa: S301
+    assert [node.metadata["n"] for node in theirs.get_nodes()] == [2]
+    theirs.delete("doc0")
+    theirs.delete_nodes(["n1"])
+    assert ours.client.namespaces() == {"ours": 2, "theirs": 1}
+    theirs.clear()
+    assert ours.client.namespaces() == {"ours": 2}
+    ours.close()
+    theirs.close()
+
+
 # -- the embedding
 
 

@@ -182,6 +182,18 @@ def test_an_index_of_a_model_with_more_blocks_is_searched_with_its_own(whole, sm
         assert len(client.post("/v1/search", json={"query": "old whale", "k": 3, "mode": "dense"}).json()["hits"]) == 3
 
 
+def test_a_search_sees_one_namespace(client, folder):
+    with Index.open(folder) as index:
+        index.add(["apples of theirs"], vectors=np.ones((1, index.info().dimension), np.float32), namespace="theirs")
+        try:
+            answer = client.post("/v1/search", json={"query": "apples", "namespace": "theirs"})
+            assert [hit["text"] for hit in answer.json()["hits"]] == ["apples of theirs"]
+            others = client.post("/v1/search", json={"query": "apples of theirs", "k": 100})
+            assert "apples of theirs" not in [hit["text"] for hit in others.json()["hits"]]
+        finally:
+            index.clear(namespace="theirs")
+
+
 def test_an_index_of_another_recipe_is_searched_with_its_own(whole, tmp_path):
     other = whole.with_recipe(Recipe("Query: {text}", "Text: {text}", [View(3, "mean")]))
     with Index.create(tmp_path / "other", other) as index:

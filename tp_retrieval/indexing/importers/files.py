@@ -69,6 +69,7 @@ def index_files(
     index: Index,
     paths: Sequence[str | Path],
     *,
+    namespace: str = "",
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[FileOptions],
@@ -78,9 +79,9 @@ def index_files(
     Documents have their path below `root` in metadata and id; it is by default the folder that holds all paths, and follows
     a folder that was moved. Chunks have at most `chunk_tokens` tokens of the index's model, by default 256. `include` and
     `exclude` are patterns of .gitignore. `encoding` is that of text files, detected by default; `json_text` the path of
-    texts in .json files, such as "items[].body"; `loaders` are commands by suffix that write a file's text. An index keeps
-    these but for `loaders`. A file below a folder that can't be read is skipped, unless `strict`. Raises `InputError` for
-    wrong options, and before anything is changed if two files have a chunk of the same id.
+    texts in .json files, such as "items[].body"; `loaders` are commands by suffix that write a file's text. A
+    namespace keeps these but for `loaders`. A file below a folder that can't be read is skipped, unless `strict`. Raises
+    `InputError` for wrong options, and before anything is changed if two files have a chunk of the same id.
     """
     if isinstance(paths, (str, Path)) or not paths:
         raise InputError(f"paths: {paths!r} must be a list of files and folders")
@@ -88,19 +89,19 @@ def index_files(
     loaders = {suffix.lower(): command for suffix, command in options.pop("loaders", {}).items()}
     strict = options.pop("strict", False)
     _check(options, loaders)
-    indexed = _indexed_files(index)
-    stored = index.file_settings
+    indexed = _indexed_files(index, namespace)
+    stored = index.file_settings(namespace)
     settings = settings_for(stored, indexed, given, options)
     indexed = found_again(indexed, stored, settings)
     rules = FolderRules(settings.include, settings.exclude, (Path(os.path.realpath(index.path)),), loaders.keys())
     listing = find(given, rules)
     reading = ReadingOptions(settings.encoding, settings.json_text, loaders)
     update = _Update(
-        index, settings, reading, needed=listing.files if strict else [path for path in given if path.is_file()]
+        index, namespace, settings, reading, needed=listing.files if strict else [path for path in given if path.is_file()]
     )
     update.read(listing, indexed, [path for path in given if path.is_dir()], show_progress=show_progress)
     if settings != stored:
-        index.set_file_settings(settings)
+        index.set_file_settings(settings, namespace=namespace)
     return update.apply(on_progress, show_progress=show_progress)
 
 
@@ -114,10 +115,10 @@ class _IndexedFile:
     expected: int = 0
 
 
-def _indexed_files(index: Index) -> dict[str, _IndexedFile]:
-    """Return the files that an index has chunks of, by the path in their metadata."""
+def _indexed_files(index: Index, namespace: str) -> dict[str, _IndexedFile]:
+    """Return the files that a namespace has chunks of, by the path in their metadata."""
     files: dict[str, _IndexedFile] = defaultdict(_IndexedFile)
-    for document in index:
+    for document in index.get(namespace=namespace):
         path, digest, chunks = (document.metadata.get(name) for name in ("path", "digest", "chunks"))
         if isinstance(path, str) and isinstance(digest, str) and isinstance(chunks, int) and document.id is not None:
             file = files[path]
@@ -163,12 +164,15 @@ def _check_documents(chunks: Sequence[Document], path: Path) -> None:
 class _Update:
     """One update of an index: what files hold is compared with what the index holds, and then applied."""
 
-    def __init__(self, index: Index, settings: FileSettings, reading: ReadingOptions, needed: Sequence[Path]) -> None:
+    def __init__(
+        self, index: Index, namespace: str, settings: FileSettings, reading: ReadingOptions, needed: Sequence[Path]
+    ) -> None:
         counter = getattr(index.embedder, "count_tokens", None)
         if counter is None:
             raise InputError(f"{index.path} was made by an embedder that counts no tokens, so files can't be cut for it")
         self._count_tokens: Callable[[str], int] = counter
         self._index = index
+        self._namespace = namespace
         self._settings = settings
         self._reading = reading
         self._needed = frozenset(needed)  # files that may not be skipped
@@ -212,7 +216,7 @@ class _Update:
     def _check_others(self, chunks: Sequence[Document], owners: Mapping[str, str]) -> None:
         """Raise `InputError` for a chunk with the id of a document that was added by other means."""
         paths = {str(document.id): document.metadata["path"] for document in chunks}
-        for document in self._index.get([*paths]):
+        for document in self._index.get([*paths], namespace=self._namespace):
             if document.id not in self._stale and document.id not in owners:
                 raise InputError(f"{paths[str(document.id)]}: the id {document.id!r} is taken by a document of no file")
 
@@ -237,7 +241,7 @@ class _Update:
     def _compare(self, chunks: Sequence[Document]) -> None:
         """Find for each chunk a stale one of the same text, whose vector it takes over."""
         by_text: dict[str, dict[str, Document]] = defaultdict(dict)
-        for document in self._index.get(sorted(self._stale)):
+        for document in self._index.get(sorted(self._stale), namespace=self._namespace):
             by_text[document.text][str(document.id)] = document
         self._kept = {str(document.id) for document in chunks}
         for document in chunks:
@@ -257,7 +261,8 @@ class _Update:
         """
         moved = sum(self._move(part) for part in _by_file(self._moved))
         self._add(on_progress, show_progress)
-        removed = self._index.delete(sorted(self._stale - self._kept - self._moved.keys()))
+        gone = sorted(self._stale - self._kept - self._moved.keys())
+        removed = self._index.delete(gone, namespace=self._namespace)
         refit_if_grown(self._index)
         return FileChanges(
             unchanged_files=self._unchanged,
@@ -273,11 +278,13 @@ class _Update:
         """Give chunks their ids and places; a stale chunk that has such an id goes first, and is embedded anew if kept."""
         ids = {str(document.id) for document in documents.values()}
         taken = (ids & self._stale) - self._replaced - documents.keys()
-        self._index.delete(sorted(taken))
-        present = {str(document.id) for document in self._index.get([*documents])} - self._replaced
+        self._index.delete(sorted(taken), namespace=self._namespace)
+        there = self._index.get([*documents], namespace=self._namespace)
+        present = {str(document.id) for document in there} - self._replaced
         self._replaced |= ids
         self._new += [document for id_, document in documents.items() if id_ not in present]
-        self._index.update({id_: document for id_, document in documents.items() if id_ in present})
+        moved = {id_: document for id_, document in documents.items() if id_ in present}
+        self._index.update(moved, namespace=self._namespace)
         return len(present)
 
     def _add(self, on_progress: OnProgress | None, show_progress: bool) -> None:
@@ -288,7 +295,7 @@ class _Update:
         ):
             for begin in range(0, len(documents), _BATCH):
                 started = time.perf_counter()
-                bar.update(len(self._index.add(documents[begin : begin + _BATCH])))
+                bar.update(len(self._index.add(documents[begin : begin + _BATCH], namespace=self._namespace)))
                 if on_progress is not None:
                     on_progress(
                         min(begin + _BATCH, len(documents)), len(documents), (time.perf_counter() - started) / _BATCH

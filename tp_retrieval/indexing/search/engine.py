@@ -35,25 +35,25 @@ class SearchEngine:
         self._store = store
         self._vectors = vectors
         self._dense_weight = dense_weight
-        self._kept: dict[str, Seqs] = {}  # rows by condition, the latest last
+        self._kept: dict[tuple[str, str], Seqs | None] = {}  # rows by condition and namespace, the latest last
         self._kept_at: tuple[int, ...] = ()
 
     def selected(self, selection: Selection) -> Seqs | None:
-        """Return the rows of a selection, None for all of them; those of the latest conditions are kept until a change."""
-        if selection.condition is None or selection.ids is not None:
-            return self._store.select(selection.condition, selection.ids, self._vectors.seqs)
+        """Return the rows of a selection, None for all of them; those of the latest ones are kept until a change."""
+        if selection.ids is not None:
+            return self._select(selection)
         if self._vectors.moment != self._kept_at:
             self._kept.clear()
             self._kept_at = self._vectors.moment
-        condition = repr(selection.condition)  # in which 1, 1.0 and true differ
-        rows = self._kept.pop(condition, None)
-        if rows is None:
-            rows = self._store.select(selection.condition, None, self._vectors.seqs)
-        if rows is not None:
-            self._kept[condition] = rows
-            if len(self._kept) > _KEPT:
-                del self._kept[next(iter(self._kept))]
+        wanted = (repr(selection.condition), selection.namespace)  # in which 1, 1.0 and true differ
+        rows = self._kept.pop(wanted) if wanted in self._kept else self._select(selection)
+        self._kept[wanted] = rows
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
         return rows
+
+    def _select(self, selection: Selection) -> Seqs | None:
+        return self._store.select(selection.condition, selection.ids, selection.namespace, self._vectors.seqs)
 
     def hits(self, search: Search, texts: Sequence[str], units: Float32Array | None, among: Seqs | None) -> list[list[Hit]]:
         """Return the hits of each query: its text, its mapped unit vector of `(n, dimension)`, and the selected rows."""

@@ -18,26 +18,27 @@ _WINDOW = 16  # chunks of a section that are read at once, before and after
 _LONGEST = 64
 
 
-def around(store: Store, document: Document, expand: Expand) -> tuple[Document, ...]:
+def around(store: Store, document: Document, expand: Expand, namespace: str) -> tuple[Document, ...]:
     """Return the chunks around one of a file, itself among them, in their order; empty for a document of no file."""
     path, chunk = document.metadata.get("path"), document.metadata.get("chunk")
     if not isinstance(path, str) or not isinstance(chunk, int):
         return ()
     if expand != "section":
         numbers = range(chunk - expand, chunk + expand + 1)
-        return tuple(_unbroken(_chunks(store, path, numbers), chunk, None))
+        return tuple(_unbroken(_chunks(store, namespace, path, numbers), chunk, None))
     width = _WINDOW
     while True:
-        found = tuple(_unbroken(_chunks(store, path, range(chunk - width, chunk + width + 1)), chunk, document))
+        chunks = _chunks(store, namespace, path, range(chunk - width, chunk + width + 1))
+        found = tuple(_unbroken(chunks, chunk, document))
         if len(found) < width or width == _LONGEST:  # it ends on both sides
             return found
         width *= 2
 
 
-def _chunks(store: Store, path: str, numbers: Iterable[int]) -> dict[int, Document]:
-    """Return chunks of a file by number."""
+def _chunks(store: Store, namespace: str, path: str, numbers: Iterable[int]) -> dict[int, Document]:
+    """Return chunks of a file of a namespace by number."""
     condition = parsed({"path": path, "chunk": {"$in": [number for number in numbers if number >= 0]}})
-    seqs = store.select(condition, None)
+    seqs = store.select(condition, namespace=namespace)
     documents = store.documents.by_seq([] if seqs is None else seqs.tolist()).values()
     return {document.metadata["chunk"]: document for document in documents}
 

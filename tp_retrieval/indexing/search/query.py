@@ -12,7 +12,7 @@ import numpy as np
 from tp_retrieval.errors import InputError
 from tp_retrieval.indexing.search.filters import Condition, parsed
 from tp_retrieval.indexing.search.neighbours import MOST_EXPANDED, Expand
-from tp_retrieval.types import HitReranker, checked_texts
+from tp_retrieval.types import HitReranker, check_text, checked_texts
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Fusion = Literal["convex", "reciprocal-rank"]
@@ -37,6 +37,7 @@ class SearchOptions(HitShape, total=False):
 
     where: Where | None
     ids: Sequence[str] | None
+    namespace: str
     mode: Mode
     mmr: float | None
     min_score: float | None
@@ -51,6 +52,7 @@ class VectorSearchOptions(HitShape, total=False):
 
     where: Where | None
     ids: Sequence[str] | None
+    namespace: str
     text: str | None
     mmr: float | None
     min_score: float | None
@@ -61,12 +63,14 @@ class VectorSearchOptions(HitShape, total=False):
 
 @dataclass(frozen=True)
 class Selection:
-    """The documents that fit `where` and have one of `ids`; None restricts nothing. Raises `InputError`."""
+    """The documents of a namespace that fit `where` and have one of `ids`; None restricts nothing. Raises `InputError`."""
 
     where: Where | None = None
     ids: Sequence[str] | None = None
+    namespace: str = ""
 
     def __post_init__(self) -> None:
+        check_text(self.namespace, "namespace")
         if self.ids is not None:
             object.__setattr__(self, "ids", checked_texts(self.ids, "ids"))
         _ = self.condition  # raises before any text is embedded

@@ -23,18 +23,20 @@ from tp_retrieval.types import Document, Float32Array
 
 @dataclass(frozen=True, slots=True)
 class PreparedDocument:
-    """A document that was validated: its id, text and metadata, and the metadata's JSON."""
+    """A document that was validated: its id, text and metadata, the metadata's JSON, and its namespace."""
 
     id: str
     text: str
     metadata: Mapping[str, Any]
     metadata_json: str
+    namespace: str = ""
 
 
 class Row(NamedTuple):
     """A row of the table `documents`."""
 
     seq: int
+    namespace: str
     id: str
     text: str
     metadata_json: str
@@ -44,12 +46,13 @@ class Row(NamedTuple):
     @property
     def intact(self) -> bool:
         """Whether the row has its digest; a lost page can make any value None or of another type."""
-        return record_digest(*self[:5]) == self.digest
+        return _digest(self[:6]) == self.digest
 
     @property
     def name(self) -> str:
         """The row's name in messages."""
-        return f"record {self.seq} (id {self.id!r})"
+        of_namespace = f" in namespace {self.namespace!r}" if self.namespace else ""
+        return f"record {self.seq} (id {self.id!r}{of_namespace})"
 
     def check(self, file: Path) -> None:
         """Raise `CorruptIndexError` if the row does not have its digest."""
@@ -69,7 +72,13 @@ class Row(NamedTuple):
 
 _FEW = 256  # rows that are kept until the next ones are read
 
-_SELECT = "SELECT seq, id, text, metadata, vector, digest FROM documents WHERE"
+_SELECT = "SELECT seq, namespace, id, text, metadata, vector, digest FROM documents WHERE"
+
+
+def _digest(values: Sequence[Any]) -> bytes:
+    """Return the digest of a row's values before it; a namespace without a name is left out, as before format 5."""
+    seq, namespace, *others = values
+    return record_digest(seq, *others, *([namespace] if namespace != "" else []))
 
 
 class Documents:
@@ -96,10 +105,10 @@ class Documents:
 
         def rows() -> Iterator[tuple[Any, ...]]:
             for seq, (document, vector) in enumerate(zip(documents, self._encoded(vectors), strict=True), first):
-                values = (seq, document.id, document.text, document.metadata_json, vector)
-                yield (*values, record_digest(*values))
+                values = (seq, document.namespace, document.id, document.text, document.metadata_json, vector)
+                yield (*values, _digest(values))
 
-        self._database.execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", rows())
+        self._database.execute_many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)", rows())
         return list(range(first, first + len(documents)))
 
     def replace_vector(self, seq: int, vector: Float32Array) -> None:
@@ -108,9 +117,9 @@ class Documents:
             self._replace(self._checked(row), *self._encoded(vector[None]))
 
     def _replace(self, row: Row, vector: bytes) -> None:
-        values = (*row[:4], vector)
+        values = (*row[:5], vector)
         sql = "UPDATE documents SET vector = ?, digest = ? WHERE seq = ?"
-        self._database.execute(sql, (vector, record_digest(*values), row.seq))
+        self._database.execute(sql, (vector, _digest(values), row.seq))
 
     def convert(self) -> int:
         """Store every raw vector in the precision of the index, and return how many were in another one."""
@@ -157,18 +166,28 @@ class Documents:
         """Return the numbers of all rows, ascending."""
         return np.sort(self._database.numbers("SELECT seq FROM documents"))
 
-    def seqs_of(self, ids: Sequence[str]) -> Seqs:
-        """Return the numbers of the rows that have one of some ids, ascending."""
-        rows = self._database.select_in("SELECT seq FROM documents WHERE id IN (?)", list(dict.fromkeys(ids)))
+    def namespaces(self) -> dict[str, int]:
+        """Return the number of rows in each namespace, by name."""
+        return dict(
+            self._database.execute("SELECT namespace, count(*) FROM documents GROUP BY namespace ORDER BY namespace")
+        )
+
+    def seqs_in(self, namespace: str) -> Seqs | None:
+        """Return the numbers of the rows in a namespace, ascending, None if all are in it."""
+        sql = "SELECT 1 FROM documents WHERE namespace {} ? LIMIT 1"
+        if not any(self._database.first(sql.format(side), (namespace,)) for side in "<>"):
+            return None
+        return np.sort(self._database.numbers("SELECT seq FROM documents WHERE namespace = ?", (namespace,)))
+
+    def seqs_of(self, ids: Sequence[str], namespace: str = "") -> Seqs:
+        """Return the numbers of the rows in a namespace that have one of some ids, ascending."""
+        sql = "SELECT seq FROM documents WHERE namespace = ? AND id IN (?)"
+        rows = self._database.select_in(sql, list(dict.fromkeys(ids)), before=(namespace,))
         return np.array(sorted(seq for (seq,) in rows), dtype=np.int64)
 
-    def ids_of(self, seqs: Seqs) -> list[str]:
-        """Return the ids of rows."""
-        return [id_ for (id_,) in self._database.select_in("SELECT id FROM documents WHERE seq IN (?)", seqs.tolist())]
-
-    def rows_of(self, ids: Sequence[str]) -> list[Row]:
-        """Return rows by id without checking their digests."""
-        return [Row(*row) for row in self._database.select_in(f"{_SELECT} id IN (?)", list(dict.fromkeys(ids)))]
+    def rows(self, seqs: Seqs) -> list[Row]:
+        """Return rows without checking their digests."""
+        return self._select_rows(seqs.tolist())
 
     def by_seq(self, seqs: Collection[int]) -> dict[int, Document]:
         """Return the documents of rows by row number."""

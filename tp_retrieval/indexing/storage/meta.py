@@ -22,7 +22,7 @@ from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.digest import check_record, record_digest
 from tp_retrieval.types import Provenance, VectorView
 
-FORMAT = 4
+FORMAT = 5
 """The disk format that this version writes."""
 
 _DISPOSABLE = ("snapshot", "maps_tried", "libraries", "files")
@@ -89,8 +89,8 @@ class IndexMeta:
     """What an index is made of.
 
     `generation` grows whenever the in-memory vectors of every process become invalid. `maps_tried` are the maps that the
-    last fit asked for, one a view; the fitted ones may be lesser. `provenance` is None for an embedder without one, `files`
-    for an index that no files were read into.
+    last fit asked for, one a view; the fitted ones may be lesser. `provenance` is None for an embedder without one. `files`
+    are the settings of each namespace that files were read into.
     """
 
     dimension: int
@@ -104,7 +104,7 @@ class IndexMeta:
     generation: int = 0
     snapshot: SnapshotRecord | None = None
     maps_tried: tuple[str, ...] = ()
-    files: FileSettings | None = None
+    files: Mapping[str, FileSettings] = field(default_factory=dict)
 
     @property
     def dense_weight(self) -> float | None:
@@ -114,7 +114,7 @@ class IndexMeta:
     def records(self) -> dict[str, Any]:
         """Return the JSON value of each record."""
         values = asdict(self)
-        return {name: value for name, value in values.items() if value not in (None, ()) or name not in _DISPOSABLE}
+        return {name: value for name, value in values.items() if value or name not in _DISPOSABLE}
 
 
 _NAMES = {record.name for record in fields(IndexMeta)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
+from tp_retrieval.errors import CorruptIndexError
 from tp_retrieval.indexing.storage.fitted_maps import FittedMaps
 from tp_retrieval.indexing.storage.meta import MetaTable, parsed_json
 from tp_retrieval.indexing.storage.metadata_index import MetadataIndex
@@ -22,6 +24,17 @@ _FORMAT_2 = (
 )
 _FORMAT_3 = """CREATE TABLE stretches(seq INTEGER NOT NULL, view INTEGER NOT NULL, priority INTEGER NOT NULL,
     count INTEGER NOT NULL, data BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(view, priority, seq))"""
+
+_FORMAT_5 = """CREATE TABLE documents(
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL,
+    id TEXT NOT NULL,
+    text TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    vector BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    UNIQUE(namespace, id)
+)"""
 
 
 def _to_format_2(database: Database) -> None:
@@ -73,5 +86,27 @@ def _to_format_4(database: Database) -> None:
     MetaTable(database).set("raw", "float32")
 
 
-MIGRATIONS: Mapping[int, Callable[[Database], None]] = {1: _to_format_2, 2: _to_format_3, 3: _to_format_4}
+def _to_format_5(database: Database) -> None:
+    """Add the namespace of a document, by which its id is unique; rows keep their numbers, and those of removed ones."""
+    ((last,),) = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'documents'")
+    database.execute("ALTER TABLE documents RENAME TO documents_4")
+    database.execute(_FORMAT_5)
+    database.execute(
+        "INSERT INTO documents SELECT seq, '', id, text, metadata, vector, digest FROM documents_4 ORDER BY seq"
+    )
+    database.execute("DROP TABLE documents_4")
+    database.execute("DELETE FROM sqlite_sequence WHERE name = 'documents'")
+    database.execute("INSERT INTO sqlite_sequence VALUES ('documents', ?)", (last,))
+    meta = MetaTable(database)
+    with suppress(CorruptIndexError):  # an index works without this record
+        if (settings := meta.get("files")) is not None:
+            meta.set("files", {"": settings})
+
+
+MIGRATIONS: Mapping[int, Callable[[Database], None]] = {
+    1: _to_format_2,
+    2: _to_format_3,
+    3: _to_format_4,
+    4: _to_format_5,
+}
 """The step from each older format to the next one; it runs in a transaction."""

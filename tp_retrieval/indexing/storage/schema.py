@@ -8,11 +8,13 @@ TABLES = (
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID",
     """CREATE TABLE documents(
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
+    namespace TEXT NOT NULL,
+    id TEXT NOT NULL,
     text TEXT NOT NULL,
     metadata TEXT NOT NULL,
     vector BLOB NOT NULL,
-    digest BLOB NOT NULL
+    digest BLOB NOT NULL,
+    UNIQUE(namespace, id)
 )""",
     """CREATE TABLE facts(path TEXT NOT NULL, kind INTEGER NOT NULL, value NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY(path, kind, value, seq)) WITHOUT ROWID""",

@@ -23,7 +23,7 @@ from tp_retrieval.errors import (
 )
 from tp_retrieval.indexing.metadata_json import from_json
 from tp_retrieval.indexing.search.filters import Condition, answer
-from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument
+from tp_retrieval.indexing.storage.documents import Documents, PreparedDocument, Row
 from tp_retrieval.indexing.storage.fitted_maps import FittedMaps, StoredMap
 from tp_retrieval.indexing.storage.fulltext import TOKENIZERS, FullText
 from tp_retrieval.indexing.storage.meta import FORMAT, IndexMeta, MetaTable
@@ -37,6 +37,7 @@ from tp_retrieval.sqlite.database import Database, objects_made_by
 from tp_retrieval.types import Float32Array, Stretches
 
 FILE = "index.sqlite"
+_PART = 1_000  # rows that are read at once to be removed
 
 
 class Store:
@@ -143,48 +144,57 @@ class Store:
             self.stretches.insert(numbers, [document.text for document in documents], stretches, self.meta.read().views)
         return numbers
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Remove rows by id, damaged ones too, and return how many there were."""
-        rows = self.documents.rows_of(ids)
-        intact = [row for row in rows if row.intact]
-        for row in intact:
-            self.metadata_index.remove(row.seq, from_json(row.metadata_json))
-            self.fulltext.remove(row.seq, row.text)
-        self.documents.remove(row.seq for row in rows)
-        self.stretches.remove(row.seq for row in rows)
-        if len(intact) < len(rows):  # the facts and words of a damaged row are unknown
+    def delete(self, seqs: Seqs) -> int:
+        """Remove rows, damaged ones too, and return how many there were."""
+        removed = damaged = 0
+        for begin in range(0, len(seqs), _PART):
+            rows = self.documents.rows(seqs[begin : begin + _PART])
+            intact = [row for row in rows if row.intact]
+            for row in intact:
+                self.metadata_index.remove(row.seq, from_json(row.metadata_json))
+                self.fulltext.remove(row.seq, row.text)
+            self.documents.remove(row.seq for row in rows)
+            self.stretches.remove(row.seq for row in rows)
+            removed += len(rows)
+            damaged += len(rows) - len(intact)
+        if damaged:  # the facts and words of a damaged row are unknown
             self.rebuild_derived()
-        return len(rows)
+        return removed
 
-    def replace(self, ids: Sequence[str], documents: Sequence[PreparedDocument]) -> tuple[Seqs, Float32Array]:
-        """Give rows other ids and metadata: each becomes a new row with the same text, vector and stretches.
+    def replace(
+        self, ids: Sequence[str], documents: Sequence[PreparedDocument], namespace: str
+    ) -> tuple[Seqs, Float32Array]:
+        """Give rows of a namespace other ids and metadata: each becomes a new row of the same text, vector and stretches.
 
         Returns the new row numbers and the raw vectors `(n, dimension)`. Raises `InputError` for an id that is not there, a
         text that differs, and an id that another row has.
         """
-        by_id = {row.id: row for row in self.documents.rows_of(ids)}
+        by_id = {row.id: row for row in self._rows_of(ids, namespace)}
         for id_, document in zip(ids, documents, strict=True):
             if id_ not in by_id:
                 raise InputError(f"documents: there is no document {id_!r}")
             if by_id[id_].text != document.text:
                 raise InputError(f"documents[{id_!r}].text: differs from the stored one; add the document instead")
-        others = {row.id for row in self.documents.rows_of([document.id for document in documents])} - {*ids}
+        others = {row.id for row in self._rows_of([document.id for document in documents], namespace)} - {*ids}
         if others:
             raise InputError(f"documents: the id {min(others)!r} is another document's")
         seqs = np.array([by_id[id_].seq for id_ in ids], dtype=np.int64)
         vectors = self.documents.vectors_of(seqs)
         stretches = self.stretches.by_row(self.meta.read().views)
-        self.delete(ids)
+        self.delete(seqs)
         return self.insert(documents, vectors, [stretches.get(seq, {}) for seq in seqs.tolist()]), vectors
 
+    def _rows_of(self, ids: Sequence[str], namespace: str) -> list[Row]:
+        return self.documents.rows(self.documents.seqs_of(ids, namespace))
+
     def clear(self) -> int:
-        """Remove every row and the fitted maps, and return how many rows there were."""
+        """Remove every row, the fitted maps and how files were read, and return how many rows there were."""
         self.fulltext.clear()
         self.metadata_index.clear()
         self.stretches.clear()
         self.set_maps([])
         meta = self.meta.read()
-        self.meta.write(replace(meta, vectors=replace(meta.vectors, tuning=None)))
+        self.meta.write(replace(meta, vectors=replace(meta.vectors, tuning=None), files={}))
         return self.documents.clear()
 
     def set_maps(self, maps: Sequence[StoredMap]) -> None:
@@ -204,18 +214,24 @@ class Store:
 
     # -- reading
 
-    def select(self, condition: Condition | None, ids: Sequence[str] | None, everything: Seqs | None = None) -> Seqs | None:
-        """Return the rows that fit a condition and have one of some ids, ascending; None if neither restricts them.
+    def select(
+        self,
+        condition: Condition | None,
+        ids: Sequence[str] | None = None,
+        namespace: str = "",
+        everything: Seqs | None = None,
+    ) -> Seqs | None:
+        """Return the rows of a namespace that fit a condition and have one of some ids, ascending; None for every row.
 
         `everything` are all rows, where the caller has them.
         """
-        named = None if ids is None else self.documents.seqs_of(ids)
+        within = self.documents.seqs_in(namespace) if ids is None else self.documents.seqs_of(ids, namespace)
         if condition is None:
-            return named
+            return within
         matching = answer(
             condition, self.metadata_index.matching, self.documents.seqs() if everything is None else everything
         )
-        return matching if named is None else np.intersect1d(named, matching, assume_unique=True)
+        return matching if within is None else np.intersect1d(within, matching, assume_unique=True)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong in the file beside its rows: SQLite's trees and the derived tables. Nothing is changed."""
