@@ -35,7 +35,8 @@ class Hit:
 
     `parts` may hold `dense` (cosine, -1 to 1), `lexical` (BM25, 0 and up), and after reranking `rerank` (in the method's
     unit) and `retrieval` (the score before). `context` are the documents around it in its file, itself among them, where
-    the search was asked to `expand` its hits.
+    the search was asked to `expand` its hits. `relevance` is an estimate from `dense` and `lexical` of how likely the
+    document is relevant, 0 to 1, which can be compared between queries; None for a hit that no index found.
     """
 
     document: Document
@@ -43,6 +44,7 @@ class Hit:
     rank: int
     parts: Mapping[str, float] = field(default_factory=dict)
     context: tuple[Document, ...] = ()
+    relevance: float | None = None
 
     @property
     def passage(self) -> str:

@@ -368,10 +368,9 @@ class TPVectorStore(VectorStore):
     def _similarity_search_with_relevance_scores(
         self, /, query: str, k: int = 4, filter: Filter = None, **options: object
     ) -> list[tuple[LCDocument, float]]:
+        """Return documents and `Hit.relevance`, whatever the mode."""
         hits = self.hits(query, k, filter, **cast("SearchOptions", options))
-        if any("dense" not in hit.parts for hit in hits):
-            raise InputError("mode: relevance is the cosine brought into 0 to 1, which a lexical search does not have")
-        return [(_document_of(hit), _relevance(hit.parts["dense"])) for hit in hits]
+        return [(_document_of(hit), float(hit.relevance or 0)) for hit in hits]
 
     # -- the same on a thread of the store
 

@@ -157,13 +157,14 @@ class TPVectorStore(BasePydanticVectorStore):
         """Return the nodes of a query, best first, with cosines, BM25 or fused scores by its mode.
 
         `alpha` is the dense share of a hybrid search, `mmr_threshold` the share of relevance in MMR. Raises `InputError`
-        for the modes that fit a classifier to one query. `expand` and `group_by` are those of `Index.search`.
+        for the modes that fit a classifier to one query. `expand`, `group_by` and `min_relevance` are those of
+        `Index.search`; with `relevance=True` the similarities are `Hit.relevance`.
         """
         opened = self._opened()
         hits = [] if opened is None else self._hits(opened, query, kwargs)
         return VectorStoreQueryResult(
             nodes=[_node(replace(hit.document, text=hit.passage)) for hit in hits],
-            similarities=[hit.score for hit in hits],
+            similarities=[float(hit.relevance or 0) if kwargs.get("relevance") else hit.score for hit in hits],
             ids=[str(hit.document.id) for hit in hits],
         )
 
@@ -173,13 +174,18 @@ class TPVectorStore(BasePydanticVectorStore):
             of_documents = {_OF_DOCUMENT: {"$in": query.doc_ids}}
             where = of_documents if where is None else {"$and": [where, of_documents]}
         k, ids = query.similarity_top_k, query.node_ids or None
-        shape: HitShape = {"expand": kwargs.get("expand"), "group_by": kwargs.get("group_by")}
+        shape: HitShape = {
+            "expand": kwargs.get("expand"),
+            "group_by": kwargs.get("group_by"),
+            "min_relevance": kwargs.get("min_relevance"),
+        }
         options: VectorSearchOptions = {
             "where": where,
             "ids": ids,
             "namespace": self.namespace,
             "expand": shape["expand"],
             "group_by": shape["group_by"],
+            "min_relevance": shape["min_relevance"],
         }
         if query.mode in _WORDS:
             limit = query.sparse_top_k or k

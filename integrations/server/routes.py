@@ -178,7 +178,8 @@ def _embeddings(vectors: Float32Array, as_base64: bool) -> Iterator[str]:
 def _record(hit: Hit) -> dict[str, object]:
     document = {"id": hit.document.id, "text": hit.document.text, "metadata": hit.document.metadata}
     context = {"passage": hit.passage} if hit.context else {}
-    return {"rank": hit.rank, "score": hit.score, "parts": dict(hit.parts), **document, **context}
+    scores = {"rank": hit.rank, "score": hit.score, "relevance": hit.relevance, "parts": dict(hit.parts)}
+    return {**scores, **document, **context}
 
 
 def _held(fields: Mapping[str, object], name: str, rows: Iterable[object]) -> Response:

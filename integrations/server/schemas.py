@@ -64,6 +64,7 @@ class SearchRequest(Request):
     rerank: bool = False
     mmr: Share | None = None
     min_score: float | None = None
+    min_relevance: Share | None = None
     dense_weight: Share | None = None
     expand: Annotated[int, Field(ge=0, le=64)] | Literal["section"] | None = None
     group_by: Annotated[str, Field(min_length=1)] | None = None
@@ -77,6 +78,7 @@ class SearchRequest(Request):
             "namespace": self.namespace,
             "mmr": self.mmr,
             "min_score": self.min_score,
+            "min_relevance": self.min_relevance,
             "dense_weight": self.dense_weight,
             "expand": self.expand,
             "group_by": self.group_by,

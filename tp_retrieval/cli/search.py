@@ -56,6 +56,9 @@ def search(
     namespace: Namespace = "",
     mmr: Annotated[float | None, typer.Option(help="Diversify hits by MMR: 1 only relevance, 0 only diversity.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits that score lower.")] = None,
+    min_relevance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out hits that are less likely relevant, 0 to 1.")
+    ] = None,
     expand: ExpandOption = None,
     group_by: Annotated[
         str | None, typer.Option(help="Show the best hit of each value of a metadata key, such as path.")
@@ -68,7 +71,7 @@ def search(
 ) -> None:
     """Find the documents that answer a query, best first."""
     condition = None if where is None else parsed_object(where, "--where")
-    shape: HitShape = {"expand": parsed_expand(expand), "group_by": group_by}
+    shape: HitShape = {"expand": parsed_expand(expand), "group_by": group_by, "min_relevance": min_relevance}
     with loading.open_index(index) as opened:
         reranker = None if rerank is None else reranker_of(opened.embedder, rerank)
         hits = opened.search(
@@ -107,7 +110,8 @@ def reranker_of(embedder: TextEmbedder, method: Method) -> tp_retrieval.Reranker
 def record_of(hit: tp_retrieval.Hit) -> dict[str, object]:
     """Return a hit as a JSON object."""
     passage = {"passage": hit.passage} if hit.context else {}
-    return {"rank": hit.rank, "score": hit.score, "parts": hit.parts, **document_record(hit.document), **passage}
+    scores = {"rank": hit.rank, "score": hit.score, "relevance": hit.relevance, "parts": hit.parts}
+    return {**scores, **document_record(hit.document), **passage}
 
 
 def trail_of(hit: tp_retrieval.Hit, root: str | None = None) -> str:
@@ -137,7 +141,8 @@ def _show(console: Console, hit: tp_retrieval.Hit, words: list[str], root: str |
     parts = ", ".join(f"{name} {value:.2f}" for name, value in hit.parts.items())
     console.print()
     console.print(Text(f"{hit.rank}. ", style="bold"), Text(trail_of(hit, root), style="cyan"), sep="")
-    console.print(Text(f"   score {hit.score:.2f} ({parts})", style="dim"))
+    relevance = "" if hit.relevance is None else f"relevance {hit.relevance:.2f}, "
+    console.print(Text(f"   {relevance}score {hit.score:.2f} ({parts})", style="dim"))
     text = Text("\n".join(hit.passage.split("\n") if hit.context else excerpt_lines(hit.passage, words)))
     if words:
         text.highlight_regex(rf"(?i)\b(?:{'|'.join(map(re.escape, words))})\w*", style="bold yellow")

@@ -651,6 +651,7 @@ class Index:
         mode: Mode = "hybrid",
         mmr: float | None = None,
         min_score: float | None = None,
+        min_relevance: float | None = None,
         dense_weight: float | None = None,
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
@@ -666,10 +667,11 @@ class Index:
         `dense_weight` (0 to 1; by default the recipe's, or 0.4), by `fusion` "convex" or "reciprocal-rank". `mmr` chooses
         hits that are unlike each other, from 1 (only relevance) to 0 (only variety). `candidates` is how many rows each
         side brings to a hybrid search, and `mmr` chooses from, if k is not more. `min_score` leaves out hits that score
-        lower. Equal scores keep the order of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k,
-        before k are taken. `expand` gives each hit of a file what stands around it, as `context`: so many chunks before and
-        after, or with "section" all under the same headings. `group_by` keeps the best hit of each value of a metadata key,
-        such as "path"; a document without the key is a group of its own.
+        lower, `min_relevance` (0 to 1) those that are less likely relevant by `Hit.relevance`. Equal scores keep the order
+        of adding. `rerank`, a `Reranker`, orders anew as many as its depth says, or k, before k are taken. `expand` gives
+        each hit of a file what stands around it, as `context`: so many chunks before and after, or with "section" all under
+        the same headings. `group_by` keeps the best hit of each value of a metadata key, such as "path"; a document without
+        the key is a group of its own.
         """
         search = Search(
             selection=Selection(where, ids, namespace),
@@ -677,6 +679,7 @@ class Index:
             mode=mode,
             mmr=mmr,
             min_score=min_score,
+            min_relevance=min_relevance,
             dense_weight=dense_weight,
             fusion=fusion,
             candidates=candidates,
@@ -702,6 +705,7 @@ class Index:
         text: str | None = None,
         mmr: float | None = None,
         min_score: float | None = None,
+        min_relevance: float | None = None,
         dense_weight: float | None = None,
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
@@ -721,6 +725,7 @@ class Index:
             namespace=namespace,
             mmr=mmr,
             min_score=min_score,
+            min_relevance=min_relevance,
             dense_weight=dense_weight,
             fusion=fusion,
             candidates=candidates,
@@ -739,6 +744,7 @@ class Index:
         namespace: str = "",
         mmr: float | None = None,
         min_score: float | None = None,
+        min_relevance: float | None = None,
         dense_weight: float | None = None,
         fusion: Fusion = "convex",
         candidates: int = CANDIDATES,
@@ -753,6 +759,7 @@ class Index:
             mode=mode,
             mmr=mmr,
             min_score=min_score,
+            min_relevance=min_relevance,
             dense_weight=dense_weight,
             fusion=fusion,
             candidates=candidates,

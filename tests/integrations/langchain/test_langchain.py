@@ -183,24 +183,19 @@ def test_adding_an_id_again_keeps_one(store):
     assert [d.page_content for d in store.get_by_ids(["x"])] == ["second"]
 
 
-def test_relevance_lies_between_0_and_1_and_grows_with_similarity(store):
-    found = store.similarity_search_with_relevance_scores("red apple", 6)
-    scores = dict(zip(TEXTS, [s for s in np.array(FAKE.embed_documents(TEXTS))], strict=True))
-    query = np.array(FAKE.embed_query("red apple"))
-    cosines = [
-        scores[d.page_content] @ query / np.linalg.norm(query) / np.linalg.norm(scores[d.page_content]) for d, _ in found
-    ]
-    assert np.allclose([score for _, score in found], (1 + np.array(cosines)) / 2, atol=1e-6)
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_relevance_is_that_of_the_hits(store, mode):
+    found = store.similarity_search_with_relevance_scores("red apple", 6, mode=mode)
+    hits = store.index.search("red apple", 6, mode=mode)
+    assert [(document.id, score) for document, score in found] == [(hit.document.id, hit.relevance) for hit in hits]
     assert found[0][0].page_content == "red apple"
-    assert found[0][1] == pytest.approx(1)
     assert all(0 <= score <= 1 for _, score in found)
-    threshold = found[2][1]
+    threshold = max(score for _, score in found)
     retriever = store.as_retriever(
-        search_type="similarity_score_threshold", search_kwargs={"k": 6, "score_threshold": float(threshold)}
+        search_type="similarity_score_threshold", search_kwargs={"k": 6, "score_threshold": threshold, "mode": mode}
     )
-    assert len(retriever.invoke("red apple")) == 3
-    with pytest.raises(InputError, match="relevance is the cosine"):
-        store.similarity_search_with_relevance_scores("red apple", mode="lexical")
+    assert len(retriever.invoke("red apple")) == 1
+    assert len(store.similarity_search("red apple", 6, mode=mode, min_relevance=threshold)) == 1
 
 
 def test_a_generator_of_texts_is_added(tmp_path):

@@ -62,6 +62,22 @@ def ids(result):
     return list(result.ids)
 
 
+# -- relevance
+
+
+@pytest.mark.parametrize(
+    "mode", [VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.HYBRID]
+)
+def test_similarities_may_be_relevances(store, mode):
+    query = VectorStoreQuery(query_embedding=unit(0), query_str="red apple", mode=mode, similarity_top_k=6)
+    found = store.query(query, relevance=True)
+    assert all(0 < value < 1 for value in found.similarities)
+    assert found.ids == store.query(query).ids
+    assert found.similarities != store.query(query).similarities
+    least = sorted(found.similarities)[-1]
+    assert store.query(query, min_relevance=least).ids == [found.ids[found.similarities.index(least)]]
+
+
 # -- namespaces
 
 

@@ -13,6 +13,8 @@ from tp_retrieval.errors import CorruptIndexError
 from tp_retrieval.indexing.metadata_json import iso_of
 from tp_retrieval.indexing.search.fusion import fuse, mmr, scaled
 from tp_retrieval.indexing.search.query import Mode, Search, Selection
+from tp_retrieval.indexing.search.relevance import QueryScale, sample_of
+from tp_retrieval.indexing.storage.fulltext import terms_of
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
@@ -37,6 +39,8 @@ class SearchEngine:
         self._dense_weight = dense_weight
         self._kept: dict[tuple[str, str], Seqs | None] = {}  # rows by condition and namespace, the latest last
         self._kept_at: tuple[int, ...] = ()
+        self._sample: tuple[Seqs, Float32Array] | None = None  # rows, and their vectors, at `_sampled_at`
+        self._sampled_at: tuple[int, ...] = ()
 
     def selected(self, selection: Selection) -> Seqs | None:
         """Return the rows of a selection, None for all of them; those of the latest ones are kept until a change."""
@@ -68,7 +72,7 @@ class SearchEngine:
         if k == 0:
             return [[] for _ in texts]
         if search.mode == "lexical" or units is None:
-            return [self._chosen(search, k, self._lexical(text, wanted, among)) for text in texts]
+            return [self._chosen(search, k, self._lexical(text, wanted, among), self._scale(text, None)) for text in texts]
         count = wanted
         if search.mode == "hybrid":
             count = min(max(search.candidates, wanted), len(self._vectors))  # SQLite takes no more than 64 bits
@@ -78,7 +82,7 @@ class SearchEngine:
                 candidates = [_Candidate(seq, score, {"dense": score}) for seq, score in near]
             else:
                 candidates = self._hybrid(search, text, unit, dict(near), count, among)[:wanted]
-            results.append(self._chosen(search, k, candidates))
+            results.append(self._chosen(search, k, candidates, self._scale(text, unit)))
         return results
 
     def _best_of_groups(self, search: Search, text: str, unit: Float32Array | None, among: Seqs | None) -> list[Hit]:
@@ -94,13 +98,27 @@ class SearchEngine:
                 return [replace(hit, rank=rank) for rank, hit in enumerate([*best.values()][: search.count], 1)]
             wide *= _WIDER
 
-    def _chosen(self, search: Search, k: int, candidates: list[_Candidate]) -> list[Hit]:
+    def _chosen(self, search: Search, k: int, candidates: list[_Candidate], scale: QueryScale) -> list[Hit]:
         """Return the hits among candidates, best first."""
         if search.min_score is not None:
             candidates = [candidate for candidate in candidates if candidate.score >= search.min_score]
+        if search.min_relevance is not None:
+            least = search.min_relevance
+            candidates = [candidate for candidate in candidates if scale.relevance(candidate.seq, candidate.parts) >= least]
         if search.mmr is not None:
             candidates = self._diverse(candidates, k, search.mmr, search.mode)
-        return self._documents(candidates)
+        return self._documents(candidates, scale)
+
+    def _scale(self, text: str, unit: Float32Array | None) -> QueryScale:
+        """Return what the scores of a query are compared with, given its text and its unit vector `(n,)`."""
+        terms = len(terms_of(text, self._store.fulltext.tokenizer, warn=False))
+        if unit is None:
+            return QueryScale(len(self._vectors), terms, np.zeros(0, dtype=np.int64), np.zeros(0))
+        if self._sample is None or self._sampled_at != self._vectors.moment:
+            seqs = sample_of(self._vectors.seqs)
+            self._sample, self._sampled_at = (seqs, self._vectors.held(seqs)), self._vectors.moment
+        seqs, rows = self._sample
+        return QueryScale(len(self._vectors), terms, seqs, rows @ unit)
 
     def _lexical(self, text: str, count: int, among: Seqs | None) -> list[_Candidate]:
         scores = self._store.fulltext.search(text, count, among)
@@ -130,12 +148,15 @@ class SearchEngine:
         rows = self._vectors.rows(np.array([candidate.seq for candidate in candidates], dtype=np.int64))
         return [candidates[i] for i in mmr(relevance, rows, k, weight)]
 
-    def _documents(self, candidates: list[_Candidate]) -> list[Hit]:
+    def _documents(self, candidates: list[_Candidate], scale: QueryScale) -> list[Hit]:
         documents = self._store.documents.found([candidate.seq for candidate in candidates])
         missing = [candidate.seq for candidate in candidates if candidate.seq not in documents]
         if missing:
             raise CorruptIndexError(f"{self._store.file}: record {missing[0]} has a vector or words but no document")
-        return [Hit(documents[seq], score, rank, parts) for rank, (seq, score, parts) in enumerate(candidates, 1)]
+        return [
+            Hit(documents[seq], score, rank, parts, relevance=scale.relevance(seq, parts))
+            for rank, (seq, score, parts) in enumerate(candidates, 1)
+        ]
 
 
 def _group_of(document: Document, path: str) -> str:

@@ -26,10 +26,11 @@ CANDIDATES = 100
 
 
 class HitShape(TypedDict, total=False):
-    """What hits shall have around them, and which of them are one."""
+    """What hits shall have around them, which of them are one, and how relevant they must be."""
 
     expand: Expand | None
     group_by: str | None
+    min_relevance: float | None
 
 
 class SearchOptions(HitShape, total=False):
@@ -90,6 +91,7 @@ class Search:
     mode: Mode = "hybrid"
     mmr: float | None = None
     min_score: float | None = None
+    min_relevance: float | None = None
     dense_weight: float | None = None
     """None is the index's own."""
     fusion: Fusion = "convex"
@@ -106,7 +108,8 @@ class Search:
             raise InputError(f"mode: {self.mode!r} must be hybrid, dense or lexical")
         if self.fusion not in ("convex", "reciprocal-rank"):
             raise InputError(f"fusion: {self.fusion!r} must be convex or reciprocal-rank")
-        for name, value in (("dense_weight", self.dense_weight), ("mmr", self.mmr)):
+        shares = (("dense_weight", self.dense_weight), ("mmr", self.mmr), ("min_relevance", self.min_relevance))
+        for name, value in shares:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if value is not None and not (is_number and 0 <= value <= 1):
                 raise InputError(f"{name}: {value!r} must be from 0 to 1")

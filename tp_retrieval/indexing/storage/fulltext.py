@@ -61,7 +61,7 @@ class FullText:
 
     def __init__(self, database: Database, tokenizer: str) -> None:
         self._database = database
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._substrings = Substrings(database) if tokenizer == "trigram" else None
 
     def insert(self, texts: Iterable[tuple[int, str]]) -> None:
@@ -87,7 +87,7 @@ class FullText:
         """
         if k < 1:
             return {}
-        terms = terms_of(query, self._tokenizer)
+        terms = terms_of(query, self.tokenizer)
         if among is not None and len(among) <= _FEW:
             return _best(self.scores(query, among.tolist()), k)
         match = match_expression(self._indexed(terms))
@@ -105,7 +105,7 @@ class FullText:
 
     def scores(self, query: str, seqs: Sequence[int]) -> dict[int, float]:
         """Return the BM25 score of those of some rows that hold any of the query's words."""
-        terms = terms_of(query, self._tokenizer, warn=False)
+        terms = terms_of(query, self.tokenizer, warn=False)
         match = match_expression(self._indexed(terms))
         scores: dict[int, float] = {}
         if match:  # the + makes it one pass; without it, FTS5 makes one for each row
