@@ -18,6 +18,14 @@ class Limits:
     conditions: int = 1000
     """Values, lists and objects in a search's `where`."""
     hits: int = 1000
+    files: int = 100
+    """Of one upload."""
+    upload_bytes: int = 256 * 2**20
+    """Of all files of an upload."""
+    writers: int = 2
+    """Answers that are written at once."""
+    writer_seconds: float = 60.0
+    """That a request waits for its turn to write."""
     requests: int = 256
     """At once."""
     waiting_tokens: int = 1_000_000

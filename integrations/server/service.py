@@ -2,17 +2,20 @@
 
 service = Service(Embedder.from_pretrained(), {"faq": Path("faq-index")})
 vectors, tokens = service.embed(["a text"], "document")
-hits = service.search("faq", "a question", 10)
+hits = service.search(ApiKey(""), "faq", "a question", 10, {})
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from threading import Lock, Semaphore
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -26,28 +29,50 @@ from tp_retrieval import (
     Reranker,
     UnsupportedModelError,
 )
+from tp_retrieval.answering.answerer import Answerer, AnswerStream
+from tp_retrieval.answering.chat import Message
+from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
 from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.indexing.search.query import SearchOptions
+from tp_retrieval.integrations.server.access import ApiKey
 from tp_retrieval.integrations.server.batcher import Batcher
-from tp_retrieval.integrations.server.errors import RequestError
+from tp_retrieval.integrations.server.errors import OverloadedError, RequestError
+from tp_retrieval.integrations.server.indexes.catalog import Catalog
+from tp_retrieval.integrations.server.indexes.jobs import Jobs
 from tp_retrieval.integrations.server.limits import Limits
 from tp_retrieval.integrations.server.metrics import Metrics
+from tp_retrieval.integrations.server.schemas.requests import NewIndexRequest
 from tp_retrieval.reranking.reranker import MAX_TOKENS, Ranked
-from tp_retrieval.types import Float32Array, HasLegacyIdentity, HasProvenance, Provenance, Role, TextEmbedder
+from tp_retrieval.types import (
+    EmbedsStretches,
+    Float32Array,
+    HasLegacyIdentity,
+    HasProvenance,
+    Provenance,
+    Role,
+    TextEmbedder,
+)
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a server: limits, whether requests share batches, and the method of reranking.
+    """The settings of a server: limits, whether requests share batches, the method of reranking, and what may be changed.
 
-    With `method` None there is no reranking, and the LM head is not loaded.
+    With `method` None there is no reranking and no writing, and the LM head is not loaded.
     """
 
     limits: Limits = field(default_factory=Limits)
     batching: bool = True
     method: str | None = "query-likelihood"
+    data: Path | None = None
+    """The folder in which clients make indexes."""
+    read_only: bool = False
+    """Whether nothing may be changed, whatever a key may do."""
 
 
 class Service:
@@ -62,25 +87,29 @@ class Service:
         self._metrics = metrics
         self._batcher = Batcher(waiting=settings.limits.waiting_tokens, together=settings.batching, observe=metrics.step)
         metrics.watch(lambda: self._batcher.waiting)
-        self._served = _Served(embedder, embedder.count_tokens, self._batcher)
+        self._adding = Lock()
+        self._served = self._with_batcher(embedder)
         self._reranker: Reranker | None = None
+        self._writer: TextWriter | None = None
+        self._writers = Semaphore(settings.limits.writers)
         if settings.method is not None:
             whole = Reranker(embedder, method=settings.method)
             self._batcher.add("rerank", whole.score_pairs)
             self._reranker = Reranker(method=_Scorer(self._batcher, embedder), depth=whole.depth)
-        self.indexes: dict[str, Index] = {}
+            self._writer = TextWriter(embedder.backbone.language_model())
+        self.jobs = Jobs()
         try:
-            for name, folder in indexes.items():
-                self.indexes[name] = self._open(folder)
+            self.catalog = Catalog(indexes, settings.data, self._open)
         except BaseException:
-            self.close()
+            self.jobs.close()
+            self._batcher.close()
             raise
 
     def close(self) -> None:
         """Finish what was accepted and close the indexes."""
+        self.jobs.close()
         self._batcher.close()
-        for index in self.indexes.values():
-            index.close()
+        self.catalog.close()
 
     @property
     def model(self) -> str:
@@ -109,20 +138,64 @@ class Service:
         self._metrics.tokens("/v1/rerank", tokens)
         return ranked, tokens
 
-    def search(self, name: str | None, query: str, k: int, options: SearchOptions, *, rerank: bool = False) -> list[Hit]:
-        """Return an index's k best hits; `options` are those of `Index.search`."""
+    def search(
+        self, access: ApiKey, name: str | None, query: str, k: int, options: SearchOptions, *, rerank: bool = False
+    ) -> list[Hit]:
+        """Return an index's k best hits for the holder of a key; `options` are those of `Index.search`."""
         if rerank and self._reranker is None:
             raise RequestError(404, "this server was started without a reranker", "rerank")
-        options["rerank"] = self._reranker if rerank else None
-        return self._index(name).search(query, k, **options)
+        namespace = access.namespace_of(options.get("namespace", ""))
+        asked: SearchOptions = {**options, "namespace": namespace, "rerank": self._reranker if rerank else None}
+        with self.catalog.use(name, access) as index:
+            return index.search(query, k, **asked)
 
-    def _index(self, name: str | None) -> Index:
-        if name is None and len(self.indexes) == 1:
-            return next(iter(self.indexes.values()))
-        if name not in self.indexes:
-            served = ", ".join(self.indexes) or "none"
-            raise RequestError(404, f"index: {name!r} is not served here; there are {served}", "index")
-        return self.indexes[name]
+    @contextmanager
+    def answering(
+        self, question: str, hits: Sequence[Hit], options: WritingOptions, min_evidence: float | None
+    ) -> Iterator[AnswerStream]:
+        """Yield the answer to a question while it is written from its hits; raises what `writing` does."""
+        with self._turn():
+            stream = Answerer(self.embedder, min_evidence=min_evidence).stream(question, hits, options)
+            with closing(stream):
+                yield stream
+
+    @contextmanager
+    def writing(self, turns: Sequence[Message], options: WritingOptions) -> Iterator[Writing]:
+        """Yield the next turn of a conversation while it is written.
+
+        Raises `RequestError` 404 without a writing model, and `OverloadedError` if others have written for too long.
+        """
+        with self._turn() as writer, closing(writer.write(turns, options)) as writing:
+            yield writing
+
+    @contextmanager
+    def _turn(self) -> Iterator[TextWriter]:
+        if self._writer is None:
+            raise RequestError(404, "this server was started without a writing model (--rerank none)")
+        if not self._writers.acquire(timeout=self.settings.limits.writer_seconds):
+            raise OverloadedError("other answers are being written; try later")
+        try:
+            yield self._writer
+        finally:
+            self._writers.release()
+
+    def make(self, asked: NewIndexRequest) -> None:
+        """Make an empty index of the served model's weights; raise `RequestError` for a recipe that can't be read."""
+        embedder = self.embedder
+        if asked.recipe is not None:
+            try:
+                embedder = embedder.with_recipe(_recipe(asked.recipe, embedder.backbone.name))
+            except (RecipeError, UnsupportedModelError) as error:
+                raise RequestError(400, str(error), "recipe") from error
+        options = asked.model_dump(include={"kind", "target_recall", "tokenizer", "raw"})
+
+        def create(folder: Path) -> Index:
+            return Index.create(folder, self._with_batcher(embedder), **options)
+
+        self.catalog.make(asked.name, create)
+
+    def _with_batcher(self, embedder: TextEmbedder) -> _Served:
+        return _Served(embedder, self.embedder.count_tokens, self._batcher, self._adding)
 
     def _open(self, folder: Path) -> Index:
         """Open an index with an embedder that shares the model's weights if it can, and the batcher in any case.
@@ -138,21 +211,33 @@ class Service:
                     candidates += [same, UnitEmbedder.of(same)]
             for candidate in candidates:
                 try:
-                    return Index.open(folder, _Served(candidate, self.embedder.count_tokens, self._batcher))
+                    return Index.open(folder, self._with_batcher(candidate))
                 except IncompatibleIndexError:
                     continue
             if index.provenance is None:
                 return Index.open(folder)
             loaded = index.embedder
-        return Index.open(folder, _Served(loaded, self.embedder.count_tokens, self._batcher))
+        return Index.open(folder, self._with_batcher(loaded))
+
+
+def _recipe(asked: str | Mapping[str, Any], model: str) -> Recipe:
+    """Return a recipe by its JSON or the name of a shipped one; no file is opened that a client names."""
+    if not isinstance(asked, str):
+        return Recipe.from_dict(asked)
+    if not re.fullmatch(r"[\w-]+", asked):
+        raise RecipeError(f"recipe: {asked!r} is no shipped recipe; send its JSON")
+    return Recipe.load(asked, model)
 
 
 class _Served:
-    """An embedder that computes in the batcher's steps."""
+    """An embedder that computes in the batcher's steps, but for documents that are added to an index.
+
+    Those are embedded beside the steps, so that no query waits for them, some at a time by one request after the other.
+    """
 
     provenance: Provenance
 
-    def __init__(self, embedder: TextEmbedder, count_tokens: Callable[[str], int], batcher: Batcher) -> None:
+    def __init__(self, embedder: TextEmbedder, count_tokens: Callable[[str], int], batcher: Batcher, adding: Lock) -> None:
         self.dimension = embedder.dimension
         self.fingerprint = embedder.fingerprint
         if isinstance(embedder, HasProvenance):
@@ -160,14 +245,18 @@ class _Served:
         if isinstance(embedder, HasLegacyIdentity):
             self.legacy_identity = embedder.legacy_identity
         self._longest = embedder.recipe.max_tokens if isinstance(embedder, Embedder) else sys.maxsize
-        self._count_tokens = count_tokens
+        self.count_tokens = count_tokens
+        self._embedder = embedder
         self._batcher = batcher
+        self._adding = adding
+        if isinstance(embedder, EmbedsStretches):
+            self.embed_with_stretches = self._beside(embedder.embed_with_stretches)
         batcher.add(f"query {self.fingerprint}", embedder.embed_queries)
         batcher.add(f"document {self.fingerprint}", embedder.embed_documents)
 
     def embed(self, texts: Sequence[str], role: str) -> tuple[Float32Array, int]:
         """Return one vector a text and the number of tokens; equal texts are embedded once."""
-        counts = {text: self._count_tokens(text) for text in texts}
+        counts = {text: self.count_tokens(text) for text in texts}
         costs = [min(count, self._longest) + _TEMPLATE for count in counts.values()]
         rows = dict(zip(counts, self._batcher.run(f"{role} {self.fingerprint}", list(counts), costs), strict=True))
         vectors = np.stack([rows[text] for text in texts]) if rows else np.zeros((0, self.dimension), dtype=np.float32)
@@ -179,7 +268,16 @@ class _Served:
 
     def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
         """Return one vector a document."""
-        return self.embed(texts, "document")[0]
+        return self._beside(self._embedder.embed_documents)(texts)
+
+    def _beside(self, embed: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        """Return a function that waits for its turn among those who add documents."""
+
+        def in_turn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            with self._adding:
+                return embed(*args, **kwargs)
+
+        return in_turn
 
 
 class _Scorer:

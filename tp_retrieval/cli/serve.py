@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import tp_retrieval
 from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
 from tp_retrieval.cli.output import RecipeOption
+
+if TYPE_CHECKING:
+    from tp_retrieval.integrations.server import ApiKey
 
 KEYS = "TP_RETRIEVAL_API_KEYS"
 EVERYWHERE = ("", "0.0.0.0", "::")  # addresses of every interface
@@ -37,30 +41,55 @@ def serve(
         list[str] | None,
         typer.Option(help="Name to answer to, besides localhost and --host; * is any, as with API keys. May be repeated."),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the indexes that are made through the server; those in it are served.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="JSON file of API keys with rights: [{key, write, indexes, namespace}, ...].")
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody change an index.")] = False,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Site whose pages may use the server, as https://app.example. May be repeated.")
+    ] = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line of JSON for each request on stderr, without texts.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Only 1: each process would hold the model once more.")] = 1,
     graceful_timeout: Annotated[int, typer.Option(min=1, help="Seconds to answer what is open when told to end.")] = 60,
 ) -> None:
-    """Serve embeddings, reranking and search over HTTP; the page at / searches.
+    """Serve embeddings, indexes, search, reranking and answers over HTTP; the page at / searches.
 
-    API keys, if there should be any, are in the environment variable TP_RETRIEVAL_API_KEYS, separated by commas.
+    API keys, if there should be any, are in the environment variable TP_RETRIEVAL_API_KEYS, separated by commas, and may do
+    everything, or in the file --keys, each with its rights.
     """
     try:
-        from tp_retrieval.integrations.server import Limits, Settings, create_app, listen
+        from tp_retrieval.integrations.server import Limits, Settings, create_app, listen, read_keys
     except ImportError as error:
         raise tp_retrieval.OptionalDependencyError(error.name or "fastapi", "server") from error
 
+    if workers > 1:
+        raise tp_retrieval.InputError(
+            "--workers: one process serves all, since the model computes the texts of many requests together; more would "
+            "hold it as often, and share no batch. Start servers on several machines, behind a proxy"
+        )
+    if access_log:
+        _log_requests()
     folders = named(indexes or [])
     method = None if rerank == "none" else rerank
-    keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
+    api_keys: list[str | ApiKey] = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
+    api_keys += [] if keys is None else read_keys(keys)
     embedder = model.embedder(recipe, whole=method is not None)
-    settings = Settings(Limits(requests=max_requests, texts=max_texts), batching, method)
+    limits = Limits(requests=max_requests, texts=max_texts)
+    settings = Settings(limits, batching, method, data=data, read_only=read_only)
     app = create_app(
         embedder,
         folders,
         settings=settings,
-        api_keys=keys,
-        allowed_hosts=answered(host, allowed_host or [], keyed=bool(keys)),
+        api_keys=api_keys,
+        allowed_hosts=answered(host, allowed_host or [], keyed=bool(api_keys)),
+        cors_origins=cors_origin or [],
     )
-    if host not in ("127.0.0.1", "localhost", "::1") and not host.startswith("unix:") and not keys:
+    if host not in ("127.0.0.1", "localhost", "::1") and not host.startswith("unix:") and not api_keys:
         sys.stderr.write(
             f"tp-retrieval: {host} can be reached by others, and {KEYS} holds no key: anyone may use this who asks for "
             "localhost, or for a name given with --host or --allowed-host\n"
@@ -72,6 +101,15 @@ def serve(
         lambda address: sys.stderr.write(f"tp-retrieval: serving at {address}\n"),
         graceful_timeout=graceful_timeout,
     )
+
+
+def _log_requests() -> None:
+    logger = logging.getLogger("tp_retrieval.access")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter('{"time": "%(asctime)s", "request": %(message)s}', "%Y-%m-%dT%H:%M:%S%z"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def answered(host: str, allowed: list[str], *, keyed: bool) -> list[str]:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
+import logging
+import re
 import time
 from collections.abc import Collection, Sequence
+from hashlib import sha256
 from threading import Event
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tp_retrieval.integrations.server.access import ApiKey, holders
 from tp_retrieval.integrations.server.batcher import CALLER
 from tp_retrieval.integrations.server.errors import RequestError, refuse
 from tp_retrieval.integrations.server.http.answers import AnswerMemory, in_slices
@@ -20,6 +25,12 @@ from tp_retrieval.integrations.server.http.hosts import Hosts
 from tp_retrieval.integrations.server.limits import Limits
 from tp_retrieval.integrations.server.metrics import Metrics
 
+logger = logging.getLogger("tp_retrieval.access")
+"""One line of JSON a request: route, status and time; no text, no name of an index, no key but the digest's beginning."""
+
+_UPLOAD = re.compile(r"/v1/indexes/[^/]+/(documents|files)")
+_FORM = "multipart/form-data"
+_STREAMED = (_FORM, "application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 _OPEN_FILES = "/static-offline-docs/"
 _DRAINED = 64 * 2**20  # bytes of a body too large that are read and dropped, so that its sender reads the answer
 _LARGE = 32 * 2**10  # bytes of a body whose texts compete with the event loop for the interpreter's lock
@@ -29,24 +40,27 @@ _PAUSE = 0.01  # seconds from one large body to the next
 class Guard:
     """A middleware that refuses requests beyond the limits, without a key or for another host, before any work.
 
-    `open_paths` are open to all; any other path needs a key, as
-    `Authorization: Bearer KEY`, if there are any. A request runs until its client has read the answer or is gone. While the
-    server is `draining`, every answer is its connection's last.
+    `open_paths` are open to all; any other path needs a key, as `Authorization: Bearer KEY`, if there are any; without them
+    everybody is `anyone`. The route finds what the sender may do in `request.state.access`. A request runs until its client
+    has read the answer or is gone. While the server is `draining`, every answer is its connection's last. Of documents and
+    files that are added the route reads the body itself, as it comes.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         limits: Limits,
-        keys: Sequence[str],
+        keys: Sequence[str | ApiKey],
         metrics: Metrics,
         draining: Event,
+        anyone: ApiKey | None = None,
         hosts: Hosts | None = None,
         open_paths: Collection[str] = (),
     ) -> None:
         self._app = app
         self._limits = limits
-        self._keys = [key.encode() for key in keys]
+        self._keys = [(access.key.encode(), access) for access in holders(keys)]
+        self._anyone = anyone or ApiKey("")
         self._metrics = metrics
         self._draining = draining
         self._hosts = hosts or Hosts(keyed=bool(keys))
@@ -82,17 +96,30 @@ class Guard:
         except RequestError as error:
             await refuse(error, counted)
         finally:
-            self._metrics.request(path, status, time.perf_counter() - begin)
+            self._told(scope, path, status, time.perf_counter() - begin)
+
+    def _told(self, scope: Scope, path: str, status: int, seconds: float) -> None:
+        """Count an answer, and log it without what it says."""
+        route = getattr(scope.get("route"), "path", path)
+        self._metrics.request(route, status, seconds)
+        if logger.isEnabledFor(logging.INFO):
+            access = scope.get("state", {}).get("access")
+            holder = sha256(access.key.encode()).hexdigest()[:8] if access is not None and access.key else None
+            record = {"method": scope.get("method"), "route": route, "status": status, "ms": round(1000 * seconds, 1)}
+            logger.info(json.dumps({**record, "key": holder, "client": (scope.get("client") or [None])[0]}))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._check_key(scope)
+        scope.setdefault("state", {})["access"] = self._access(scope)
         if self._running == self._limits.requests:
             raise RequestError(429, f"{self._running} requests are running, no more may; try later")
         self._memory.check()
         self._running += 1
         try:
             with self._memory.request():
-                await self._app_with_body(scope, receive, send)
+                if _is_upload(scope):
+                    await self._app_with_stream(scope, receive, send)
+                else:
+                    await self._app_with_body(scope, receive, send)
         except _GoneError:
             pass
         finally:
@@ -118,6 +145,37 @@ class Guard:
             watch.cancel()
             gone.set()  # also where the server gave the request up at its end
 
+    async def _app_with_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, whose body the route reads piece by piece, each in time."""
+        seconds, limit, gone, size = self._limits.body_seconds, self._limits.upload_bytes, Event(), 0
+        is_bounded = _content_type(scope) == _FORM
+
+        async def next_part() -> Message:
+            nonlocal size
+            if size < 0:  # the body is whole: what comes now is the client's leaving
+                return await _until_gone(receive, gone)
+            try:
+                async with asyncio.timeout(seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestError(408, f"the next part of the body must be here within {seconds:g} seconds") from None
+            if message["type"] == "http.disconnect":
+                gone.set()
+                return message
+            size += len(message.get("body", b""))
+            if is_bounded and size > limit:
+                raise RequestError(413, f"the files have over {limit} bytes; send them in several requests")
+            if not message.get("more_body", False):
+                size = -1
+            return message
+
+        token = CALLER.set(gone)
+        try:
+            await self._app(scope, next_part, in_slices(send))
+        finally:
+            CALLER.reset(token)
+            gone.set()
+
     async def _wait_for_turn(self) -> None:
         """Pass large bodies on one at a time, with a pause in which the event loop serves every other client."""
         loop = asyncio.get_running_loop()
@@ -125,13 +183,16 @@ class Guard:
             await asyncio.sleep(self._next_turn - loop.time())
             self._next_turn = loop.time() + _PAUSE
 
-    def _check_key(self, scope: Scope) -> None:
+    def _access(self, scope: Scope) -> ApiKey:
+        """Return what the sender may do."""
         if not self._keys:
-            return
+            return self._anyone
         sent = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
         # every key is compared, each in constant time, so that timing reveals nothing
-        if not any([hmac.compare_digest(sent, key) for key in self._keys]):
+        found = [access for key, access in self._keys if hmac.compare_digest(sent, key)]
+        if not found:
             raise RequestError(401, "the header `Authorization: Bearer KEY` must hold one of the server's keys")
+        return found[0]
 
     async def _body(self, receive: Receive) -> bytes:
         limit = self._limits.body_bytes
@@ -160,6 +221,20 @@ def _route_path(scope: Scope) -> str:
     root = scope.get("root_path", "")
     inside = path.removeprefix(root)
     return inside if not inside or inside.startswith("/") else path
+
+
+def _content_type(scope: Scope) -> str:
+    value: bytes = dict(scope["headers"]).get(b"content-type", b"")
+    return value.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _is_upload(scope: Scope) -> bool:
+    """Return whether a request's body may be longer than memory should hold."""
+    return (
+        scope.get("method") == "POST"
+        and _UPLOAD.fullmatch(_route_path(scope)) is not None
+        and _content_type(scope) in _STREAMED
+    )
 
 
 async def _until_gone(receive: Receive, gone: Event) -> Message:

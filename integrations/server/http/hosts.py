@@ -25,13 +25,15 @@ class Hosts:
     """The hosts whose requests are answered: those of this machine and `names`; with keys and without names, any.
 
     A page can give its own name the address of this machine (DNS rebinding): its browser then takes the server for the
-    page's own, but the Host header has the page's name. Raises `InputError` if a name is none.
+    page's own, but the Host header has the page's name. Pages of `origins` may use the server. Raises `InputError` if a
+    name or an origin is none.
     """
 
-    def __init__(self, names: Sequence[str] = (), *, keyed: bool = False) -> None:
+    def __init__(self, names: Sequence[str] = (), *, keyed: bool = False, origins: Sequence[str] = ()) -> None:
         self._any = ANY in names or (keyed and not names)
         self._names = _LOCAL | {_checked(name) for name in names if name != ANY}
         self._keyed = keyed
+        self._origins = frozenset(map(_checked_origin, origins))
 
     def check(self, scope: Scope) -> None:
         """Raise `RequestError` 400 if a request is for another host, and 403 if another site's page sent it.
@@ -47,7 +49,8 @@ class Hosts:
             if not (self._any or file or (match is not None and match[1] in self._names)):
                 raise RequestError(400, _wrong_host(match[1] if match is not None else host))
         for origin in _headers(scope, b"origin"):
-            if not self._keyed and not any(_is_own(origin, host) for host in hosts):
+            allowed = self._keyed or origin in self._origins or any(_is_own(origin, host) for host in hosts)
+            if not allowed:
                 raise RequestError(
                     403,
                     f"a page of {origin!r} may not use this server, whose host is {', '.join(hosts)!r}: open the server's "
@@ -72,6 +75,13 @@ def _checked(name: str) -> str:
     if not re.fullmatch(_NAME, host):
         raise InputError(f"allowed host {name!r}: give a name alone, such as search.example, without scheme and port")
     return host
+
+
+def _checked_origin(origin: str) -> str:
+    """Return an origin as a browser writes it."""
+    if not re.fullmatch(rf"https?://{_NAME}(?::\d+)?", origin):
+        raise InputError(f"origin {origin!r}: give scheme and host, such as https://app.example, without a path")
+    return origin.lower()
 
 
 def _wrong_host(name: str) -> str:

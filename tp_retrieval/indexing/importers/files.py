@@ -9,7 +9,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -103,6 +103,30 @@ def index_files(
     if settings != stored:
         index.set_file_settings(settings, namespace=namespace)
     return update.apply(on_progress, show_progress=show_progress)
+
+
+def add_files(
+    index: Index,
+    folder: str | Path,
+    *,
+    namespace: str = "",
+    chunk_tokens: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> FileChanges:
+    """Add the files in a folder by their names below it, in place of the chunks of files of the same names.
+
+    Other files of the index stay, as do its settings, by which the files are cut and read. Raises what `index_files` does.
+    """
+    place = located(Path(folder))
+    settings = replace(index.file_settings(namespace) or FileSettings(""), root=str(place))
+    if chunk_tokens is not None:
+        _check({"chunk_tokens": chunk_tokens}, {})
+        settings = replace(settings, chunk_tokens=chunk_tokens)
+    listing = find([place], FolderRules())
+    reading = ReadingOptions(settings.encoding, settings.json_text)
+    update = _Update(index, namespace, settings, reading, needed=())
+    update.read(listing, _indexed_files(index, namespace), [], show_progress=False)
+    return update.apply(on_progress, refit=False, show_progress=False)
 
 
 @dataclass
@@ -254,7 +278,7 @@ class _Update:
             if before != document:
                 self._moved[str(before.id)] = document
 
-    def apply(self, on_progress: OnProgress | None, *, show_progress: bool) -> FileChanges:
+    def apply(self, on_progress: OnProgress | None, *, refit: bool = True, show_progress: bool) -> FileChanges:
         """Change the index: chunks get their new ids and places, new ones are embedded, and those that are left go.
 
         Each step is durable: a second update after an interrupt embeds only the rest.
@@ -263,7 +287,8 @@ class _Update:
         self._add(on_progress, show_progress)
         gone = sorted(self._stale - self._kept - self._moved.keys())
         removed = self._index.delete(gone, namespace=self._namespace)
-        refit_if_grown(self._index)
+        if refit:
+            refit_if_grown(self._index)
         return FileChanges(
             unchanged_files=self._unchanged,
             added=len(self._new),

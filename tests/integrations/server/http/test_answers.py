@@ -81,7 +81,7 @@ def test_an_error_before_the_first_byte_has_its_own_status(serving, monkeypatch)
     def broken(value):
         raise RequestError(507, "no row can be encoded")
 
-    monkeypatch.setattr("tp_retrieval.integrations.server.routes.encode", broken)
+    monkeypatch.setattr("tp_retrieval.integrations.server.routes.models.encode", broken)
     response = client.post("/v1/embeddings", json={"input": TEXTS})
     assert (response.status_code, response.json()["error"]["message"]) == (507, "no row can be encoded")
 

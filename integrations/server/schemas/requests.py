@@ -1,12 +1,17 @@
-"""Requests as clients send them: OpenAI's embeddings, Cohere's and Jina's reranking, and search."""
+"""Requests as clients send them: OpenAI's embeddings and chat, Cohere's and Jina's reranking, search and documents."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
+from tp_retrieval import Document
+from tp_retrieval.indexing.metadata_json import from_json
 from tp_retrieval.indexing.search.query import SearchOptions
+from tp_retrieval.indexing.storage.fulltext import Tokenizer
+from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.types import Role
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -83,3 +88,75 @@ class SearchRequest(Request):
             "expand": self.expand,
             "group_by": self.group_by,
         }
+
+
+class NewIndexRequest(Request):
+    """A name, and what `Index.create` takes; `recipe` is a shipped one's name or its JSON, by default the server's."""
+
+    name: str
+    recipe: str | dict[str, Any] | None = None
+    kind: str = "auto"
+    target_recall: Annotated[float, Field(gt=0, le=1)] = 0.95
+    tokenizer: Tokenizer = "words"
+    raw: RawPrecision = "float32"
+
+
+class NewDocument(Request):
+    """A document; one without an id gets one."""
+
+    text: str
+    id: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def document(self) -> Document:
+        """The document, with dates where JSON has `{"$date": …}`."""
+        return Document(self.text, from_json(json.dumps(self.metadata)), self.id)
+
+
+class DocumentsRequest(Request):
+    """Documents to add, or to replace those of the same id with."""
+
+    documents: list[NewDocument]
+    namespace: str = ""
+
+
+class AnswerRequest(SearchRequest):
+    """A question for `Answerer`, with the search for its hits; `stream` sends server-sent events."""
+
+    k: Annotated[int, Field(ge=1, le=50)] = 5
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 256
+    min_evidence: float | None = 0.1
+    stream: bool = False
+
+
+class ChatTurn(Request):
+    """A message of a conversation."""
+
+    role: Literal["system", "user", "assistant", "developer"]
+    content: str | list[dict[str, Any]]
+
+
+class StreamOptions(Request):
+    """OpenAI's options of a stream."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(Request):
+    """OpenAI's shape; with `index` the last message is searched for first, and its hits are put before it."""
+
+    messages: Annotated[list[ChatTurn], Field(min_length=1)]
+    model: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    index: str | None = None
+    namespace: str = ""
+    where: dict[str, Any] | None = None
+    k: Annotated[int, Field(ge=1, le=50)] = 5

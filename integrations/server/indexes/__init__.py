@@ -1,0 +1,1 @@
+"""The indexes of a server: by name, written to, and in long work."""

@@ -1,0 +1,91 @@
+"""Searches, and answers that are written from their hits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response, StreamingResponse
+
+from tp_retrieval.answering.answerer import Answer
+from tp_retrieval.answering.writer import WritingOptions
+from tp_retrieval.integrations.server.access import Access
+from tp_retrieval.integrations.server.errors import RequestError
+from tp_retrieval.integrations.server.http.answers import encode
+from tp_retrieval.integrations.server.routes.dependencies import Limited, Served, held, hit_record
+from tp_retrieval.integrations.server.schemas.requests import AnswerRequest, SearchRequest
+from tp_retrieval.integrations.server.schemas.responses import AnswerResponse, SearchResponse
+
+router = APIRouter()
+
+EVENTS = "text/event-stream"
+
+
+def _check_search(asked: SearchRequest, limits: Limited) -> None:
+    limits.checked(asked.query, "query")
+    limits.check_where(asked.where)
+    if asked.k > limits.hits:
+        raise RequestError(413, f"k: {asked.k} hits; a search may have {limits.hits}", "k")
+
+
+@router.post("/v1/search", dependencies=[Depends(_check_search)], response_model=SearchResponse)
+def search(asked: SearchRequest, service: Served, access: Access) -> Response:
+    """Find the documents of an index that answer a query, best first, with the parts of each score."""
+    begin = time.perf_counter()
+    hits = service.search(access, asked.index, asked.query, asked.k, asked.options, rerank=asked.rerank)
+    milliseconds = round(1000 * (time.perf_counter() - begin), 1)
+    return held({"query": asked.query, "milliseconds": milliseconds}, "hits", map(hit_record, hits))
+
+
+def _check_question(asked: AnswerRequest, limits: Limited) -> None:
+    _check_search(asked, limits)
+
+
+@router.post(
+    "/v1/answers",
+    dependencies=[Depends(_check_question)],
+    response_model=AnswerResponse,
+    responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}},
+)
+def answers(asked: AnswerRequest, service: Served, access: Access) -> Response:
+    """Answer a question in sentences that cite the hits they are from; `query` is the question.
+
+    With `stream` there are server-sent events: `hits` with those that are read, `text` with pieces of the answer, and
+    `answer` with the whole of it.
+    """
+    hits = service.search(access, asked.index, asked.query, asked.k, asked.options, rerank=asked.rerank)
+    options = WritingOptions(max_tokens=asked.max_tokens)
+    if asked.stream:
+        return StreamingResponse(_events(service, asked, hits, options), media_type=EVENTS)
+    with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
+        record = _answer_record(stream.answer)
+    return held({name: value for name, value in record.items() if name != "hits"}, "hits", record["hits"])
+
+
+def _events(service: Served, asked: AnswerRequest, hits: list[Any], options: WritingOptions) -> Iterator[str]:
+    yield event("hits", {"hits": [hit_record(hit) for hit in hits]})
+    try:
+        with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
+            for piece in stream:
+                yield event("text", {"text": piece})
+            yield event("answer", _answer_record(stream.answer))
+    except RequestError as error:  # the status is sent already
+        yield f"event: error\ndata: {error.body.decode()}\n\n"
+
+
+def event(name: str, value: Mapping[str, object]) -> str:
+    """Return a server-sent event."""
+    return f"event: {name}\ndata: {encode(value)}\n\n"
+
+
+def _answer_record(answer: Answer) -> dict[str, Any]:
+    return {
+        "question": answer.question,
+        "answer": answer.text,
+        "refused": answer.refused,
+        "evidence": answer.evidence,
+        "sentences": [{"text": sentence.text, "sources": list(sentence.sources)} for sentence in answer.sentences],
+        "hits": [hit_record(hit) for hit in answer.hits],
+    }
