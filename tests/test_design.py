@@ -28,6 +28,7 @@ LAYERS = [
     "reranking",
     "answering",
     "evaluation",
+    "client",
     "cli",
     "__main__",
 ]
@@ -105,7 +106,20 @@ def test_mypy_reads_every_tracked_file_strictly():
 
 def test_the_public_names():
     assert sorted(tp_retrieval.__all__) == sorted(
-        {"Answer", "Answerer", "CachedEmbedder", "Document", "Embedder", "Hit", "Index", "Recipe", "Reranker", "Template"}
+        {
+            "Answer",
+            "Answerer",
+            "AsyncClient",
+            "CachedEmbedder",
+            "Client",
+            "Document",
+            "Embedder",
+            "Hit",
+            "Index",
+            "Recipe",
+            "Reranker",
+            "Template",
+        }
         | {"index_files"}
         | {name for name, value in vars(errors).items() if isinstance(value, type)}
     )

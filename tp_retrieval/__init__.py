@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tp_retrieval.answering.answerer import Answer as Answer
     from tp_retrieval.answering.answerer import Answerer as Answerer
     from tp_retrieval.caching import CachedEmbedder as CachedEmbedder
+    from tp_retrieval.client.async_client import AsyncClient as AsyncClient
+    from tp_retrieval.client.client import Client as Client
     from tp_retrieval.embedding.embedder import Embedder as Embedder
     from tp_retrieval.embedding.recipe import Recipe as Recipe
     from tp_retrieval.embedding.template import Template as Template
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 _HOME = {
     "Answer": "answering.answerer",
     "Answerer": "answering.answerer",
+    "AsyncClient": "client.async_client",
     "CachedEmbedder": "caching",
+    "Client": "client.client",
     "Document": "types",
     "Embedder": "embedding.embedder",
     "Hit": "types",
@@ -39,7 +43,9 @@ _HOME = {
 __all__ = [
     "Answer",
     "Answerer",
+    "AsyncClient",
     "CachedEmbedder",
+    "Client",
     "Document",
     "Embedder",
     "Hit",

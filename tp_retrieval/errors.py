@@ -13,6 +13,7 @@ TPRetrievalError
 ├── IndexAccessError (OSError)             the index's place can't be read or written
 ├── CorruptIndexError (RuntimeError)       the index on disk is damaged
 ├── WorkerError (RuntimeError)             a process that embeds was killed
+├── ServerError (RuntimeError)             a server refused a request, or could not be reached
 └── OptionalDependencyError (ImportError)  an extra of this package is not installed
 
 TruncationWarning (UserWarning)            texts were cut to fit `max_tokens`
@@ -71,6 +72,14 @@ class WorkerError(TPRetrievalError, RuntimeError):
     """A process that embeds was killed, by the machine for want of memory perhaps; nothing was returned."""
 
 
+class ServerError(TPRetrievalError, RuntimeError):
+    """A server refused a request, with `status`, or could not be reached, with None."""
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class OptionalDependencyError(TPRetrievalError, ImportError):
     """A feature needs an extra of this package; the message is the pip line."""
 
@@ -94,6 +103,7 @@ __all__ = [
     "OptionalDependencyError",
     "OutOfMemoryError",
     "RecipeError",
+    "ServerError",
     "TPRetrievalError",
     "TruncationWarning",
     "UnsupportedModelError",

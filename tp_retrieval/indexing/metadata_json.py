@@ -17,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def to_json(metadata: Mapping[str, Any]) -> str:
     """Return metadata as JSON; raise `TypeError` or `ValueError` for what JSON can't hold."""
-    return json.dumps(metadata, allow_nan=False, sort_keys=True, ensure_ascii=False, default=_tagged)
+    return json.dumps(metadata, allow_nan=False, sort_keys=True, ensure_ascii=False, default=tagged)
 
 
 def from_json(text: str) -> Any:
@@ -58,5 +58,6 @@ def check_key(key: str, name: str) -> None:
         raise InputError(f"{name}: the key {DATE!r} stands for a date in the index; give a datetime or date itself")
 
 
-def _tagged(value: object) -> dict[str, str]:
+def tagged(value: object) -> dict[str, str]:
+    """Return a date or time as the object that stands for it; raise `TypeError` for anything else."""
     return {DATE: iso_of(value)}

@@ -16,7 +16,7 @@ from threading import Lock
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Send
 
-from tp_retrieval.indexing.metadata_json import iso_of
+from tp_retrieval.indexing.metadata_json import tagged
 from tp_retrieval.integrations.server.errors import RequestError
 
 SLICE = 64 * 2**10  # bytes that are encoded, or given to a connection, at once
@@ -86,13 +86,13 @@ def hold(size: int) -> None:
 
 
 def encode(value: object) -> str:
-    """Return a value as JSON.
+    """Return a value as JSON, in which dates stand as `{"$date": …}`.
 
     One thread encodes at a time: JSON is encoded without a pause for other threads, and many that encode by turns would
     keep the event loop from its own turn.
     """
     with _ENCODING:
-        return json.dumps(value, default=iso_of)
+        return json.dumps(value, default=tagged)
 
 
 def listing(fields: Mapping[str, object], name: str, rows: Iterable[str]) -> Response:

@@ -16,7 +16,7 @@ from tp_retrieval.integrations.server.errors import RequestError
 
 ANY = "*"
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_NAME = r"\[[0-9a-f:.]+(?:%\w+)?\]|[^\s:/\[\]]+"
+_NAME = r"(?:\[[0-9a-f:.]+(?:%\w+)?\]|[^\s:/\[\]]+)"
 _HOST = re.compile(rf"({_NAME})(?::\d+)?")
 _PORTS = {"http": ":80", "https": ":443"}
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
-from tp_retrieval import Hit
+from tp_retrieval import Hit, TPRetrievalError
 from tp_retrieval.answering.answerer import INSTRUCTIONS
 from tp_retrieval.answering.chat import ChatRole, Message
 from tp_retrieval.answering.writer import Writing, WritingOptions
@@ -18,7 +18,7 @@ from tp_retrieval.integrations.server.access import Access
 from tp_retrieval.integrations.server.errors import RequestError
 from tp_retrieval.integrations.server.http.answers import encode
 from tp_retrieval.integrations.server.routes.dependencies import Limited, Served, hit_record
-from tp_retrieval.integrations.server.routes.search import EVENTS
+from tp_retrieval.integrations.server.routes.search import EVENTS, streamed
 from tp_retrieval.integrations.server.schemas.requests import ChatRequest, ChatTurn
 from tp_retrieval.integrations.server.schemas.responses import ChatResponse
 
@@ -48,7 +48,7 @@ def chat(asked: ChatRequest, service: Served, access: Access, limits: Limited) -
         turns = [_passages(hits), *turns]
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": service.model}
     if asked.stream:
-        return StreamingResponse(_chunks(service, turns, asked, head, hits), media_type=EVENTS)
+        return streamed(_chunks(service, turns, asked, head, hits))
     with service.writing(turns, _options(asked)) as writing:
         text = "".join(writing)
         message = {"role": "assistant", "content": text}
@@ -96,17 +96,18 @@ def _chunks(
         return f"data: {encode({**head, 'object': 'chat.completion.chunk', 'choices': [choice], **more})}\n\n"
 
     found = {"hits": [hit_record(hit) for hit in hits]} if asked.index is not None else {}
-    try:
-        with service.writing(turns, _options(asked)) as writing:
-            yield chunk({"role": "assistant", "content": ""}, more=found)
+    with service.writing(turns, _options(asked)) as writing:
+        yield chunk({"role": "assistant", "content": ""}, more=found)
+        try:
             for piece in writing:
                 yield chunk({"content": piece})
-            yield chunk({}, writing.finish_reason)
-            if asked.stream_options is not None and asked.stream_options.include_usage:
-                usage = {**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(writing)}
-                yield f"data: {encode(usage)}\n\n"
-    except RequestError as error:  # the status is sent already
-        yield f"data: {error.body.decode()}\n\n"
+        except TPRetrievalError as error:  # the status is sent already
+            yield f"data: {RequestError(503, str(error)).body.decode()}\n\n"
+            return
+        yield chunk({}, writing.finish_reason)
+        if asked.stream_options is not None and asked.stream_options.include_usage:
+            usage = {**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(writing)}
+            yield f"data: {encode(usage)}\n\n"
     yield "data: [DONE]\n\n"
 
 

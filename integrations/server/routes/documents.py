@@ -294,7 +294,11 @@ async def add_files(
         if not uploads:
             raise RequestError(400, "files: there is none; send a form with fields named files", "files")
         folder = await to_thread.run_sync(received, uploads)
-    job, new = service.jobs.open("files", name, access, key)
+    try:
+        job, new = service.jobs.open("files", name, access, key)
+    except BaseException:
+        folder.remove()
+        raise
     if not new:
         folder.remove()
         return await _joined(job)

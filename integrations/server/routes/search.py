@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response, StreamingResponse
 
+from tp_retrieval import Hit, TPRetrievalError
 from tp_retrieval.answering.answerer import Answer
 from tp_retrieval.answering.writer import WritingOptions
 from tp_retrieval.integrations.server.access import Access
@@ -58,25 +60,29 @@ def answers(asked: AnswerRequest, service: Served, access: Access) -> Response:
     hits = service.search(access, asked.index, asked.query, asked.k, asked.options, rerank=asked.rerank)
     options = WritingOptions(max_tokens=asked.max_tokens)
     if asked.stream:
-        return StreamingResponse(_events(service, asked, hits, options), media_type=EVENTS)
+        return streamed(_events(service, asked, hits, options))
     with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
         record = _answer_record(stream.answer)
     return held({name: value for name, value in record.items() if name != "hits"}, "hits", record["hits"])
 
 
-def _events(service: Served, asked: AnswerRequest, hits: list[Any], options: WritingOptions) -> Iterator[str]:
-    yield event("hits", {"hits": [hit_record(hit) for hit in hits]})
-    try:
-        with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
+def _events(service: Served, asked: AnswerRequest, hits: list[Hit], options: WritingOptions) -> Iterator[str]:
+    with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
+        yield _event("hits", {"hits": [hit_record(hit) for hit in hits]})
+        try:
             for piece in stream:
-                yield event("text", {"text": piece})
-            yield event("answer", _answer_record(stream.answer))
-    except RequestError as error:  # the status is sent already
-        yield f"event: error\ndata: {error.body.decode()}\n\n"
+                yield _event("text", {"text": piece})
+            yield _event("answer", _answer_record(stream.answer))
+        except TPRetrievalError as error:  # the status is sent already
+            yield f"event: error\ndata: {RequestError(503, str(error)).body.decode()}\n\n"
 
 
-def event(name: str, value: Mapping[str, object]) -> str:
-    """Return a server-sent event."""
+def streamed(events: Iterator[str]) -> StreamingResponse:
+    """Return an answer of server-sent events; what is raised before the first one has a status of its own."""
+    return StreamingResponse(chain([next(events)], events), media_type=EVENTS)
+
+
+def _event(name: str, value: Mapping[str, object]) -> str:
     return f"event: {name}\ndata: {encode(value)}\n\n"
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from tp_retrieval import Document
 from tp_retrieval.indexing.metadata_json import from_json
-from tp_retrieval.indexing.search.query import SearchOptions
+from tp_retrieval.indexing.search.query import CANDIDATES, Fusion, SearchOptions
 from tp_retrieval.indexing.storage.fulltext import Tokenizer
 from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.types import Role
@@ -66,11 +66,14 @@ class SearchRequest(Request):
     k: Annotated[int, Field(ge=0)] = 10
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     where: dict[str, Any] | None = None
+    ids: Annotated[list[str], Field(max_length=10_000)] | None = None
     rerank: bool = False
     mmr: Share | None = None
     min_score: float | None = None
     min_relevance: Share | None = None
     dense_weight: Share | None = None
+    fusion: Fusion = "convex"
+    candidates: Annotated[int, Field(ge=1, le=10_000)] = CANDIDATES
     expand: Annotated[int, Field(ge=0, le=64)] | Literal["section"] | None = None
     group_by: Annotated[str, Field(min_length=1)] | None = None
 
@@ -80,11 +83,14 @@ class SearchRequest(Request):
         return {
             "mode": self.mode,
             "where": self.where,
+            "ids": self.ids,
             "namespace": self.namespace,
             "mmr": self.mmr,
             "min_score": self.min_score,
             "min_relevance": self.min_relevance,
             "dense_weight": self.dense_weight,
+            "fusion": self.fusion,
+            "candidates": self.candidates,
             "expand": self.expand,
             "group_by": self.group_by,
         }

@@ -1,0 +1,225 @@
+"""A client of a server, with the methods of `Index`, for asyncio.
+
+async with AsyncClient("http://localhost:8000", "faq", api_key="…") as client:
+    await client.add(["a text"])
+    await client.search("a question", 5)
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, Unpack, overload
+
+import numpy as np
+
+from tp_retrieval.client.calls import (
+    Call,
+    Calls,
+    FileReport,
+    IndexOptions,
+    SearchOptions,
+    Where,
+    WrittenAnswer,
+    async_events,
+    content_of,
+    refused,
+)
+from tp_retrieval.errors import OptionalDependencyError, ServerError
+from tp_retrieval.types import Document, Float32Array, Hit, Role
+
+try:
+    import httpx
+except ImportError as error:
+    raise OptionalDependencyError("httpx", "client") from error
+
+Result = TypeVar("Result")
+
+_TOGETHER = 256  # documents of a request
+_PAGE = 1_000  # documents of an answer
+
+
+class AsyncClient:
+    """An index behind a server, whose methods are those of `Client`, each to be awaited.
+
+    `url` is the server's address, "unix:FILE" a socket in the file system. Calls are of `index`, and of `namespace` where
+    they name no other. Raises `InputError`, `IndexNotFoundError`, and `ServerError` for whatever else the server refuses.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        index: str | None = None,
+        *,
+        api_key: str | None = None,
+        namespace: str = "",
+        timeout: float = 300.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        if url.startswith("unix:"):
+            transport, url = httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:")), "http://localhost"
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self._calls = Calls(index, namespace)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    # -- the methods of `Index`
+
+    async def add(
+        self, documents: Sequence[Document | str], *, namespace: str | None = None, idempotency_key: str | None = None
+    ) -> list[str]:
+        """Add documents, replacing those with the same id, and return their ids; they are durable when this returns.
+
+        They are sent 256 at a time. With an `idempotency_key` the same call can be made again after an error: what was
+        stored stays, and is not embedded again.
+        """
+        key = idempotency_key or uuid.uuid4().hex
+        ids: list[str] = []
+        for begin in range(0, len(documents), _TOGETHER):
+            part = documents[begin : begin + _TOGETHER]
+            stored = await self._send(self._calls.add(part, namespace, f"{key}-{begin}"))
+            ids += stored
+        return ids
+
+    async def add_files(
+        self,
+        files: Sequence[str | Path] | Mapping[str, bytes],
+        *,
+        namespace: str | None = None,
+        chunk_tokens: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> FileReport:
+        """Send files, by path or as bytes by name, which the server reads, cuts and adds."""
+        return await self._send(self._calls.add_files(content_of(files), namespace, chunk_tokens, idempotency_key))
+
+    async def get(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        where: Where | None = None,
+        namespace: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Document]:
+        """Return documents in the order of `ids`, without ids in the order of adding; unknown ids are ignored."""
+        found: list[Document] = []
+        position: int | None = offset
+        while position is not None and (limit is None or len(found) < limit):
+            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page, position = await self._send(self._calls.get(ids, where, namespace, size, position))
+            found += page
+        return found
+
+    async def delete(
+        self, ids: Sequence[str] | None = None, *, where: Where | None = None, namespace: str | None = None
+    ) -> int:
+        """Remove documents by id, or those that fit `where`, or both at once, and return how many were removed."""
+        return await self._send(self._calls.delete(ids, where, namespace))
+
+    async def clear(self, *, namespace: str | None = None) -> int:
+        """Remove every document of a namespace, and return how many there were."""
+        return await self._send(self._calls.clear(namespace))
+
+    @overload
+    async def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]: ...
+
+    @overload
+    async def search(
+        self, query: list[str] | tuple[str, ...], k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[list[Hit]]: ...
+
+    async def search(
+        self, query: str | Sequence[str], k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return the k best documents for a query, best first; a list of queries gives a list of lists."""
+        if isinstance(query, str):
+            return await self._send(self._calls.search(query, k, options))
+        return [await self._send(self._calls.search(text, k, options)) for text in query]
+
+    async def namespaces(self) -> dict[str, int]:
+        """Return the number of documents in each namespace that the key sees."""
+        described = await self.info()
+        named: dict[str, int] = described.get("namespaces") or {}
+        count = described["documents"]
+        return named or ({"": count} if count else {})
+
+    async def info(self) -> dict[str, Any]:
+        """Return what the index holds and how it is searched."""
+        return await self._send(self._calls.info())
+
+    # -- answers, and what the model does by itself
+
+    async def answer(
+        self, question: str, k: int = 5, *, max_tokens: int = 256, **options: Unpack[SearchOptions]
+    ) -> WrittenAnswer:
+        """Return an answer that the server's model writes from the hits of a question."""
+        return await self._send(self._calls.answer(question, k, max_tokens, options))
+
+    async def stream_answer(
+        self, question: str, k: int = 5, *, max_tokens: int = 256, **options: Unpack[SearchOptions]
+    ) -> AsyncIterator[str]:
+        """Yield the answer to a question in pieces, as it is written."""
+        call = self._calls.answer(question, k, max_tokens, options, stream=True)
+        async with self._http.stream(call.method, call.path, **call.arguments) as response:
+            if response.is_error:
+                raise refused(response.status_code, await response.aread())
+            async for name, value in async_events(response.aiter_lines()):
+                if name == "error":
+                    raise ServerError(value["error"]["message"], value["error"]["code"])
+                if name == "text":
+                    yield value["text"]
+
+    async def embed_queries(self, texts: Sequence[str]) -> Float32Array:
+        """Return one unit vector a query, `(n, dimension) float32`."""
+        return await self._embedded(texts, "query")
+
+    async def embed_documents(self, texts: Sequence[str]) -> Float32Array:
+        """Return one unit vector a document, `(n, dimension) float32`."""
+        return await self._embedded(texts, "document")
+
+    async def rerank(self, query: str, texts: Sequence[str], top_n: int | None = None) -> list[tuple[int, float]]:
+        """Return texts by position with their scores, best first."""
+        return await self._send(self._calls.rerank(query, texts, top_n))
+
+    # -- the server's indexes
+
+    async def indexes(self) -> dict[str, int]:
+        """Return the number of documents of each index that the key sees."""
+        return await self._send(self._calls.indexes())
+
+    async def create_index(self, name: str, **options: Unpack[IndexOptions]) -> dict[str, Any]:
+        """Make an empty index on the server, and return its description."""
+        return await self._send(self._calls.create_index(name, options))
+
+    async def remove_index(self, name: str) -> None:
+        """Remove an index of the server with all its documents."""
+        await self._send(self._calls.remove_index(name))
+
+    async def _embedded(self, texts: Sequence[str], role: Role) -> Float32Array:
+        parts = [
+            await self._send(self._calls.embed(texts[begin : begin + _TOGETHER], role))
+            for begin in range(0, max(len(texts), 1), _TOGETHER)
+        ]
+        return np.concatenate(parts)
+
+    async def _send(self, call: Call[Result]) -> Result:
+        try:
+            response = await self._http.request(call.method, call.path, **call.arguments)
+        except httpx.HTTPError as error:
+            raise ServerError(f"{call.method} {call.path}: {error or type(error).__name__}", None) from error
+        if response.is_error:
+            raise refused(response.status_code, response.content)
+        return call.parse(response.json() if response.content else None)

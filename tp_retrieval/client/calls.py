@@ -1,0 +1,300 @@
+"""Requests to a server as values, and what their answers mean; `Client` sends them, and `AsyncClient` does without waiting.
+
+call = Calls("faq", "alice").search("rollback", 5, {"mode": "dense"})
+call.path, call.json                                 # "/v1/search", {"query": "rollback", ...}
+hits = call.parse(response)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from tp_retrieval.errors import IndexExistsError, IndexNotFoundError, InputError, ServerError
+from tp_retrieval.indexing.metadata_json import from_json, to_json
+from tp_retrieval.types import Document, Float32Array, Hit, Role
+
+Result = TypeVar("Result")
+Where = Mapping[str, Any]
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a search over HTTP takes by name, as `Index.search` does; `rerank` is by the server's method."""
+
+    where: Where | None
+    ids: Sequence[str] | None
+    namespace: str
+    mode: Literal["hybrid", "dense", "lexical"]
+    mmr: float | None
+    min_score: float | None
+    min_relevance: float | None
+    dense_weight: float | None
+    fusion: Literal["convex", "reciprocal-rank"]
+    candidates: int
+    rerank: bool
+    expand: int | Literal["section"] | None
+    group_by: str | None
+
+
+class IndexOptions(TypedDict, total=False):
+    """What making an index takes by name, as `Index.create` does; `recipe` is a shipped one's name or its JSON."""
+
+    recipe: str | Mapping[str, Any]
+    kind: str
+    target_recall: float
+    tokenizer: Literal["words", "trigram"]
+    raw: Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of files: chunks embedded, removed and moved, files left as they were, and those skipped with why."""
+
+    added: int
+    removed: int
+    moved: int
+    unchanged_files: int
+    empty_files: int
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class WrittenAnswer:
+    """An answer with the hits that it cites by number, from 1; refused where they hold none."""
+
+    question: str
+    text: str
+    refused: bool
+    evidence: float | None
+    hits: tuple[Hit, ...]
+    sentences: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Call(Generic[Result]):
+    """A request, and the function that reads its answer's JSON."""
+
+    method: str
+    path: str
+    parse: Callable[[Any], Result]
+    json: Mapping[str, Any] | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[tuple[str, tuple[str, bytes]]] = ()
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What httpx takes by name."""
+        given = {"params": dict(self.params), "headers": dict(self.headers)}
+        if self.files:
+            return {**given, "files": list(self.files)}
+        if self.json is None:
+            return given
+        body = to_json(self.json).encode()
+        return {**given, "content": body, "headers": {**self.headers, "content-type": "application/json"}}
+
+
+class Calls:
+    """The requests of a client, of one index and one namespace by default."""
+
+    def __init__(self, index: str | None, namespace: str) -> None:
+        self._index = index
+        self._namespace = namespace
+
+    def add(self, documents: Sequence[Document | str], namespace: str | None, key: str | None) -> Call[list[str]]:
+        """Add documents, or replace those of the same id."""
+        rows = [document if isinstance(document, Document) else Document(document) for document in documents]
+        body = {"documents": [_fields_of(row) for row in rows], "namespace": self._named(namespace)}
+        headers = {} if key is None else {"idempotency-key": key}
+        return Call("POST", self._path("documents"), lambda answer: list(answer["ids"]), body, headers=headers)
+
+    def add_files(
+        self, files: Mapping[str, bytes], namespace: str | None, chunk_tokens: int | None, key: str | None
+    ) -> Call[FileReport]:
+        """Add files by name, in place of the chunks of files of the same names."""
+        params: dict[str, Any] = {"namespace": self._named(namespace)}
+        if chunk_tokens is not None:
+            params["chunk_tokens"] = chunk_tokens
+        return Call(
+            "POST",
+            self._path("files"),
+            _file_report,
+            params=params,
+            headers={} if key is None else {"idempotency-key": key},
+            files=[("files", (name, content)) for name, content in files.items()],
+        )
+
+    def get(
+        self, ids: Sequence[str] | None, where: Where | None, namespace: str | None, limit: int, offset: int
+    ) -> Call[tuple[list[Document], int | None]]:
+        """Read a page of documents, and the offset of the next one."""
+        params = self._selection(ids, where, namespace) | {"limit": limit, "offset": offset}
+        return Call("GET", self._path("documents"), _page, params=params)
+
+    def delete(self, ids: Sequence[str] | None, where: Where | None, namespace: str | None) -> Call[int]:
+        """Remove documents."""
+        if ids is None and not where:
+            raise InputError("ids: give ids or where; clear() removes every document")
+        params = self._selection(ids, where, namespace)
+        return Call("DELETE", self._path("documents"), lambda answer: int(answer["removed"]), params=params)
+
+    def clear(self, namespace: str | None) -> Call[int]:
+        """Remove every document of a namespace."""
+        params = {"namespace": self._named(namespace), "all": "true"}
+        return Call("DELETE", self._path("documents"), lambda answer: int(answer["removed"]), params=params)
+
+    def search(self, query: str, k: int, options: Mapping[str, Any]) -> Call[list[Hit]]:
+        """Find documents."""
+        body = {"query": query, "index": self._index, "k": k, "namespace": self._namespace, **options}
+        return Call("POST", "/v1/search", lambda answer: [_hit(one) for one in answer["hits"]], body)
+
+    def answer(
+        self, question: str, k: int, max_tokens: int, options: Mapping[str, Any], *, stream: bool = False
+    ) -> Call[WrittenAnswer]:
+        """Write an answer from the hits of a question."""
+        body = self.search(question, k, options).json or {}
+        return Call("POST", "/v1/answers", written_answer, {**body, "max_tokens": max_tokens, "stream": stream})
+
+    def info(self) -> Call[dict[str, Any]]:
+        """Describe the index."""
+        return Call("GET", self._path(), dict)
+
+    def indexes(self) -> Call[dict[str, int]]:
+        """List the indexes that there are."""
+        return Call("GET", "/v1/indexes", lambda answer: {one["name"]: one["documents"] for one in answer["data"]})
+
+    def create_index(self, name: str, options: IndexOptions) -> Call[dict[str, Any]]:
+        """Make an index."""
+        return Call("POST", "/v1/indexes", dict, {"name": name, **options})
+
+    def remove_index(self, name: str) -> Call[None]:
+        """Remove an index."""
+        return Call("DELETE", f"/v1/indexes/{quote(name, safe='')}", lambda answer: None)
+
+    def embed(self, texts: Sequence[str], role: Role) -> Call[Float32Array]:
+        """Embed texts."""
+        return Call("POST", "/v1/embeddings", _vectors, {"input": list(texts), "input_type": role})
+
+    def rerank(self, query: str, texts: Sequence[str], top_n: int | None) -> Call[list[tuple[int, float]]]:
+        """Order texts by how well they answer a query."""
+        body = {"query": query, "documents": list(texts), "top_n": top_n}
+        return Call(
+            "POST",
+            "/v1/rerank",
+            lambda answer: [(one["index"], one["relevance_score"]) for one in answer["results"]],
+            body,
+        )
+
+    def _named(self, namespace: str | None) -> str:
+        return self._namespace if namespace is None else namespace
+
+    def _selection(self, ids: Sequence[str] | None, where: Where | None, namespace: str | None) -> dict[str, Any]:
+        params: dict[str, Any] = {"namespace": self._named(namespace)}
+        if ids is not None:
+            params["ids"] = list(ids)
+        if where:
+            params["where"] = to_json(where)
+        return params
+
+    def _path(self, *parts: str) -> str:
+        if self._index is None:
+            raise InputError("index: this needs one; make the client with index=NAME")
+        return "/".join(["/v1/indexes", quote(self._index, safe=""), *parts])
+
+
+def refused(status: int, body: bytes) -> Exception:
+    """Return the error that an answer of status 400 or more tells of."""
+    try:
+        error = json.loads(body)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError):
+        message, param = body[:200].decode("utf-8", "replace"), None
+    if status in (400, 413, 422):
+        return InputError(message)
+    if status == 404 and param == "index":
+        return IndexNotFoundError(message)
+    if status == 409 and param == "name":
+        return IndexExistsError(message)
+    return ServerError(message, status)
+
+
+def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of server-sent events."""
+    name = ""
+    for line in lines:
+        field_, _, value = line.partition(": ")
+        if field_ == "event":
+            name = value
+        elif field_ == "data":
+            yield name, json.loads(value)
+
+
+async def async_events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, Any]]:
+    """Yield the names and values of server-sent events."""
+    name = ""
+    async for line in lines:
+        field_, _, value = line.partition(": ")
+        if field_ == "event":
+            name = value
+        elif field_ == "data":
+            yield name, json.loads(value)
+
+
+def content_of(files: Sequence[str | Path] | Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return files by name: those given, or those at paths by their names without folders."""
+    if isinstance(files, Mapping):
+        return files
+    paths = [Path(file) for file in files]
+    if len({path.name for path in paths}) < len(paths):
+        raise InputError("files: two have the same name; give them by names of your own, {name: bytes}")
+    try:
+        return {path.name: path.read_bytes() for path in paths}
+    except OSError as error:
+        raise InputError(f"files: {error.filename} can't be read ({error.strerror})") from error
+
+
+def written_answer(answer: Mapping[str, Any]) -> WrittenAnswer:
+    """Return an answer."""
+    return WrittenAnswer(
+        answer["question"],
+        answer["answer"],
+        answer["refused"],
+        answer["evidence"],
+        tuple(_hit(hit) for hit in answer["hits"]),
+        tuple((sentence["text"], tuple(sentence["sources"])) for sentence in answer["sentences"]),
+    )
+
+
+def _fields_of(document: Document) -> dict[str, Any]:
+    return {"text": document.text, "id": document.id, "metadata": dict(document.metadata)}
+
+
+def _document(fields: Mapping[str, Any]) -> Document:
+    return Document(fields["text"], from_json(json.dumps(fields["metadata"])), fields["id"])
+
+
+def _hit(fields: Mapping[str, Any]) -> Hit:
+    """Return a hit; what stands around it is one document of that text."""
+    document = _document(fields)
+    context = (Document(fields["passage"]),) if fields.get("passage") is not None else ()
+    return Hit(document, fields["score"], fields["rank"], fields["parts"], context, fields.get("relevance"))
+
+
+def _page(answer: Mapping[str, Any]) -> tuple[list[Document], int | None]:
+    return [_document(one) for one in answer["documents"]], answer["next_offset"]
+
+
+def _file_report(answer: Mapping[str, Any]) -> FileReport:
+    skipped = tuple((one["path"], one["reason"]) for one in answer["skipped"])
+    counts = {name: int(answer[name]) for name in ("added", "removed", "moved", "unchanged_files", "empty_files")}
+    return FileReport(**counts, skipped=skipped)
+
+
+def _vectors(answer: Mapping[str, Any]) -> Float32Array:
+    return np.array([one["embedding"] for one in answer["data"]], dtype=np.float32)
