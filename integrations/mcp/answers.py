@@ -22,8 +22,8 @@ CHARACTERS = 40_000
 _LONGEST = 8_000  # characters of a hit's text
 _BEGINNING = 160  # characters of a text in a list
 _SHOWN = 100  # keys and namespaces of an index
-_SHOWN_ELSEWHERE = {"path", "headings", "line", "digest", "chunks", "chunk", "start", "end"}
-"""Keys of chunks of files, which the text of an answer leaves out."""
+_OF_CHUNKS = {"path", "headings", "line", "page", "row", "digest", "chunks", "chunk", "start", "end"}
+"""Metadata of a file's chunks that the text of an answer leaves out, since it names the place."""
 
 
 class Answer(BaseModel):
@@ -46,7 +46,8 @@ class Record(BaseModel):
 
     def block(self, title: str) -> str:
         """Return the document as text below a title."""
-        shown = {key: value for key, value in self.metadata.items() if key not in _SHOWN_ELSEWHERE}
+        hidden = _OF_CHUNKS if "chunks" in self.metadata else set()
+        shown = {key: value for key, value in self.metadata.items() if key not in hidden}
         lines = [title, f"place: {self.place}" if self.place else "", f"metadata: {_json(shown)}" if shown else ""]
         return "\n".join([*filter(None, lines), self.text + (" […]" if self.cut else "")])
 
@@ -70,7 +71,7 @@ class SearchAnswer(Answer):
 
     def text(self) -> str:
         """Return the hits one below the other."""
-        blocks = [hit.block(f"[{hit.rank}] id: {_json(hit.id)}, score {hit.score:.3f}") for hit in self.hits]
+        blocks = [hit.block(f"[{hit.rank}] id: {_json(hit.id)}, score {hit.score:.3g}") for hit in self.hits]
         if any(hit.cut for hit in self.hits):
             blocks.append("Texts that end in […] are cut; `get` with their ids gives the whole.")
         return _joined(f"{_counted(len(self.hits), 'hit')} in {self.index}, by {self.mode} search.", blocks, self.note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from mcp import MCPError
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
@@ -27,6 +29,7 @@ from mcp.types import (
     TextResourceContents,
 )
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tp_retrieval import TPRetrievalError
 from tp_retrieval.integrations.mcp.access import Access
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     Context = ServerRequestContext[Any, Request]
 
+logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 INDEXES_URI = "tp-retrieval://indexes"
@@ -123,7 +127,13 @@ class _Handlers:
 
     async def _within(self, context: Context, work: Callable[[Access], _T]) -> _T:
         """Return what some work makes of the caller's access, off the event loop."""
-        return await anyio.to_thread.run_sync(lambda: work(self._rights(context.request)))
+        try:
+            return await anyio.to_thread.run_sync(lambda: work(self._rights(context.request)))
+        except (MCPError, TPRetrievalError, ValidationError):
+            raise
+        except Exception as error:  # whose words are not for clients
+            logger.exception("%s failed", context.method)
+            raise MCPError(INTERNAL_ERROR, "internal error") from error
 
 
 def _called(access: Access, name: str, arguments: dict[str, Any]) -> CallToolResult:
@@ -143,10 +153,13 @@ def _failed(message: str) -> CallToolResult:
 def _mistake(error: ValidationError) -> str:
     """Return what is wrong with arguments, on one line."""
     problems = {".".join(map(str, each["loc"])): each for each in reversed(error.errors())}  # the first of each place
-    return "; ".join(
-        f"{place}: {each['msg'].lower()}" + ("" if each["type"] == "missing" else f", got {each['input']!r:.{_SHOWN}}")
-        for place, each in reversed(problems.items())
-    )
+    return "; ".join(f"{place}: {_problem(each)}" for place, each in reversed(problems.items()))
+
+
+def _problem(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such argument"
+    return error["msg"].lower() + ("" if error["type"] == "missing" else f", got {error['input']!r:.{_SHOWN}}")
 
 
 def _resource(access: Access, uri: str) -> TextResourceContents:

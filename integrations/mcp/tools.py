@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from mcp.types import Tool, ToolAnnotations
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import GenerateJsonSchema
 
 from tp_retrieval import Document, Index
 from tp_retrieval.indexing.metadata_json import from_json
@@ -55,6 +56,13 @@ Where = Annotated[
 Id = Annotated[str, Field(description="Id of a document.")]
 
 
+class _Untitled(GenerateJsonSchema):
+    """A JSON schema without titles of fields, which repeat their names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
 class Call(BaseModel):
     """A call of a tool: its arguments, and what it does."""
 
@@ -73,14 +81,14 @@ class Call(BaseModel):
     @classmethod
     def tool(cls) -> Tool:
         """Return the tool as clients see it."""
-        schema = cls.model_json_schema()
+        schema = cls.model_json_schema(schema_generator=_Untitled)
         del schema["title"], schema["description"]  # of the class
         return Tool(
             name=cls.name,
             title=cls.title,
             description=cls.description,
             input_schema=schema,
-            output_schema=cls.answer.model_json_schema(mode="serialization"),
+            output_schema=cls.answer.model_json_schema(mode="serialization", schema_generator=_Untitled),
             annotations=cls.annotations,
         )
 
@@ -147,7 +155,7 @@ class Get(Call):
     )
     answer = GetAnswer
 
-    ids: Annotated[list[Id], BeforeValidator(_parsed), Field(min_length=1, max_length=50)]
+    ids: Annotated[list[Id], Field(min_length=1, max_length=50), BeforeValidator(_parsed)]
     index: IndexName = None
     begin: Annotated[int, Field(ge=0, description="Characters to leave out of each text first.")] = 0
     namespace: Namespace = None
@@ -207,7 +215,7 @@ class NewDocument(BaseModel):
 
     text: Annotated[str, Field(min_length=1)]
     id: Annotated[str | None, Field(description="Its id, of which a document is replaced; by default a new one.")] = None
-    metadata: Annotated[dict[str, Any], BeforeValidator(_parsed), Field(description="What `where` filters by.")] = {}
+    metadata: Annotated[dict[str, Any], Field(description="What `where` filters by."), BeforeValidator(_parsed)] = {}
 
 
 class Add(Call):
@@ -222,7 +230,7 @@ class Add(Call):
     annotations = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
     answer = AddAnswer
 
-    documents: Annotated[list[NewDocument], BeforeValidator(_parsed), Field(min_length=1, max_length=100)]
+    documents: Annotated[list[NewDocument], Field(min_length=1, max_length=100), BeforeValidator(_parsed)]
     index: IndexName = None
     namespace: Annotated[str | None, Field(description="Namespace to add to; by default none.")] = None
 
@@ -245,7 +253,7 @@ class Delete(Call):
     annotations = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
     answer = DeleteAnswer
 
-    ids: Annotated[list[Id], BeforeValidator(_parsed), Field(min_length=1, max_length=1000)]
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1000), BeforeValidator(_parsed)]
     index: IndexName = None
     namespace: Namespace = None
 
