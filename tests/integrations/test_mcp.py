@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 from datetime import date
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -307,6 +309,25 @@ async def test_tools_that_change_documents_are_there_only_for_who_may(index):
         "add": (False, True, False, False),
         "delete": (False, True, True, False),
     }
+
+
+async def test_what_agents_and_people_read_names_all_there_is(index):
+    page = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
+    async with connected(Access({"faq": index}, write=True)) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        refused = await mistake(client, "search", query="x", where={"year": {"$foo": 1}})
+    operators = re.findall(r"\$\w+", refused.partition("there are")[2])
+    assert len(operators) > 10
+    assert [
+        name for name in operators if f"{name} " not in tools["search"].description.replace(";", " ").replace(",", " ")
+    ] == []
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE))
+    assert {name: re.findall(r"`(\w+)`", re.sub(r"\(`.+?\)", "", rows[name])) for name in tools} == {
+        name: [*tool.input_schema["properties"]] for name, tool in tools.items()
+    }
+    for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL):
+        ((_, servers),) = json.loads(block).items()
+        assert (servers["docs"]["command"], servers["docs"]["args"][0]) == ("tp-retrieval", "mcp")
 
 
 async def test_documents_are_added_replaced_and_removed(index):
