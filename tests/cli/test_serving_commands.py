@@ -5,7 +5,7 @@ import pytest
 
 from tp_retrieval import Document, Index
 from tp_retrieval.cli.serve import answered, named
-from tp_retrieval.errors import IndexAccessError, InputError
+from tp_retrieval.errors import InputError
 from tp_retrieval.integrations import mcp, parquet, server
 
 
@@ -93,7 +93,7 @@ def test_mcp_gives_the_client_the_access_that_was_asked_for(run, tmp_path, toy, 
         (["docs"], None, False, True),
         (["faq"], "ours", True, True),
     ]
-    with pytest.raises(IndexAccessError, match="closed"):
+    with pytest.raises(InputError, match="the index is closed"):
         given[0].indexes["docs"].get()
 
 
