@@ -39,7 +39,7 @@ class Access:
         """Return the namespace that a call means; raise `InputError` if the caller is confined to another."""
         if self.namespace is None:
             return name or ""
-        if name not in (None, self.namespace):
+        if name not in (None, "", self.namespace):
             raise InputError(f"namespace: {name!r} is not open here; leave it out")
         return self.namespace
 

@@ -57,7 +57,13 @@ class HitRecord(Record):
 
     rank: int
     score: float
+    relevance: float | None = Field(description="How likely the document is relevant, 0 to 1; null if that is not known.")
     parts: dict[str, float] = Field(description="dense: cosine; lexical: BM25.")
+
+    def block(self, title: str) -> str:
+        """Return the hit as text below a title with its scores."""
+        relevance = "" if self.relevance is None else f", relevance {self.relevance:.2f}"
+        return super().block(f"{title}, score {self.score:.3g}{relevance}")
 
 
 class SearchAnswer(Answer):
@@ -71,7 +77,7 @@ class SearchAnswer(Answer):
 
     def text(self) -> str:
         """Return the hits one below the other."""
-        blocks = [hit.block(f"[{hit.rank}] id: {_json(hit.id)}, score {hit.score:.3g}") for hit in self.hits]
+        blocks = [hit.block(f"[{hit.rank}] id: {_json(hit.id)}") for hit in self.hits]
         if any(hit.cut for hit in self.hits):
             blocks.append("Texts that end in […] are cut; `get` with their ids gives the whole.")
         return _joined(f"{_counted(len(self.hits), 'hit')} in {self.index}, by {self.mode} search.", blocks, self.note)
@@ -156,6 +162,7 @@ def hit_records(hits: list[Hit], index: str, namespace: str) -> list[HitRecord]:
             **_fields(hit.document, index, namespace, hit.passage, longest),
             rank=hit.rank,
             score=hit.score,
+            relevance=hit.relevance,
             parts=dict(hit.parts),
         )
         for hit in hits

@@ -117,6 +117,9 @@ class Search(Call):
         Annotated[int, Field(ge=0, le=64)] | Literal["section"] | None,
         Field(description='Chunks to show before and after each hit, or "section".'),
     ] = None
+    min_relevance: Annotated[
+        float | None, Field(ge=0, le=1, description="Leave out hits that are less likely relevant.")
+    ] = None
     group_by: Annotated[
         str | None, Field(min_length=1, description='Metadata key of which each value gives one hit, such as "path".')
     ] = None
@@ -132,6 +135,7 @@ class Search(Call):
             mode=self.mode,
             where=self.where,
             expand=self.expand,
+            min_relevance=self.min_relevance,
             group_by=self.group_by,
             namespace=namespace,
         )

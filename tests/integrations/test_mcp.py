@@ -60,11 +60,11 @@ async def mistake(client, name, **arguments):
 
 
 def as_hits(hits):
-    return [(hit.rank, hit.document.id, hit.score, dict(hit.parts), hit.passage) for hit in hits]
+    return [(hit.rank, hit.document.id, hit.score, hit.relevance, dict(hit.parts), hit.passage) for hit in hits]
 
 
 def read_hits(answer):
-    return [(hit["rank"], hit["id"], hit["score"], hit["parts"], hit["text"]) for hit in answer["hits"]]
+    return [tuple(hit[name] for name in ("rank", "id", "score", "relevance", "parts", "text")) for hit in answer["hits"]]
 
 
 @pytest.mark.parametrize("protocol", ["legacy", "auto"])
@@ -81,6 +81,14 @@ async def test_search_gives_what_the_index_gives(index, mode, protocol):
     for hit in answer["hits"]:
         assert f'[{hit["rank"]}] id: "{hit["id"]}", score {hit["score"]:.3g}' in text
         assert hit["text"] in text
+
+
+async def test_hits_that_are_hardly_relevant_are_left_out(index):
+    least = index.search("whales sing", 2)[1].relevance
+    async with connected(Access({"faq": index})) as client:
+        answer, text = await call(client, "search", query="whales sing", min_relevance=least + 1e-6)
+    assert read_hits(answer) == as_hits(index.search("whales sing", 1))
+    assert f"relevance {answer['hits'][0]['relevance']:.2f}" in text
 
 
 async def test_a_client_that_sends_objects_as_json_in_strings_is_understood(index):
@@ -244,7 +252,7 @@ async def test_a_caller_that_is_confined_sees_its_namespace_alone(index):
         answer, _ = await call(client, "search", query="sing")
         listed, _ = await call(client, "list")
         documents, _ = await call(client, "list", index="faq")
-        refused = await mistake(client, "search", query="sing", namespace="")
+        refused = await mistake(client, "search", query="sing", namespace="other")
         missing, _ = await call(client, "get", ids=["lark"])
         removed, _ = await call(client, "delete", ids=["lark", "whale"])
         added, _ = await call(client, "add", documents=[{"text": "new", "id": "new"}])
@@ -256,7 +264,7 @@ async def test_a_caller_that_is_confined_sees_its_namespace_alone(index):
     keys = {"name": "faq", "documents": 1, "namespaces": None, "metadata_keys": ["secret"], "root": None}
     assert listed["indexes"] == [keys]
     assert [document["id"] for document in documents["documents"]] == ["whale"]
-    assert refused == "namespace: '' is not open here; leave it out"
+    assert refused == "namespace: 'other' is not open here; leave it out"
     assert missing["missing"] == ["lark"]
     assert (removed["removed"], added["namespace"]) == (1, "ours")
     assert index.namespaces() == {"": len(DOCUMENTS), "ours": 1}
