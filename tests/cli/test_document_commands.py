@@ -12,8 +12,9 @@ import pytest
 
 from tp_retrieval import Index, TPRetrievalError
 from tp_retrieval.cli.index import ProgressLines, summary_of
-from tp_retrieval.cli.output import excerpt_lines, keys_of
+from tp_retrieval.cli.output import excerpt_lines
 from tp_retrieval.documents.folders import SkippedFile
+from tp_retrieval.indexing.search.filters import keys_of
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from tp_retrieval import Document, Index
 from tp_retrieval.cli.serve import answered, named
 from tp_retrieval.errors import InputError
-from tp_retrieval.integrations import parquet, server
+from tp_retrieval.integrations import mcp, parquet, server
 
 
 def test_indexes_are_served_under_their_folders_names_or_given_ones(tmp_path):
@@ -80,6 +80,21 @@ def test_serving_everyone_without_a_key_is_said(run, recipe, monkeypatch):
     assert "anyone may use this" in told
     _, _, told = run("serve", "--recipe", recipe, "--rerank", "none")
     assert "anyone" not in told
+
+
+def test_mcp_gives_the_client_the_access_that_was_asked_for(run, tmp_path, toy, monkeypatch):
+    Index.create(tmp_path / "faq", toy).close()
+    given = []
+    monkeypatch.setattr(mcp, "create_mcp", lambda access: access)
+    monkeypatch.setattr(mcp, "serve_stdio", given.append)
+    assert run("mcp", f"docs={tmp_path / 'faq'}") == (0, "", "")
+    assert run("mcp", tmp_path / "faq", "--write", "--namespace", "ours") == (0, "", "")
+    assert [([*a.indexes], a.namespace, a.write, a.local) for a in given] == [
+        (["docs"], None, False, True),
+        (["faq"], "ours", True, True),
+    ]
+    with pytest.raises(InputError, match="the index is closed"):
+        given[0].indexes["docs"].get()
 
 
 @pytest.mark.parametrize(

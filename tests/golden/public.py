@@ -9,7 +9,7 @@ import typer
 import tp_retrieval
 from tp_retrieval.cli.main import app
 
-ADAPTERS = ("langchain", "llama_index", "sentence_transformers", "server", "ray")
+ADAPTERS = ("langchain", "llama_index", "mcp", "sentence_transformers", "server", "ray")
 
 
 def parameters(value):

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 import tp_retrieval
+from tp_retrieval.indexing.search.filters import keys_of
 
 _EXCERPT = 500  # characters of a text that are shown
 _KEYS = 20  # of the metadata that are named in a hint
@@ -106,16 +107,6 @@ def hint_unknown_keys(index: tp_retrieval.Index, where: Mapping[str, Any] | None
     if unknown:
         there_are = f"; there are {', '.join(keys[:_KEYS])}" if keys else ""
         sys.stderr.write(f"tp-retrieval: --where: no document has {', '.join(map(repr, unknown))}{there_are}\n")
-
-
-def keys_of(where: Mapping[str, Any]) -> set[str]:
-    """Return the metadata keys that a filter names."""
-    keys = {key for key in where if not key.startswith("$")}
-    for operator, part in where.items():
-        inner = part if isinstance(part, list) else [part]
-        if operator.startswith("$"):
-            keys |= {key for condition in inner if isinstance(condition, Mapping) for key in keys_of(condition)}
-    return keys
 
 
 def hint_unmeasured(name: str, model: str) -> None:

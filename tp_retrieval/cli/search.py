@@ -30,18 +30,11 @@ from tp_retrieval.cli.output import (
     print_json,
     shortened,
 )
+from tp_retrieval.documents.section import position_of
 from tp_retrieval.indexing.search.query import HitShape
 from tp_retrieval.types import TextEmbedder
 
 _SHORT = 3  # letters of a word that is hardly worth seeing
-_PLACES = {
-    "line": ":",
-    "page": ", page ",
-    "cell": ", cell ",
-    "row": ", row ",
-    "record": ", record ",
-    "chapter": ", chapter ",
-}
 
 
 @with_model_options
@@ -120,11 +113,8 @@ def trail_of(hit: tp_retrieval.Hit, root: str | None = None) -> str:
     source = str(metadata.get("path", hit.document.id))
     if root is not None and "chunks" in metadata:  # else a path of the user's own, such as an address
         source = shortened(os.path.normpath(Path(root, source)))
-    position = next(
-        (f"{sign}{metadata[name]}" for name, sign in _PLACES.items() if isinstance(metadata.get(name), int)), ""
-    )
     headings = metadata.get("headings", [])
-    trail = [f"{source}{position}"]
+    trail = [f"{source}{position_of(metadata)}"]
     trail += [str(heading) for heading in headings] if isinstance(headings, list) else []
     return " › ".join(trail)
 

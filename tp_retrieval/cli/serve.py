@@ -1,17 +1,18 @@
-"""`tp-retrieval serve`."""
+"""`tp-retrieval serve` and `mcp`: indexes over HTTP, and over stdin and stdout."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import tp_retrieval
-from tp_retrieval.cli.model_options import DEFAULT_MODEL, ModelOptions, with_model_options
+from tp_retrieval.cli.model_options import AS_STORED, DEFAULT_MODEL, LoadingOptions, ModelOptions, with_model_options
 from tp_retrieval.cli.output import RecipeOption
 
 if TYPE_CHECKING:
@@ -110,6 +111,28 @@ def _log_requests() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+@with_model_options
+def mcp(
+    indexes: Annotated[
+        list[Path], typer.Argument(help="Folders of indexes to search, named by the folder's name or NAME=FOLDER.")
+    ],
+    write: Annotated[bool, typer.Option("--write", help="Let the client add and delete documents.")] = False,
+    namespace: Annotated[
+        str | None, typer.Option(help="Confine the client to this namespace; by default it may name any.")
+    ] = None,
+    loading: LoadingOptions = AS_STORED,
+) -> None:
+    """Let a language model's client search and read indexes, by the Model Context Protocol over stdin and stdout.
+
+    The client starts this command, and ends it by closing stdin. A model is loaded when a search first needs it.
+    """
+    from tp_retrieval.integrations.mcp import Access, create_mcp, serve_stdio
+
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(loading.open_index(folder)) for name, folder in named(indexes).items()}
+        serve_stdio(create_mcp(Access(opened, namespace, write, local=True)))
 
 
 def answered(host: str, allowed: list[str], *, keyed: bool) -> list[str]:

@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _BELOW = 1 << 10  # a level below all others
+_POSITIONS = {
+    "line": ":",
+    "page": ", page ",
+    "cell": ", cell ",
+    "row": ", row ",
+    "record": ", record ",
+    "chapter": ", chapter ",
+}
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,8 @@ def trail_after(above: Sequence[Heading], headings: Iterable[Heading]) -> Sequen
         if heading.title:
             trail.append(heading)
     return trail
+
+
+def position_of(metadata: Mapping[str, Any]) -> str:
+    """Return where in its file a chunk stands by its metadata, such as ":12" or ", page 3"; "" if they do not say."""
+    return next((f"{sign}{metadata[name]}" for name, sign in _POSITIONS.items() if isinstance(metadata.get(name), int)), "")

@@ -889,7 +889,10 @@ class Index:
             if self._embedder is None:
                 stored = self._store.meta.read().provenance
                 if stored is None:
-                    raise InputError(f"{self._folder}: made by an embedder of your own; give it to Index.open")
+                    raise InputError(
+                        f"{self._folder}: made by an embedder of your own; give it to Index.open, or search with the mode "
+                        "lexical"
+                    )
                 embedder = load_embedder(stored, **self._loading)
                 self._check(embedder)
                 upgrade_fingerprint(self._store, embedder)

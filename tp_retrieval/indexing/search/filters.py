@@ -53,6 +53,16 @@ def parsed(where: Mapping[str, Any]) -> Condition:
     return _parsed(where, "where", 0)
 
 
+def keys_of(where: Mapping[str, Any]) -> set[str]:
+    """Return the metadata keys that a filter names."""
+    keys = {key for key in where if not key.startswith("$")}
+    for operator, part in where.items():
+        inner = part if isinstance(part, list) else [part]
+        if operator.startswith("$"):
+            keys |= {key for condition in inner if isinstance(condition, Mapping) for key in keys_of(condition)}
+    return keys
+
+
 def answer(condition: Condition, matching: Callable[[Comparison], Seqs], everything: Seqs) -> Seqs:
     """Return the rows that fit a condition; `matching` returns those of a comparison."""
     if isinstance(condition, Comparison):
