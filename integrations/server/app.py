@@ -6,7 +6,7 @@ app = create_app(Embedder.from_pretrained(), {"faq": Path("faq-index")})
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from tp_retrieval.integrations.server.errors import add_error_handlers
 from tp_retrieval.integrations.server.http.guard import Guard
 from tp_retrieval.integrations.server.http.hosts import Hosts
 from tp_retrieval.integrations.server.metrics import Metrics
-from tp_retrieval.integrations.server.routes import OPEN_PATHS, PATHS, open_router, router
+from tp_retrieval.integrations.server.routes import OPEN_PATHS, PATHS, mcp, open_router, router
 from tp_retrieval.integrations.server.service import Service, Settings
 
 _DOCUMENTATION = {"/docs", "/openapi.json"}
@@ -53,14 +53,16 @@ def create_app(
     anyone = None if keys else ApiKey("", write=not settings.read_only)
     open_paths = OPEN_PATHS | _DOCUMENTATION
     hosts = Hosts(allowed_hosts, keyed=bool(keys), origins=cors_origins)
-    metrics = Metrics(PATHS | open_paths)
+    metrics = Metrics(PATHS | open_paths | {mcp.PATH})
     service = Service(embedder, indexes or {}, settings, metrics)
     limits = service.settings.limits
+    agents = mcp.mcp_app(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = limits.requests + 8  # and files and the end
-        yield
+        async with nullcontext() if agents is None else agents.router.lifespan_context(agents):
+            yield
         await anyio.to_thread.run_sync(service.close)
 
     app = FastAPIOffline(  # the usual page of documents loads its script from elsewhere
@@ -88,9 +90,11 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "idempotency-key"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "mcp-protocol-version"],
         )
     add_error_handlers(app)
     app.include_router(router)
     app.include_router(open_router)
+    if agents is not None:
+        app.router.routes.extend(agents.routes)
     return app

@@ -73,6 +73,8 @@ class Settings:
     """The folder in which clients make indexes."""
     read_only: bool = False
     """Whether nothing may be changed, whatever a key may do."""
+    mcp_write: bool = False
+    """Whether agents may change documents, with keys that may."""
 
 
 class Service:

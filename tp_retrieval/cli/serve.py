@@ -49,6 +49,9 @@ def serve(
         Path | None, typer.Option(help="JSON file of API keys with rights: [{key, write, indexes, namespace}, ...].")
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody change an index.")] = False,
+    mcp_write: Annotated[
+        bool, typer.Option("--mcp-write", help="Let agents at /mcp change documents, with keys that may.")
+    ] = False,
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="Site whose pages may use the server, as https://app.example. May be repeated.")
     ] = None,
@@ -81,7 +84,7 @@ def serve(
     api_keys += [] if keys is None else read_keys(keys)
     embedder = model.embedder(recipe, whole=method is not None)
     limits = Limits(requests=max_requests, texts=max_texts)
-    settings = Settings(limits, batching, method, data=data, read_only=read_only)
+    settings = Settings(limits, batching, method, data=data, read_only=read_only, mcp_write=mcp_write)
     app = create_app(
         embedder,
         folders,

@@ -74,6 +74,11 @@ class Catalog:
         with self._changed:
             return [name for name in self._served if access.sees(name)]
 
+    def visible(self, access: ApiKey) -> dict[str, Index]:
+        """Return the indexes that a key sees; one that is removed meanwhile is closed."""
+        with self._changed:
+            return {name: one.index for name, one in self._served.items() if access.sees(name)}
+
     @contextmanager
     def use(self, name: str | None, access: ApiKey) -> Iterator[Index]:
         """Yield the index of a name, or the only one; it stays open within.

@@ -176,3 +176,34 @@ def test_a_request_is_logged_without_what_it_says(serving, caplog):
     assert "the-key" not in caplog.text
     page = client.get("/metrics").text
     assert 'tp_retrieval_requests_total{path="/v1/indexes/{name}",status="404"} 1.0' in page
+
+
+def tool(client, key, method, **arguments):
+    message = {"jsonrpc": "2.0", "id": 1, "method": f"tools/{method}", "params": arguments}
+    headers = {"accept": "application/json", "mcp-protocol-version": "2025-06-18", "authorization": f"Bearer {key}"}
+    answer = client.post("/mcp", json=message, headers=headers)
+    return answer.json()["result"] if answer.status_code == 200 else answer.status_code
+
+
+def test_agents_have_the_rights_of_their_keys(server, serving, tmp_path):
+    def found(key, **more):
+        arguments = {"query": "apples", "index": "notes", "mode": "lexical", **more}
+        answer = tool(server, key, "call", name="search", arguments=arguments)
+        return (
+            answer["content"][0]["text"] if answer["isError"] else [h["text"] for h in answer["structuredContent"]["hits"]]
+        )
+
+    assert found(ALL, namespace="bob") == ["apples of bob"]
+    assert found(TENANT) == ["apples of alice"]
+    assert "namespace: 'bob' is not open here" in found(TENANT, namespace="bob")
+    assert "index: 'things' is not here; there are notes" in found(TENANT, index="things")
+    assert tool(server, "another-key", "list") == 401
+    assert [one["name"] for one in tool(server, ALL, "list")["tools"]] == ["search", "get", "list"]
+    writing = serving(Settings(data=tmp_path, mcp_write=True), api_keys=[ALL, ApiKey(READER, write=False)])
+    assert [one["name"] for one in tool(writing, ALL, "list")["tools"]] == ["search", "get", "list", "add", "delete"]
+    assert len(tool(writing, READER, "list")["tools"]) == 3
+    added = {"index": "things", "documents": [{"text": "an agent's", "id": "agent"}], "namespace": "agents"}
+    assert not tool(writing, ALL, "call", name="add", arguments=added)["isError"]
+    read = send(writing, ALL, "GET", "/v1/indexes/things/documents", params={"namespace": "agents"}).json()
+    assert [one["text"] for one in read["documents"]] == ["an agent's"]
+    send(writing, ALL, "DELETE", "/v1/indexes/things/documents", params={"namespace": "agents", "all": True})
