@@ -23,6 +23,9 @@ from tp_retrieval.types import Document, Float32Array, Hit, Role
 Result = TypeVar("Result")
 Where = Mapping[str, Any]
 
+_ADDRESS = 8_000  # characters of ids in an address; servers and proxies refuse long ones
+_NAMED = 500  # ids in an address
+
 
 class SearchOptions(TypedDict, total=False):
     """What a search over HTTP takes by name, as `Index.search` does; `rerank` is by the server's method."""
@@ -206,6 +209,21 @@ class Calls:
         if self._index is None:
             raise InputError("index: this needs one; make the client with index=NAME")
         return "/".join(["/v1/indexes", quote(self._index, safe=""), *parts])
+
+
+def in_address(ids: Sequence[str]) -> Iterator[list[str]]:
+    """Yield ids in parts that an address has room for."""
+    part: list[str] = []
+    size = 0
+    for id_ in ids:
+        needed = len(quote(id_, safe="")) + len("&ids=")
+        if part and (size + needed > _ADDRESS or len(part) == _NAMED):
+            yield part
+            part, size = [], 0
+        part.append(id_)
+        size += needed
+    if part:
+        yield part
 
 
 def refused(status: int, body: bytes) -> Exception:

@@ -25,6 +25,7 @@ from tp_retrieval.client.calls import (
     WrittenAnswer,
     content_of,
     events,
+    in_address,
     refused,
 )
 from tp_retrieval.errors import OptionalDependencyError, ServerError
@@ -113,17 +114,28 @@ class Client:
         offset: int = 0,
     ) -> list[Document]:
         """Return documents in the order of `ids`, without ids in the order of adding; unknown ids are ignored."""
+        if ids is not None:
+            named: list[Document] = []
+            for part in in_address(ids):
+                page, _ = self._send(self._calls.get(part, where, namespace, len(part), 0))
+                named += page
+            return named[offset : None if limit is None else offset + limit]
         found: list[Document] = []
         position: int | None = offset
         while position is not None and (limit is None or len(found) < limit):
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page, position = self._send(self._calls.get(ids, where, namespace, size, position))
+            page, position = self._send(self._calls.get(None, where, namespace, size, position))
             found += page
         return found
 
     def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None, namespace: str | None = None) -> int:
         """Remove documents by id, or those that fit `where`, or both at once, and return how many were removed."""
-        return self._send(self._calls.delete(ids, where, namespace))
+        if ids is None:
+            return self._send(self._calls.delete(None, where, namespace))
+        removed = 0
+        for part in in_address(ids):
+            removed += self._send(self._calls.delete(part, where, namespace))
+        return removed
 
     def clear(self, *, namespace: str | None = None) -> int:
         """Remove every document of a namespace, and return how many there were."""

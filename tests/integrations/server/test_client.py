@@ -125,6 +125,16 @@ def test_many_documents_are_sent_in_parts_and_again_after_an_error(client, monke
     assert client.add([]) == []
 
 
+def test_many_ids_go_in_several_addresses(client):
+    ids = [f"a long id / {i} with é and # in it" for i in range(1_200)]
+    client.add([Document(f"text {i}", {}, id_) for i, id_ in enumerate(ids)])
+    assert [document.id for document in client.get(ids[::-1])] == ids[::-1]
+    assert [document.id for document in client.get(ids, limit=3, offset=1_100)] == ids[1_100:1_103]
+    assert client.delete(ids[:1_100]) == 1_100
+    assert client.get([]) == []
+    assert client.delete([]) == 0
+
+
 def test_namespaces_are_the_clients_or_the_calls(client):
     client.add(DOCUMENTS[:1])
     client.add(["theirs"], namespace="t")
