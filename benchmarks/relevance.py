@@ -34,7 +34,7 @@ from tp_retrieval.indexing.storage.fulltext import terms_of
 
 ROOT = Path(__file__).parents[1]
 HITS = 10  # judged of each query
-MOST_DOCUMENTS = 1_000
+MOST_DOCUMENTS = 600
 PARTS = {100: 4, 10: 12}  # random parts of so many documents
 OTHERS = 25  # queries of each other set
 MODES: tuple[Mode, ...] = ("hybrid", "dense", "lexical")
@@ -135,7 +135,12 @@ def hits(
             if number < len(asked) and not any(grades.get(id_, 0) > 0 for id_ in part):
                 continue
             scale = QueryScale(len(part), len(terms_of(text, "words", warn=False)), sample, cosines[number, sample])
-            for hit in index.search(text, min(HITS, max(len(part) // 2, 1)), mode=mode):
+            k = min(HITS, max(len(part) // 2, 1))
+            if mode == "lexical":
+                found = index.search(text, k, mode=mode)
+            else:
+                found = index.search_by_vector(raw[number], k, text=text if mode == "hybrid" else None)
+            for hit in found:
                 id_ = str(hit.document.id)
                 dense = scale.dense_evidence(position[id_], hit.parts["dense"]) if "dense" in hit.parts else 0.0
                 lexical = scale.lexical_evidence(hit.parts["lexical"]) if "lexical" in hit.parts else 0.0

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+from threading import Timer
 
 import pytest
 
