@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
@@ -110,12 +110,10 @@ class Calls:
         self._index = index
         self._namespace = namespace
 
-    def add(self, documents: Sequence[Document | str], namespace: str | None, key: str | None) -> Call[list[str]]:
+    def add(self, documents: Sequence[Document], namespace: str | None) -> Call[list[str]]:
         """Add documents, or replace those of the same id."""
-        rows = [document if isinstance(document, Document) else Document(document) for document in documents]
-        body = {"documents": [_fields_of(row) for row in rows], "namespace": self._named(namespace)}
-        headers = {} if key is None else {"idempotency-key": key}
-        return Call("POST", self._path("documents"), lambda answer: list(answer["ids"]), body, headers=headers)
+        body = {"documents": [_fields_of(document) for document in documents], "namespace": self._named(namespace)}
+        return Call("POST", self._path("documents"), lambda answer: list(answer["ids"]), body)
 
     def add_files(
         self, files: Mapping[str, bytes], namespace: str | None, chunk_tokens: int | None, key: str | None
@@ -209,6 +207,14 @@ class Calls:
         if self._index is None:
             raise InputError("index: this needs one; make the client with index=NAME")
         return "/".join(["/v1/indexes", quote(self._index, safe=""), *parts])
+
+
+def with_ids(documents: Sequence[Document | str], key: str | None) -> list[Document]:
+    """Return documents, with a key those without an id by it and their place."""
+    rows = [document if isinstance(document, Document) else Document(document) for document in documents]
+    if key is None:
+        return rows
+    return [row if row.id is not None else replace(row, id=f"{key}-{place}") for place, row in enumerate(rows)]
 
 
 def in_address(ids: Sequence[str]) -> Iterator[list[str]]:

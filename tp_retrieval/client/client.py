@@ -7,7 +7,6 @@ with Client("http://localhost:8000", "faq", api_key="…") as client:
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +26,7 @@ from tp_retrieval.client.calls import (
     events,
     in_address,
     refused,
+    with_ids,
 )
 from tp_retrieval.errors import OptionalDependencyError, ServerError
 from tp_retrieval.types import Document, Float32Array, Hit, Role
@@ -82,14 +82,13 @@ class Client:
     ) -> list[str]:
         """Add documents, replacing those with the same id, and return their ids; they are durable when this returns.
 
-        They are sent 256 at a time. With an `idempotency_key` the same call can be made again after an error: what was
-        stored stays, and is not embedded again.
+        They are sent 256 at a time. With an `idempotency_key` those without an id get one made of it and their place, so
+        that the same call can be made again after an error: what was stored stays, and is not embedded again.
         """
-        key = idempotency_key or uuid.uuid4().hex
+        rows = with_ids(documents, idempotency_key)
         ids: list[str] = []
-        for begin in range(0, len(documents), _TOGETHER):
-            part = documents[begin : begin + _TOGETHER]
-            stored = self._send(self._calls.add(part, namespace, f"{key}-{begin}"))
+        for begin in range(0, len(rows), _TOGETHER):
+            stored = self._send(self._calls.add(rows[begin : begin + _TOGETHER], namespace))
             ids += stored
         return ids
 

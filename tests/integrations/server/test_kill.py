@@ -9,7 +9,7 @@ from threading import Timer
 import pytest
 
 from tests.integrations.server.test_client import SERVE
-from tp_retrieval import Client, ServerError
+from tp_retrieval import Client, Document, ServerError
 
 TEXTS = [f"text {i} of a long list" for i in range(1_500)]
 PART = 100  # documents of a request
@@ -34,14 +34,12 @@ def killed_and_resumed(model, index, place, rounds):
                 if number == 0:
                     client.create_index(name, recipe="mean")
                 there = {document.id for document in client.get()}
-                assert {f"k-{part}-{i}" for part in range(0, acknowledged, PART) for i in range(PART)} <= there
+                assert {f"k-{i}" for i in range(acknowledged)} <= there
                 killer = Timer(chance.uniform(0, 1), process.kill)
                 killer.start()
-                done = 0
                 for begin in range(0, len(TEXTS), PART):
-                    client._send(client._calls.add(TEXTS[begin : begin + PART], None, f"k-{begin}"))
-                    done = begin + PART
-                    acknowledged = max(acknowledged, done)
+                    client.add([Document(text, id=f"k-{i}") for i, text in enumerate(TEXTS[begin : begin + PART], begin)])
+                    acknowledged = max(acknowledged, begin + PART)
         except ServerError as error:
             if error.status is not None:
                 raise
