@@ -68,6 +68,7 @@ def create_app(
     app = FastAPIOffline(  # the usual page of documents loads its script from elsewhere
         title="tp-retrieval",
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         version=version("tp-retrieval"),
         summary="One frozen language model that embeds, indexes, searches, reranks and answers.",
         lifespan=lifespan,

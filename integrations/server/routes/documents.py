@@ -73,7 +73,7 @@ Wait = Annotated[bool, Query(description="Answer when the work is done; else at 
 
 
 @router.post("/v1/indexes/{name}/documents", response_model=WrittenResponse, responses=_ACCEPTED, openapi_extra=_DOCUMENTS)
-async def add(
+async def add_documents(
     name: str,
     request: Request,
     service: Served,
@@ -209,7 +209,7 @@ def _invalid(error: ValidationError, place: str = "") -> RequestError:
 
 
 @router.get("/v1/indexes/{name}/documents", response_model=DocumentsResponse)
-def read(
+def read_documents(
     name: str,
     service: Served,
     access: Access,
@@ -234,7 +234,7 @@ def read(
 
 
 @router.delete("/v1/indexes/{name}/documents")
-def remove(
+def remove_documents(
     name: str,
     service: Served,
     access: Access,
@@ -318,7 +318,7 @@ async def add_files(
 
 
 @router.get("/v1/jobs/{id}")
-def job(id: str, service: Served, access: Access) -> JobResponse:
+def read_job(id: str, service: Served, access: Access) -> JobResponse:
     """Say how far a job is, by the id that began it or its Idempotency-Key; its result is there when it is done."""
     return job_record(service.jobs.get(id, access))
 

@@ -16,7 +16,7 @@ router = APIRouter()
 
 
 @router.get("/v1/indexes", response_model_exclude_none=True)
-def indexes(service: Served, access: Access) -> IndexesResponse:
+def list_indexes(service: Served, access: Access) -> IndexesResponse:
     """List the indexes that the key sees."""
     records = []
     for name in service.catalog.names(access):
@@ -26,7 +26,7 @@ def indexes(service: Served, access: Access) -> IndexesResponse:
 
 
 @router.post("/v1/indexes", status_code=201, response_model_exclude_none=True)
-def make(asked: NewIndexRequest, service: Served, access: Access) -> IndexRecord:
+def create_index(asked: NewIndexRequest, service: Served, access: Access) -> IndexRecord:
     """Make an empty index of the served model, in the folder that the server keeps for such."""
     access.check_manage(asked.name)
     service.make(asked)
@@ -35,14 +35,14 @@ def make(asked: NewIndexRequest, service: Served, access: Access) -> IndexRecord
 
 
 @router.get("/v1/indexes/{name}", response_model_exclude_none=True)
-def describe(name: str, service: Served, access: Access) -> IndexRecord:
+def describe_index(name: str, service: Served, access: Access) -> IndexRecord:
     """Describe an index: its documents by namespace, how it is searched, and the keys of its metadata."""
     with service.catalog.use(name, access) as index:
         return _described(name, index, access)
 
 
 @router.delete("/v1/indexes/{name}", status_code=204)
-def remove(name: str, service: Served, access: Access) -> None:
+def remove_index(name: str, service: Served, access: Access) -> None:
     """Remove an index with all its documents, when the requests that use it are answered."""
     access.check_manage(name)
     service.catalog.remove(name, access)

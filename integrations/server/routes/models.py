@@ -47,13 +47,13 @@ def _documents(asked: RerankRequest, service: Served, limits: Limited) -> list[s
 
 
 @router.get("/v1/models")
-def models(service: Served) -> ModelsResponse:
+def list_models(service: Served) -> ModelsResponse:
     """List the model in OpenAI's shape."""
     return ModelsResponse(data=[ModelRecord(id=service.model, dimension=service.embedder.dimension)])
 
 
 @router.post("/v1/embeddings", response_model=EmbeddingsResponse)
-def embeddings(asked: EmbeddingsRequest, service: Served, texts: Annotated[list[str], Depends(_input_texts)]) -> Response:
+def embed(asked: EmbeddingsRequest, service: Served, texts: Annotated[list[str], Depends(_input_texts)]) -> Response:
     """Embed texts through the recipe's document template, or with `input_type` "query" its query template.
 
     Vectors are of unit length. `dimensions` keeps the first ones, and brings them to unit length again. Texts longer

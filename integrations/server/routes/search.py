@@ -51,7 +51,7 @@ def _check_question(asked: AnswerRequest, limits: Limited) -> None:
     response_model=AnswerResponse,
     responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}},
 )
-def answers(asked: AnswerRequest, service: Served, access: Access) -> Response:
+def answer(asked: AnswerRequest, service: Served, access: Access) -> Response:
     """Answer a question in sentences that cite the hits they are from; `query` is the question.
 
     With `stream` there are server-sent events: `hits` with those that are read, `text` with pieces of the answer, and
