@@ -58,7 +58,7 @@ class RerankRequest(Request):
 
 
 class SearchRequest(Request):
-    """What `Index.search` takes; `index` may be left out where the server has one."""
+    """What `Index.search` takes; `index` may be left out where the server has one, and `render` asks for texts as HTML."""
 
     query: str
     index: str | None = None
@@ -73,6 +73,7 @@ class SearchRequest(Request):
     dense_weight: Share | None = None
     expand: Annotated[int, Field(ge=0, le=64)] | Literal["section"] | None = None
     group_by: Annotated[str, Field(min_length=1)] | None = None
+    render: bool = False
 
     @property
     def options(self) -> SearchOptions:
