@@ -1,6 +1,6 @@
-"""Documents' texts as HTML that loads and runs nothing, whatever stands in them.
+r"""Documents' texts as HTML that loads and runs nothing, whatever stands in them.
 
-rendered("# A heading\\n\\n```python\\nx = 1\\n```")   # Markdown, with code highlighted in classes
+rendered("# A heading\n\n```python\nx = 1\n```")   # Markdown, with code highlighted in classes
 """
 
 from __future__ import annotations
