@@ -78,9 +78,10 @@ function finish(answer, visit) {
   }
   fill(by("answer-text"), answer.answer, answer.hits, visit);
   const bare = answer.sentences.filter((sentence) => !sentence.sources.length).length;
-  by("answer-note").textContent = bare
-    ? `${bare} of ${answer.sentences.length} sentences have no source: no hit has their words.`
-    : "A small model wrote this from the hits that it cites; read them.";
+  const note = by("answer-note");
+  if (!bare) note.textContent = "Each sentence has its source: a hit with its words.";
+  else if (bare === answer.sentences.length) note.textContent = "No hit has the words of this answer. Do not rely on it.";
+  else note.textContent = `No hit has the words of ${bare} of the ${answer.sentences.length} sentences.`;
 }
 
 /** Fill a node with an answer, its citations as links. */

@@ -97,6 +97,7 @@ export function showHit(list, hit, shown) {
     find(".title").setAttribute("aria-expanded", String(opened));
     find(".whole").hidden = !opened;
     find(".passage").hidden = opened;
+    find(".remove").hidden = !opened || !shown.remove;
   };
   find(".title").addEventListener("click", () => open(find(".whole").hidden));
   const { path, chunk, chunks } = hit.metadata;
@@ -104,10 +105,7 @@ export function showHit(list, hit, shown) {
     find(".around").hidden = false;
     find(".around").addEventListener("click", () => showAround(node, hit, shown, open));
   }
-  if (shown.remove) {
-    find(".remove").hidden = false;
-    find(".remove").addEventListener("click", () => shown.remove(hit, node));
-  }
+  find(".remove").addEventListener("click", () => shown.remove(hit, node));
   list.append(node);
 }
 
@@ -129,7 +127,7 @@ async function showAround(node, hit, shown, open) {
     open(true);
     fillText(text, part, shown.words);
     button.dataset.wide = wider;
-    button.textContent = wider >= MOST_AROUND ? "Show it alone" : wider ? "Show more around it" : "Show what stands around it";
+    button.textContent = wider >= MOST_AROUND ? "Show it alone" : wider ? "Show more around it" : "Show the text around it";
     shown.say(wider ? `Shown with up to ${wider} chunk${wider > 1 ? "s" : ""} before and after it.` : "Shown alone.");
   } catch (error) {
     shown.fail(error);

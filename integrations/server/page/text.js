@@ -39,10 +39,15 @@ export function appendMarked(node, text, words) {
   node.append(text.slice(end));
 }
 
-/** Return the stretch of a text that holds most of the query's words, cut at words; rulers and marks of Markdown are left out. */
+function unmarked(text) {
+  const spoken = text.replace(/(:[a-z]+)+:`[~!]?([^`<]*)[^`]*`/g, "$2").replace(/`+_*|\*\*/g, "");
+  return spoken.replace(/\s+/g, " ").trim();
+}
+
+/** Return the stretch of a text that holds most of the query's words, cut at words; without marks of Markdown and reST. */
 export function passage(text, words) {
   const lines = text.split("\n").filter((line) => /[\p{L}\p{N}]/u.test(line));
-  const flat = lines.map((line) => line.replace(/^\s*(#+|>+|[-*+])\s+/, "")).join(" ").replace(/\s+/g, " ").trim();
+  const flat = unmarked(lines.map((line) => line.replace(/^\s*(#+|>+|[-*+])\s+/, "")).join(" "));
   if (flat.length <= PASSAGE) return flat;
   const starts = [...flat.matchAll(WORD)].filter((found) => beginsAs(found[0], words)).map((found) => found.index);
   let best = 0;
