@@ -79,7 +79,7 @@ export function fillText(node, hit, words) {
 function copySafe(from, to, words) {
   for (const child of from.childNodes) {
     if (child.nodeType === Node.TEXT_NODE) appendMarked(to, child.data, words);
-    else if (child.nodeType !== Node.ELEMENT_NODE || ["SCRIPT", "STYLE", "TEMPLATE"].includes(child.tagName)) continue;
+    else if (child.nodeType !== Node.ELEMENT_NODE || ["SCRIPT", "STYLE", "TEMPLATE"].includes(child.tagName.toUpperCase())) continue;
     else if (!ELEMENTS.has(child.tagName)) copySafe(child, to, words);
     else {
       const made = safeElement(child);

@@ -16,8 +16,9 @@ HOSTILE = """
 
 <img src=x onerror=alert(1)> ![a *picture*](http://evil.example/a.png) <iframe src="http://evil.example"></iframe>
 
-[a](javascript:alert(1)) [b](JaVaScRiPt:alert(1)) [c](data:text/html,<script>alert(1)</script>) 
-[d](java&#10;script:alert(1)) [e](//evil.example) [f](file:///etc/passwd) [g](vbscript:x) <javascript:alert(1)> [h]( javascript:alert(1)) [i](b.md)
+[a](javascript:alert(1)) [b](JaVaScRiPt:alert(1)) [c](data:text/html,<script>alert(1)</script>)
+[d](java&#10;script:alert(1)) [e](//evil.example) [f](file:///etc/passwd) [g](vbscript:x) <javascript:alert(1)>
+[h]( javascript:alert(1)) [i](b.md)
 [![x](data:image/svg+xml,x)](javascript:alert(1))
 
 [good](https://good.example "a title\\" onmouseover=alert(1)") <mailto:a@good.example>
