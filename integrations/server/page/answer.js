@@ -5,6 +5,7 @@ import { requestOf } from "./state.js";
 import { titleOf } from "./hits.js";
 
 const MOST_READ = 5; // hits that the answer is written from
+const LONGEST = 128; // tokens of the answer
 const by = (id) => document.getElementById(id);
 
 let running = null;
@@ -29,7 +30,7 @@ export async function writeAnswer(state, shown) {
   let text = "";
   begin();
   try {
-    const asked = { ...requestOf(state), k: Math.min(state.k, MOST_READ), stream: true };
+    const asked = { ...requestOf(state), k: Math.min(state.k, MOST_READ), max_tokens: LONGEST, stream: true };
     for await (const [name, data] of events("v1/answers", { method: "POST", json: asked, signal: mine.signal })) {
       if (name === "hits") {
         hits = data.hits;

@@ -111,6 +111,6 @@ def visit(browser, addresses):
 
 
 def _is_violation(message):
-    """Return whether a line of the log is an error, other than a refused request or what the page's policy kept a text from."""
+    """Return whether a line of the log is an error, other than a refused request or what was kept from a text."""
     told = ("the server responded with a status", "Executing inline event handler violates", "Setting the document's base")
     return message.type == "error" and not any(text in message.text for text in told)
