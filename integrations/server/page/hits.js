@@ -46,15 +46,23 @@ function bar(name, value, hits) {
   const values = hits.map((hit) => hit.parts[name]).filter((other) => other !== undefined);
   const [low, high] = name === "dense" ? [0, 1] : [name === "rerank" ? Math.min(...values) : 0, Math.max(...values)];
   const share = high > low ? (value - low) / (high - low) : 1;
-  const meter = document.createElement("meter");
-  meter.value = Math.max(0, Math.min(1, share));
   const told = `${UNITS[name]} ${value.toFixed(2)}`;
-  meter.setAttribute("aria-label", `${PARTS[name]}: ${told}`);
   const label = document.createElement("span");
   label.className = "part";
   label.title = told;
-  label.append(`${PARTS[name]} `, meter);
+  label.append(`${PARTS[name]} `, drawn(Math.max(0, Math.min(1, share)), `${PARTS[name]}: ${told}`));
   return label;
+}
+
+/** Return a bar as a picture; the page's policy allows no style of its own width. */
+function drawn(share, told) {
+  const [picture, filled] = ["svg", "rect"].map((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
+  const attributes = { class: "bar", role: "img", "aria-label": told, viewBox: "0 0 1 1", preserveAspectRatio: "none" };
+  for (const [name, value] of Object.entries(attributes)) picture.setAttribute(name, value);
+  filled.setAttribute("width", share);
+  filled.setAttribute("height", 1);
+  picture.append(filled);
+  return picture;
 }
 
 function fillWhy(node, hit, hits, words) {
@@ -97,7 +105,6 @@ export function showHit(list, hit, shown) {
     find(".title").setAttribute("aria-expanded", String(opened));
     find(".whole").hidden = !opened;
     find(".passage").hidden = opened;
-    find(".remove").hidden = !opened || !shown.remove;
   };
   find(".title").addEventListener("click", () => open(find(".whole").hidden));
   const { path, chunk, chunks } = hit.metadata;
@@ -105,6 +112,7 @@ export function showHit(list, hit, shown) {
     find(".around").hidden = false;
     find(".around").addEventListener("click", () => showAround(node, hit, shown, open));
   }
+  find(".remove").hidden = !shown.remove;
   find(".remove").addEventListener("click", () => shown.remove(hit, node));
   list.append(node);
 }
