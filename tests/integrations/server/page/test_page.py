@@ -48,6 +48,10 @@ def events(*pairs):
     return "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in pairs)
 
 
+def answer_with(page, body):
+    page.route("**/v1/answers", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+
+
 def test_a_search_lives_in_the_address(visit):
     page = visit("?q=saw+cuts&mode=lexical&k=4&where=" + quote('{"path": {"$exists": true}}'))
     page.wait_for_selector(HITS)
@@ -149,7 +153,7 @@ def test_an_answer_with_citations_leads_to_its_hits(visit):
     answer = {"refused": False, "answer": "It cuts. [2] <b>Bold</b> [9]", "evidence": 0.5, "hits": found}
     answer["sentences"] = [{"text": "It cuts.", "sources": [2]}, {"text": "<b>Bold</b> [9]", "sources": []}]
     body = events(("hits", {"hits": found}), ("text", {"text": "It "}), ("text", {"text": "cuts. [2]"}), ("answer", answer))
-    page.route("**/v1/answers", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    answer_with(page, body)
     page.click("#answer-button")
     page.wait_for_selector("#answer-text a")
     page.wait_for_selector("#answer-stop", state="hidden")
@@ -168,12 +172,48 @@ def test_a_refused_answer_is_said(visit):
     until(lambda: page.input_value("#index") == "tools")
     refused = {"refused": True, "answer": "-", "evidence": 0.0, "hits": [], "sentences": []}
     body = events(("hits", {"hits": []}), ("answer", refused))
-    page.route("**/v1/answers", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    answer_with(page, body)
     page.fill("#query", "saw")
     page.click("#answer-button")
     page.wait_for_selector("#answer.refused")
     assert page.inner_text("#answer-text") == "No answer: the hits do not hold one."
     assert page.locator(HITS).count() == 10  # it searched first
+
+
+def test_a_cited_hit_that_is_not_in_the_list_is_added(visit):
+    page = visit("?q=saw&k=1")
+    page.wait_for_selector(HITS)
+    other = {"rank": 2, "score": 1.0, "relevance": 0.5, "parts": {"dense": 0.5}, "id": "other", "text": "a", "metadata": {}}
+    answer = {
+        "refused": False,
+        "answer": "So. [1]",
+        "evidence": 1,
+        "hits": [other],
+        "sentences": [{"text": "", "sources": [1]}],
+    }
+    body = events(("hits", {"hits": [other]}), ("answer", answer))
+    answer_with(page, body)
+    page.click("#answer-button")
+    page.click("#answer-text a")
+    assert ids(page)[1:] == ["other"]
+    assert page.eval_on_selector("li.cited", "node => node.dataset.id") == "other"
+
+
+def test_an_answer_can_be_stopped_and_its_errors_are_told(visit):
+    page = visit("?q=saw")
+    page.wait_for_selector(HITS)
+    page.route("**/v1/answers", lambda route: None)  # it never comes
+    page.click("#answer-button")
+    page.click("#answer-stop")
+    until(lambda: page.inner_text("#answer-note") == "Stopped.")
+    page.unroute("**/v1/answers")
+    for code, message in ((404, "no writing model"), (429, "others write")):
+        body = events(("hits", {"hits": []}), ("error", {"error": {"code": code, "message": message}}))
+        answer_with(page, body)
+        page.click("#answer-button")
+        until(lambda message=message: message in page.inner_text("main"))
+        page.unroute("**/v1/answers")
+    assert page.is_hidden("#answer")
 
 
 def test_the_models_own_answer_comes_to_an_end(visit):
