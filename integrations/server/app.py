@@ -6,7 +6,7 @@ app = create_app(Embedder.from_pretrained(), {"faq": Path("faq-index")})
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -56,12 +56,11 @@ def create_app(
     metrics = Metrics(PATHS | open_paths | {mcp.PATH})
     service = Service(embedder, indexes or {}, settings, metrics)
     limits = service.settings.limits
-    agents = mcp.mcp_app(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = limits.requests + 8  # and files and the end
-        async with nullcontext() if agents is None else agents.router.lifespan_context(agents):
+        async with mcp.running(app):
             yield
         await anyio.to_thread.run_sync(service.close)
 
@@ -96,6 +95,5 @@ def create_app(
     add_error_handlers(app)
     app.include_router(router)
     app.include_router(open_router)
-    if agents is not None:
-        app.router.routes.extend(agents.routes)
+    app.router.routes.append(mcp.ROUTE)
     return app

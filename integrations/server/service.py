@@ -118,6 +118,11 @@ class Service:
         """The model's name in requests."""
         return Path(self.embedder.provenance.model).name
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is a whole language model, which reranks and answers."""
+        return self._writer is not None
+
     def check_model(self, name: str | None) -> None:
         """Raise `RequestError` 404 if a client asks for another model."""
         names = (self.model, self.embedder.provenance.model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from tp_retrieval import Document, Hit
 from tp_retrieval.integrations.server.http.answers import encode, hold, listing
 from tp_retrieval.integrations.server.limits import Limits
+from tp_retrieval.integrations.server.rendering import rendered_hits
 from tp_retrieval.integrations.server.schemas.responses import ErrorResponse
 from tp_retrieval.integrations.server.service import Service
 
@@ -41,6 +42,14 @@ def hit_record(hit: Hit) -> dict[str, object]:
     context = {"passage": hit.passage} if hit.context else {}
     scores = {"rank": hit.rank, "score": hit.score, "relevance": hit.relevance, "parts": dict(hit.parts)}
     return {**scores, **document, **context}
+
+
+def hit_records(hits: Sequence[Hit], *, render: bool) -> list[dict[str, object]]:
+    """Return hits as JSON holds them, with their texts as HTML if that is asked for."""
+    records = [hit_record(hit) for hit in hits]
+    if not render:
+        return records
+    return [record | {"html": html} for record, html in zip(records, rendered_hits(hits), strict=True)]
 
 
 def document_record(document: Document) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The indexes of a server: listed, described, made and removed."""
+"""The indexes of a server: listed, described, made and removed; and what a key may do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ from tp_retrieval import Index
 from tp_retrieval.integrations.server.access import Access, ApiKey
 from tp_retrieval.integrations.server.routes.dependencies import Served
 from tp_retrieval.integrations.server.schemas.requests import NewIndexRequest
-from tp_retrieval.integrations.server.schemas.responses import IndexesResponse, IndexRecord
+from tp_retrieval.integrations.server.schemas.responses import AccessResponse, IndexesResponse, IndexRecord
 
 router = APIRouter()
+
+
+@router.get("/v1/access")
+async def rights(service: Served, access: Access) -> AccessResponse:
+    """Say what the sender's key may do, and whether the server reranks and answers."""
+    return AccessResponse(
+        write=access.write,
+        namespace=access.namespace,
+        indexes=None if access.indexes is None else list(access.indexes),
+        reranks=service.writes,
+        answers=service.writes,
+    )
 
 
 @router.get("/v1/indexes", response_model_exclude_none=True)

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from tp_retrieval.integrations.server.access import ApiKey
+from tp_retrieval.integrations.server.errors import RequestError
 from tp_retrieval.integrations.server.service import Service
 
 PATH = "/mcp"
+
+
+class _Agents:
+    """The running app of MCP, whichever that is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        agents: Starlette | None = scope["app"].state.agents
+        if agents is None:
+            raise RequestError(404, "this server answers no agents; install tp-retrieval[mcp] beside it")
+        await agents(scope, receive, send)
+
+
+ROUTE = Route(PATH, _Agents())
+
+
+@asynccontextmanager
+async def running(app: FastAPI) -> AsyncIterator[None]:
+    """Let agents be answered at `ROUTE` within."""
+    agents = app.state.agents = mcp_app(app.state.service)
+    async with nullcontext() if agents is None else agents.router.lifespan_context(agents):
+        yield
 
 
 def mcp_app(service: Service) -> Starlette | None:

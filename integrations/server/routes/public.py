@@ -14,12 +14,14 @@ from tp_retrieval.integrations.server.schemas.responses import HealthResponse
 router = APIRouter()
 
 _PAGE = Path(__file__).parents[1] / "page"
-_FILES = {"/": "search.html", "/search.js": "search.js", "/search.css": "search.css"}
+_SCRIPTS = ("answer.js", "api.js", "documents.js", "facets.js", "hits.js", "search.js", "state.js", "text.js")
+_FILES = {"/": "search.html", "/search.css": "search.css"} | {f"/{name}": name for name in _SCRIPTS}
 _SAFE = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # the scripts are of one version
 }
 
 

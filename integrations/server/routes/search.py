@@ -16,7 +16,7 @@ from tp_retrieval.answering.writer import WritingOptions
 from tp_retrieval.integrations.server.access import Access
 from tp_retrieval.integrations.server.errors import RequestError
 from tp_retrieval.integrations.server.http.answers import encode
-from tp_retrieval.integrations.server.routes.dependencies import Limited, Served, held, hit_record
+from tp_retrieval.integrations.server.routes.dependencies import Limited, Served, held, hit_records
 from tp_retrieval.integrations.server.schemas.requests import AnswerRequest, SearchRequest
 from tp_retrieval.integrations.server.schemas.responses import AnswerResponse, SearchResponse
 
@@ -34,11 +34,14 @@ def _check_search(asked: SearchRequest, limits: Limited) -> None:
 
 @router.post("/v1/search", dependencies=[Depends(_check_search)], response_model=SearchResponse)
 def search(asked: SearchRequest, service: Served, access: Access) -> Response:
-    """Find the documents of an index that answer a query, best first, with the parts of each score."""
+    """Find the documents of an index that answer a query, best first, with the parts of each score.
+
+    With `render` each hit has `html` too: its text as Markdown or highlighted code, without scripts, images and forms.
+    """
     begin = time.perf_counter()
     hits = service.search(access, asked.index, asked.query, asked.k, asked.options, rerank=asked.rerank)
     milliseconds = round(1000 * (time.perf_counter() - begin), 1)
-    return held({"query": asked.query, "milliseconds": milliseconds}, "hits", map(hit_record, hits))
+    return held({"query": asked.query, "milliseconds": milliseconds}, "hits", hit_records(hits, render=asked.render))
 
 
 def _check_question(asked: AnswerRequest, limits: Limited) -> None:
@@ -62,17 +65,17 @@ def answer(asked: AnswerRequest, service: Served, access: Access) -> Response:
     if asked.stream:
         return streamed(_events(service, asked, hits, options))
     with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
-        record = _answer_record(stream.answer)
+        record = _answer_record(stream.answer, render=asked.render)
     return held({name: value for name, value in record.items() if name != "hits"}, "hits", record["hits"])
 
 
 def _events(service: Served, asked: AnswerRequest, hits: list[Hit], options: WritingOptions) -> Iterator[str]:
     with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
-        yield _event("hits", {"hits": [hit_record(hit) for hit in hits]})
+        yield _event("hits", {"hits": hit_records(hits, render=asked.render)})
         try:
             for piece in stream:
                 yield _event("text", {"text": piece})
-            yield _event("answer", _answer_record(stream.answer))
+            yield _event("answer", _answer_record(stream.answer, render=asked.render))
         except TPRetrievalError as error:  # the status is sent already
             yield f"event: error\ndata: {RequestError(503, str(error)).body.decode()}\n\n"
 
@@ -86,12 +89,12 @@ def _event(name: str, value: Mapping[str, object]) -> str:
     return f"event: {name}\ndata: {encode(value)}\n\n"
 
 
-def _answer_record(answer: Answer) -> dict[str, Any]:
+def _answer_record(answer: Answer, *, render: bool) -> dict[str, Any]:
     return {
         "question": answer.question,
         "answer": answer.text,
         "refused": answer.refused,
         "evidence": answer.evidence,
         "sentences": [{"text": sentence.text, "sources": list(sentence.sources)} for sentence in answer.sentences],
-        "hits": [hit_record(hit) for hit in answer.hits],
+        "hits": hit_records(answer.hits, render=render),
     }

@@ -58,7 +58,7 @@ class RerankRequest(Request):
 
 
 class SearchRequest(Request):
-    """What `Index.search` takes; `index` may be left out where the server has one."""
+    """What `Index.search` takes; `index` may be left out where the server has one, and `render` asks for texts as HTML."""
 
     query: str
     index: str | None = None
@@ -76,6 +76,7 @@ class SearchRequest(Request):
     candidates: Annotated[int, Field(ge=1, le=10_000)] = CANDIDATES
     expand: Annotated[int, Field(ge=0, le=64)] | Literal["section"] | None = None
     group_by: Annotated[str, Field(min_length=1)] | None = None
+    render: bool = False
 
     @property
     def options(self) -> SearchOptions:

@@ -98,6 +98,16 @@ class RerankResponse(Response):
     results: list[Ranked]
 
 
+class AccessResponse(Response):
+    """What the sender's key may do: write, in which indexes and namespace (null: all); and what the server offers."""
+
+    write: bool
+    namespace: str | None
+    indexes: list[str] | None = Field(description='Names or patterns such as "team-*".')
+    reranks: bool
+    answers: bool
+
+
 class IndexRecord(Response):
     """An index: its name, its documents in all namespaces that the key sees, each with its own, and how it is searched."""
 
@@ -188,6 +198,9 @@ class HitRecord(Response):
     text: str
     metadata: dict[str, Any]
     passage: str | None = Field(default=None, description="The text with what stands around it, where asked for.")
+    html: str | None = Field(
+        default=None, description="The text, or the passage, as HTML without scripts, where asked for; null if it is long."
+    )
 
 
 class SearchResponse(Response):

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from pathlib import Path
 
 import cohere
 import httpx
@@ -16,10 +17,11 @@ from langchain_openai import OpenAIEmbeddings
 from tests.integrations.server.conftest import HOSTS, TEXTS
 from tp_retrieval import Embedder, Index, InputError, Recipe, Reranker
 from tp_retrieval.embedding.recipe import View
-from tp_retrieval.integrations.server import Limits, Settings, create_app
+from tp_retrieval.integrations.server import ApiKey, Limits, Settings, create_app
 from tp_retrieval.integrations.server.batcher import Batcher
 
 run = Batcher.run
+PAGE = Path(create_app.__code__.co_filename).parent / "page"
 
 
 def error_of(response):
@@ -303,9 +305,39 @@ def test_the_page_may_load_nothing_from_elsewhere(client):
     page = client.get("/")
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "http" not in page.text.replace("http-equiv", "")
-    for name in ("search.js", "search.css"):
-        assert client.get(f"/{name}").status_code == 200
-        assert "innerHTML" not in client.get(f"/{name}").text
+    scripts = {path.name for path in PAGE.glob("*.js")}
+    for name in {"search.css"} | scripts:
+        response = client.get(f"/{name}")
+        assert response.status_code == 200, name
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|HTMLUnsafe|eval\(", response.text), (
+            name
+        )
+    imported = {name for path in PAGE.glob("*.js") for name in re.findall(r'from "\./([^"]+)"', path.read_text())}
+    assert imported | {"search.js"} == scripts
+    assert not re.search(r"<style|style=|\son\w+=|<script>", page.text)
+
+
+def test_a_search_renders_texts_when_asked_for(client):
+    asked = {"query": "old whale", "k": 3}
+    plain, page = (client.post("/v1/search", json=asked | {"render": render}).json()["hits"] for render in (False, True))
+    assert all("html" not in hit for hit in plain)
+    assert [hit["html"] for hit in page] == [f"<p>{hit['text']}</p>\n" for hit in plain]
+
+
+def test_the_rights_of_a_key(serving):
+    assert serving().get("/v1/access").json() == {
+        "write": True, "namespace": None, "indexes": None, "reranks": True, "answers": True,
+    }  # fmt: skip
+    keys = [ApiKey("reader-key", write=False, indexes=("thing*",), namespace="alice"), "writer-key"]
+    client = serving(Settings(method=None), api_keys=keys)
+    assert client.get("/v1/access").status_code == 401
+    reader, writer = (
+        client.get("/v1/access", headers={"authorization": f"Bearer {name}-key"}).json() for name in ("reader", "writer")
+    )
+    assert reader == {"write": False, "namespace": "alice", "indexes": ["thing*"], "reranks": False, "answers": False}
+    assert writer == {"write": True, "namespace": None, "indexes": None, "reranks": False, "answers": False}
+    assert not serving(Settings(read_only=True)).get("/v1/access").json()["write"]
 
 
 def test_a_server_without_reranker_says_so(serving):
