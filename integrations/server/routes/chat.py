@@ -18,7 +18,7 @@ from tp_retrieval.integrations.server.access import Access
 from tp_retrieval.integrations.server.errors import RequestError
 from tp_retrieval.integrations.server.http.answers import encode
 from tp_retrieval.integrations.server.routes.dependencies import Limited, Served, hit_record
-from tp_retrieval.integrations.server.routes.search import EVENTS, streamed
+from tp_retrieval.integrations.server.routes.search import AS_EVENTS, streamed
 from tp_retrieval.integrations.server.schemas.requests import ChatRequest, ChatTurn
 from tp_retrieval.integrations.server.schemas.responses import ChatResponse
 
@@ -30,7 +30,7 @@ _ROLES: dict[str, ChatRole] = {"system": "system", "developer": "system", "user"
 @router.post(
     "/v1/chat/completions",
     response_model=ChatResponse,
-    responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}},
+    responses=AS_EVENTS,
 )
 def chat(asked: ChatRequest, service: Served, access: Access, limits: Limited) -> Response:
     """Write the next turn of a conversation.

@@ -24,6 +24,9 @@ router = APIRouter()
 
 EVENTS = "text/event-stream"
 
+_EVENT = {"type": "object", "required": ["data"], "properties": {name: {"type": "string"} for name in ("event", "data")}}
+AS_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {EVENTS: {"schema": _EVENT}}}}
+
 
 def _check_search(asked: SearchRequest, limits: Limited) -> None:
     limits.checked(asked.query, "query")
@@ -52,7 +55,7 @@ def _check_question(asked: AnswerRequest, limits: Limited) -> None:
     "/v1/answers",
     dependencies=[Depends(_check_question)],
     response_model=AnswerResponse,
-    responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}},
+    responses=AS_EVENTS,
 )
 def answer(asked: AnswerRequest, service: Served, access: Access) -> Response:
     """Answer a question in sentences that cite the hits they are from; `query` is the question.
