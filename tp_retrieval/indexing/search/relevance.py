@@ -33,9 +33,9 @@ class Weights(NamedTuple):
 
 
 WEIGHTS: Mapping[tuple[bool, bool], Weights] = {
-    (True, True): Weights(2.16, 10.77, -6.15),
-    (True, False): Weights(2.81, 0.0, -4.63),
-    (False, True): Weights(0.0, 16.44, -5.85),
+    (True, True): Weights(1.67, 18.94, -8.66),
+    (True, False): Weights(4.02, 0.0, -6.34),
+    (False, True): Weights(0.0, 23.6, -9.2),
 }
 """By whether there is a cosine, and a BM25 score."""
 
