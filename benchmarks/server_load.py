@@ -2,8 +2,8 @@
 
     python benchmarks/server_load.py FOLDER [--seconds 600] [--searchers 32] [--adders 4] [--recipe retrieval-fast]
 
-FOLDER has corpus.jsonl and queries.jsonl. Half of the documents are added first. Then 4 clients search for a minute alone, and
-a minute beside one that adds; then all clients run at once, and the server's memory is read each second.
+FOLDER has corpus.jsonl and queries.jsonl. Half of the documents are added first. Then 4 clients search for a minute alone,
+and a minute beside one that adds; then all clients run at once, and the server's memory is read each second.
 """
 
 from __future__ import annotations

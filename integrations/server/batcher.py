@@ -1,5 +1,7 @@
 """Dynamic batching: every half second one token-budgeted batch is filled round-robin across requests.
 
+What may wait, such as documents that are added, is computed in the background: in short slices, when nobody else waits.
+
 batcher = Batcher()
 batcher.add("query", embedder.embed_queries)
 batcher.run("query", ["a text"], costs=[5])      # from any thread; returns the results
@@ -25,6 +27,8 @@ _STEP_SECONDS = 0.5  # how long a step should last: long enough to fill the proc
 _FEWEST = 512  # tokens of a step, at least
 _FIRST_RATE = 2 * _FEWEST / _STEP_SECONDS  # tokens a second, until the first step is measured
 _PATIENCE = 0.1  # share of a step's time for which the next one waits for as many callers
+_SLICE_SECONDS = 0.05  # how long a step in the background should last, which others wait for
+_SHARE = 0.15  # of the time for the background while others wait
 _SMOOTHING = 0.3  # share of the newest step in the measured speed
 
 
@@ -39,6 +43,7 @@ class _Job:
     kind: str
     items: Sequence[Any]
     costs: Sequence[int]
+    background: bool = False
     results: list[Any] = field(default_factory=list)
     taken: int = 0
     error: BaseException | None = None
@@ -70,6 +75,7 @@ class Batcher:
         self._observe = observe
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
+        self._owed = 0.0  # seconds that the background may have by its share
         self._rates: dict[str, float] = {}  # tokens a second, by kind
         self._closed = False
         self._changed = Condition()
@@ -85,14 +91,15 @@ class Batcher:
         """Add a kind of item and the function that computes a list of them, one result each."""
         self._work[kind] = work
 
-    def run(self, kind: str, items: Sequence[Any], costs: Sequence[int]) -> list[Any]:
+    def run(self, kind: str, items: Sequence[Any], costs: Sequence[int], *, background: bool = False) -> list[Any]:
         """Return one result an item, in order; items are hashable, and `costs` are their tokens.
 
+        In the `background` they are computed when nobody else waits, and in a small share of the time otherwise.
         Raises `OverloadedError` if too many tokens wait, and what the computation raises.
         """
         if not items:
             return []
-        job, total = _Job(kind, items, costs), sum(costs)
+        job, total = _Job(kind, items, costs, background), sum(costs)
         with self._changed:
             if self._closed:
                 raise ClosedError("the server is going down")
@@ -120,7 +127,7 @@ class Batcher:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
                 if not self._jobs:
                     return
-                if self._together:
+                if self._together and not all(job.background for job in self._jobs):
                     self._gather(*before)
                 self._forget_gone()
                 if not self._jobs:
@@ -128,7 +135,12 @@ class Batcher:
                 taken = self._take()
             begin = time.perf_counter()
             self._step(taken)
-            before = len(taken), time.perf_counter() - begin
+            seconds = time.perf_counter() - begin
+            if taken[0][0].background:
+                self._owed = max(self._owed - seconds, 0.0)
+            else:
+                self._owed += _SHARE * seconds
+                before = len(taken), seconds
             self._settle(taken)
             del taken  # results may be large
 
@@ -155,10 +167,11 @@ class Batcher:
         self._changed.wait_for(lambda: len(self._jobs) >= callers or self._closed, _PATIENCE * seconds)
 
     def _take(self) -> list[tuple[_Job, int]]:
-        """Remove jobs of the first one's kind from the queue; return them with the number of items of this step."""
-        kind = self._jobs[0].kind
-        jobs = [job for job in self._jobs if job.kind == kind] if self._together else [self._jobs[0]]
-        budget = max(_FEWEST, self._rates.get(kind, _FIRST_RATE) * _STEP_SECONDS)
+        """Remove jobs of one kind from the queue; return them with the number of items of this step."""
+        first = self._next()
+        kind, rate = first.kind, self._rates.get(first.kind, _FIRST_RATE)
+        jobs = [job for job in self._jobs if job.kind == kind] if self._together else [first]
+        budget = rate * _SLICE_SECONDS if first.background else max(_FEWEST, rate * _STEP_SECONDS)
         counts = dict.fromkeys(range(len(jobs)), 0)
         spent, open_ = 0, list(counts)
         while open_ and spent < budget:
@@ -177,6 +190,12 @@ class Batcher:
             self._jobs.remove(job)
             job.taken += count
         return taken
+
+    def _next(self) -> _Job:
+        """Return the first job, of the background if nobody else waits or it has had less than its share."""
+        waiting = {job.background: job for job in reversed(self._jobs)}
+        behind = self._owed >= _SLICE_SECONDS
+        return waiting[True] if True in waiting and (behind or False not in waiting) else waiting[False]
 
     def _step(self, taken: Sequence[tuple[_Job, int]]) -> None:
         begin = time.perf_counter()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from threading import Lock, Semaphore
-from typing import Any, ParamSpec, TypeVar
+from threading import Semaphore
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,11 +51,9 @@ from tp_retrieval.types import (
     HasProvenance,
     Provenance,
     Role,
+    Stretches,
     TextEmbedder,
 )
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
 
@@ -89,7 +88,6 @@ class Service:
         self._metrics = metrics
         self._batcher = Batcher(waiting=settings.limits.waiting_tokens, together=settings.batching, observe=metrics.step)
         metrics.watch(lambda: self._batcher.waiting)
-        self._adding = Lock()
         self._served = self._with_batcher(embedder)
         self._reranker: Reranker | None = None
         self._writer: TextWriter | None = None
@@ -202,7 +200,7 @@ class Service:
         self.catalog.make(asked.name, create)
 
     def _with_batcher(self, embedder: TextEmbedder) -> _Served:
-        return _Served(embedder, self.embedder.count_tokens, self._batcher, self._adding)
+        return _Served(embedder, self.embedder.count_tokens, self._batcher)
 
     def _open(self, folder: Path) -> Index:
         """Open an index with an embedder that shares the model's weights if it can, and the batcher in any case.
@@ -237,14 +235,11 @@ def _recipe(asked: str | Mapping[str, Any], model: str) -> Recipe:
 
 
 class _Served:
-    """An embedder that computes in the batcher's steps, but for documents that are added to an index.
-
-    Those are embedded beside the steps, so that no query waits for them, some at a time by one request after the other.
-    """
+    """An embedder that computes in the batcher's steps; documents that are added to an index in the background."""
 
     provenance: Provenance
 
-    def __init__(self, embedder: TextEmbedder, count_tokens: Callable[[str], int], batcher: Batcher, adding: Lock) -> None:
+    def __init__(self, embedder: TextEmbedder, count_tokens: Callable[[str], int], batcher: Batcher) -> None:
         self.dimension = embedder.dimension
         self.fingerprint = embedder.fingerprint
         if isinstance(embedder, HasProvenance):
@@ -253,19 +248,19 @@ class _Served:
             self.legacy_identity = embedder.legacy_identity
         self._longest = embedder.recipe.max_tokens if isinstance(embedder, Embedder) else sys.maxsize
         self.count_tokens = count_tokens
-        self._embedder = embedder
         self._batcher = batcher
-        self._adding = adding
-        if isinstance(embedder, EmbedsStretches):
-            self.embed_with_stretches = self._beside(embedder.embed_with_stretches)
         batcher.add(f"query {self.fingerprint}", embedder.embed_queries)
         batcher.add(f"document {self.fingerprint}", embedder.embed_documents)
+        batcher.add(f"stored {self.fingerprint}", embedder.embed_documents)
+        if isinstance(embedder, EmbedsStretches):
+            batcher.add(f"stretches {self.fingerprint}", partial(_with_stretches, embedder))
+            self.embed_with_stretches = self._with_stretches
 
-    def embed(self, texts: Sequence[str], role: str) -> tuple[Float32Array, int]:
+    def embed(self, texts: Sequence[str], role: str, *, background: bool = False) -> tuple[Float32Array, int]:
         """Return one vector a text and the number of tokens; equal texts are embedded once."""
-        counts = {text: self.count_tokens(text) for text in texts}
-        costs = [min(count, self._longest) + _TEMPLATE for count in counts.values()]
-        rows = dict(zip(counts, self._batcher.run(f"{role} {self.fingerprint}", list(counts), costs), strict=True))
+        unique = list(dict.fromkeys(texts))
+        counts = dict(zip(unique, map(self.count_tokens, unique), strict=True))
+        rows = dict(zip(unique, self._run(role, unique, counts, unique, background=background), strict=True))
         vectors = np.stack([rows[text] for text in texts]) if rows else np.zeros((0, self.dimension), dtype=np.float32)
         return vectors, sum(counts[text] for text in texts)
 
@@ -274,17 +269,53 @@ class _Served:
         return self.embed(texts, "query")[0]
 
     def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
-        """Return one vector a document."""
-        return self._beside(self._embedder.embed_documents)(texts)
+        """Return one vector a document, in the background."""
+        return self.embed(texts, "stored", background=True)[0]
 
-    def _beside(self, embed: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        """Return a function that waits for its turn among those who add documents."""
+    def _with_stretches(
+        self,
+        texts: Sequence[str],
+        wanted: Sequence[Collection[int]],
+        *,
+        sampled: Collection[int] = (),
+        show_progress: bool = False,
+    ) -> tuple[Float32Array, list[Stretches]]:
+        """Return the vectors of documents and the stretches that are wanted of each, in the background."""
+        of_texts = zip(texts, wanted, strict=True)
+        items = [_Stretched(text, frozenset(of_text), frozenset(sampled)) for text, of_text in of_texts]
+        counts = {text: self.count_tokens(text) for text in texts}
+        found = self._run("stretches", items, counts, texts, background=True)
+        vectors = np.stack([row for row, _ in found]) if found else np.zeros((0, self.dimension), dtype=np.float32)
+        return vectors, [stretches for _, stretches in found]
 
-        def in_turn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            with self._adding:
-                return embed(*args, **kwargs)
+    def _run(
+        self, work: str, items: Sequence[object], counts: Mapping[str, int], texts: Sequence[str], *, background: bool
+    ) -> list[Any]:
+        costs = [min(counts[text], self._longest) + _TEMPLATE for text in texts]
+        return self._batcher.run(f"{work} {self.fingerprint}", items, costs, background=background)
 
-        return in_turn
+
+class _Stretched(NamedTuple):
+    """A document, the views of which stretches are wanted of it, and those that are read of a sample."""
+
+    text: str
+    wanted: frozenset[int]
+    sampled: frozenset[int]
+
+
+def _with_stretches(embedder: EmbedsStretches, items: list[_Stretched]) -> list[tuple[Float32Array, Stretches]]:
+    """Return the vector and the stretches of each document; of one step all are of one index."""
+    by_sample: dict[frozenset[int], list[int]] = {}
+    for place, item in enumerate(items):
+        by_sample.setdefault(item.sampled, []).append(place)
+    results: dict[int, tuple[Float32Array, Stretches]] = {}
+    for sampled, places in by_sample.items():
+        of_these = [items[place] for place in places]
+        vectors, stretches = embedder.embed_with_stretches(
+            [item.text for item in of_these], [item.wanted for item in of_these], sampled=sampled
+        )
+        results |= dict(zip(places, zip(vectors, stretches, strict=True), strict=True))
+    return [results[place] for place in range(len(items))]
 
 
 class _Scorer:

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any, Literal
@@ -87,8 +86,7 @@ class Jobs:
 
     def start(self, job: Job, work: Callable[[Job], dict[str, Any]]) -> None:
         """Let a thread do the work of a job."""
-        context = copy_context()
-        self._executor.submit(context.run, self.perform, job, work)
+        self._executor.submit(self.perform, job, work)
 
     def perform(self, job: Job, work: Callable[[Job], dict[str, Any]]) -> None:
         """Do the work of a job on this thread, and keep its result or what it raised."""

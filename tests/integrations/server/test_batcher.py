@@ -170,3 +170,44 @@ def test_what_nobody_waits_for_any_more_is_not_done(slow):
     assert slow.steps == [[1], [3]]
     assert batcher.waiting == 0
     batcher.close()
+
+
+def test_the_background_waits_for_everybody_else_and_has_a_share_of_the_time():
+    """Steps of 20 ms for others, of 10 ms in the background; with others at every moment it has about its share."""
+    steps = []
+
+    def work(kind, seconds):
+        def compute(items):
+            time.sleep(seconds)
+            steps.append((kind, len(items)))
+            return items
+
+        return compute
+
+    batcher = batcher_of({"query": work("query", 0.02), "stored": work("stored", 0.01)})
+    with ThreadPoolExecutor(8) as pool:
+        stored = pool.submit(batcher.run, "stored", list(range(400)), [1] * 400, background=True)
+        for _ in range(3):
+            list(pool.map(lambda i: [batcher.run("query", [f"{i} {n}"], [1]) for n in range(12)], range(4)))
+        during = list(steps)
+        assert stored.result() == list(range(400))
+    batcher.close()
+    queries = [i for i, (kind, _) in enumerate(during) if kind == "query"]
+    between = [step for step in during[queries[0] : queries[-1]] if step[0] == "stored"]
+    assert 1 <= len(between) < len(queries) / 2, during
+    assert sum(count for kind, count in steps if kind == "stored") == 400
+
+
+def test_a_step_in_the_background_is_short():
+    sizes = []
+
+    def compute(items):
+        time.sleep(0.001 * len(items))
+        sizes.append(len(items))
+        return items
+
+    batcher = batcher_of({"stored": compute})
+    batcher.run("stored", list(range(3_000)), [1] * 3_000, background=True)
+    batcher.close()
+    assert max(sizes[5:]) <= 200, "about 50 ms, at a thousand a second"
+    assert sum(sizes) == 3_000

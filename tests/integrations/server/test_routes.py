@@ -99,7 +99,9 @@ def test_the_batcher_counts_the_tokens_that_are_read(whole, folder, monkeypatch)
     monkeypatch.setattr(
         Batcher,
         "run",
-        lambda self, kind, items, costs: asked.update({kind.split()[0]: costs}) or run(self, kind, items, costs),
+        lambda self, kind, items, costs, **more: (
+            asked.update({kind.split()[0]: costs}) or run(self, kind, items, costs, **more)
+        ),
     )
     long = "word " * 3000
     with TestClient(create_app(whole, {"things": folder}, allowed_hosts=HOSTS)) as client:
