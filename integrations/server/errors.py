@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from tp_retrieval import InputError, TPRetrievalError
@@ -84,6 +85,10 @@ def add_error_handlers(app: FastAPI) -> None:
     async def unknown(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
         return await refused(request, RequestError(error.status_code, message))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return await ours(request, GoneError("the client closed its connection"))
 
     @app.exception_handler(TPRetrievalError)
     async def ours(request: Request, error: TPRetrievalError) -> Response:

@@ -13,11 +13,12 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
 
 from tp_retrieval import Document
 from tp_retrieval.indexing.metadata_json import to_json
 from tp_retrieval.integrations.server.access import Access
-from tp_retrieval.integrations.server.errors import RequestError
+from tp_retrieval.integrations.server.errors import GoneError, RequestError
 from tp_retrieval.integrations.server.http.answers import hold, listing
 from tp_retrieval.integrations.server.indexes.files import received
 from tp_retrieval.integrations.server.indexes.jobs import Job
@@ -160,7 +161,7 @@ async def _stream(
             job.done += len(lines)
         job.result = {"ids": ids, "added": added, "unchanged": len(ids) - added}
     except BaseException as error:
-        job.error = f"{error or type(error).__name__}; {job.done} documents were stored before"
+        job.error = f"{str(error) or type(error).__name__}; {job.done} documents were stored before"
         raise
     finally:
         job.finish()
@@ -176,7 +177,7 @@ async def _joined(job: Job) -> Response:
 async def _lines(request: Request, limits: Limits) -> AsyncIterator[list[bytes]]:
     """Yield the lines of a body, some at a time; raise `RequestError` 413 for one that is too long."""
     rest, lines = b"", list[bytes]()
-    async for chunk in request.stream():
+    async for chunk in _chunks(request):
         *whole, rest = (rest + chunk).split(b"\n")
         lines += [line for line in whole if line.strip()]
         if len(rest) > limits.body_bytes:
@@ -188,6 +189,15 @@ async def _lines(request: Request, limits: Limits) -> AsyncIterator[list[bytes]]
         lines.append(rest)
     if lines:
         yield lines
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """Yield a body as it comes; raise `GoneError` where the client leaves before its end."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect as error:
+        raise GoneError("the client closed its connection") from error
 
 
 def _of_line(line: bytes, place: int, limits: Limits) -> Document:
