@@ -21,26 +21,46 @@ from pygments.util import ClassNotFound
 from tp_retrieval import Document, Hit
 from tp_retrieval.documents.formats import LANGUAGES, format_of, suffix_of
 
-_SECONDS = 2.0  # for the hits of a search; the texts of those that are left are shown as they are
+_SECONDS = 1.0  # for the texts of a search; those that are left are shown as they are
+_CELLS = 32  # columns of a table; a row may have fewer cells than the head, which are filled up
+_LARGEST = 500_000  # characters of HTML of a hit
 _LONGEST = 8_000  # characters of a text that is rendered: some take the square of their length
 _HIGHLIGHTED = 4_000  # characters of code, whose lexers are slower
 _MARKDOWN_FORMATS = {"markdown", "html", "docx", "pptx", "epub", "notebook"}
 _SCHEMES = ("http://", "https://", "mailto:")
 _HEADINGS = {"h1": "h4", "h2": "h5", "h3": "h6", "h4": "h6", "h5": "h6"}  # below a hit's own
+_KNOWN = {
+    *LANGUAGES.values(),
+    "rst",
+    "json",
+    "yaml",
+    "toml",
+    "xml",
+    "html",
+    "css",
+    "diff",
+    "console",
+    "sh",
+    "py",
+    "js",
+    "ts",
+}
 _FORMATTER: HtmlFormatter[str] = HtmlFormatter(nowrap=True)
 
 
 def rendered_hits(hits: Iterable[Hit]) -> list[str | None]:
     """Return each hit's text as HTML, with the documents around it where there are any; None for a long one."""
     end = time.monotonic() + _SECONDS
-    return [_page(hit) if time.monotonic() < end else None for hit in hits]
+    return [_page(hit, end) for hit in hits]
 
 
-def _page(hit: Hit) -> str | None:
-    documents = hit.context or (hit.document,)
-    if any(len(document.text) > _LONGEST for document in documents):
-        return None
-    return "".join(_part(document, hit) for document in documents)
+def _page(hit: Hit, end: float) -> str | None:
+    parts: list[str] = []
+    for document in hit.context or (hit.document,):
+        if time.monotonic() > end or len(document.text) > _LONGEST or sum(map(len, parts)) > _LARGEST:
+            return None
+        parts.append(_part(document, hit))
+    return "".join(parts)
 
 
 def _part(document: Document, hit: Hit) -> str:
@@ -55,6 +75,8 @@ def rendered(text: str, path: object = None) -> str:
 
     Tags in the text are text, links lead to http, https and mailto alone, and images are their descriptions.
     """
+    if max((line.count("|") for line in text.split("\n")), default=0) > _CELLS:
+        return f'<pre class="plain">{escape(text)}</pre>'
     if not isinstance(path, str):
         return _MARKDOWN.render(text)
     format_ = format_of(Path(path))
@@ -68,7 +90,7 @@ def rendered(text: str, path: object = None) -> str:
 def _highlighted(code: str, language: str, attributes: str = "") -> str:
     """Return code as HTML with the classes of its words, or as it stands in a language that is not known."""
     try:
-        is_known = language and len(code) <= _HIGHLIGHTED
+        is_known = language in _KNOWN and len(code) <= _HIGHLIGHTED  # other lexers can take seconds
         lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False) if is_known else None
     except ClassNotFound:
         lexer = None

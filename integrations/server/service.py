@@ -55,6 +55,7 @@ from tp_retrieval.types import (
     TextEmbedder,
 )
 
+_VIEWS, _TOKENS = 8, 32_768  # of a recipe that a client sends
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
 
 
@@ -228,7 +229,10 @@ class Service:
 def _recipe(asked: str | Mapping[str, Any], model: str) -> Recipe:
     """Return a recipe by its JSON or the name of a shipped one; no file is opened that a client names."""
     if not isinstance(asked, str):
-        return Recipe.from_dict(asked)
+        recipe = Recipe.from_dict(asked)
+        if len(recipe.views) > _VIEWS or recipe.max_tokens > _TOKENS:
+            raise RecipeError(f"recipe: at most {_VIEWS} views and {_TOKENS} max_tokens are served")
+        return recipe
     if not re.fullmatch(r"[\w-]+", asked):
         raise RecipeError(f"recipe: {asked!r} is no shipped recipe; send its JSON")
     return Recipe.load(asked, model)

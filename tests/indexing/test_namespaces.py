@@ -9,6 +9,7 @@ import pytest
 
 from tests.toy import SampledEmbedder, StretchEmbedder, ToyEmbedder, documents
 from tp_retrieval import Document, Index, InputError, index_files
+from tp_retrieval.indexing.storage.meta import FileSettings
 from tp_retrieval.sqlite.database import Database
 
 OURS = [replace(document, metadata={"n": n}) for n, document in enumerate(documents(40))]
@@ -85,6 +86,18 @@ def test_a_namespace_that_is_alone_is_cleared_with_the_maps(tmp_path):
         assert (index.info().fitted_on, len(index)) == (0, 0)
 
 
+def test_what_is_known_of_other_namespaces_stays_when_one_is_cleared(tmp_path, toy):
+    with Index.create(tmp_path / "i", toy) as index:
+        for name in ("a", "b"):
+            index.set_file_settings(FileSettings(f"/{name}"), namespace=name)
+        index.add(["only b"], namespace="b")
+        assert index.clear(namespace="nowhere") == 0
+        assert index.clear(namespace="b") == 1
+        assert (index.file_settings("a"), index.file_settings("b")) == (FileSettings("/a"), None)
+        index.clear()
+        assert index.file_settings("a") is None
+
+
 def test_pages_batches_and_duplicates_are_of_one_namespace(index):
     assert index.get(namespace="theirs", offset=38) == THEIRS[38:]
     assert index.get(where={"n": 25}, namespace="theirs") == [THEIRS[5]]
@@ -156,6 +169,9 @@ def test_a_name_that_is_no_text_is_refused(index, name):
         lambda: index.get(namespace=name),
         lambda: index.delete(["d0"], namespace=name),
         lambda: index.update({"d0": OURS[0]}, namespace=name),
+        lambda: index.clear(namespace=7 if name is None else name),
+        lambda: list(index.batches(namespace=name)),
+        lambda: index.set_file_settings(FileSettings("/"), namespace=name),
     ):
         with pytest.raises(InputError, match="namespace: "):
             call()

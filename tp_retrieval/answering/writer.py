@@ -205,7 +205,7 @@ class _Run(BaseStreamer):
     def close(self) -> None:
         """End the writing, and wait for the step that runs."""
         self._stopped.set()
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and self._thread is not threading.current_thread():  # which may collect garbage
             self._thread.join()
 
     def _generate(self, model: Any, ids: list[int], arguments: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 
 from tp_retrieval.errors import IndexExistsError, IndexNotFoundError, InputError, ServerError
 from tp_retrieval.indexing.metadata_json import from_json, to_json
-from tp_retrieval.types import Document, Float32Array, Hit, Role
+from tp_retrieval.indexing.validation import prepared
+from tp_retrieval.types import Document, Float32Array, Hit, Role, check_text, checked_texts
 
 Result = TypeVar("Result")
 Where = Mapping[str, Any]
@@ -91,6 +92,15 @@ class Call(Generic[Result]):
     headers: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[tuple[str, tuple[str, bytes]]] = ()
 
+    def read(self, content: bytes) -> Result:
+        """Return what an answer means; raise `ServerError` for one that is none of this server's."""
+        try:
+            return self.parse(json.loads(content) if content else None)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ServerError(
+                f"{self.method} {self.path}: the answer is none of a tp-retrieval server ({error})", 200
+            ) from error
+
     @property
     def arguments(self) -> dict[str, Any]:
         """What httpx takes by name."""
@@ -99,7 +109,10 @@ class Call(Generic[Result]):
             return {**given, "files": list(self.files)}
         if self.json is None:
             return given
-        body = to_json(self.json).encode()
+        try:
+            body = to_json(self.json).encode()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.path}: JSON can't hold what is sent ({error})") from error
         return {**given, "content": body, "headers": {**self.headers, "content-type": "application/json"}}
 
 
@@ -152,6 +165,10 @@ class Calls:
 
     def search(self, query: str, k: int, options: Mapping[str, Any]) -> Call[list[Hit]]:
         """Find documents."""
+        check_text(query, "query")
+        unknown = sorted(options.keys() - SearchOptions.__annotations__)
+        if unknown:
+            raise InputError(f"{unknown[0]}: unknown option; there are {', '.join(SearchOptions.__annotations__)}")
         body = {"query": query, "index": self._index, "k": k, "namespace": self._namespace, **options}
         return Call("POST", "/v1/search", lambda answer: [_hit(one) for one in answer["hits"]], body)
 
@@ -180,11 +197,11 @@ class Calls:
 
     def embed(self, texts: Sequence[str], role: Role) -> Call[Float32Array]:
         """Embed texts."""
-        return Call("POST", "/v1/embeddings", _vectors, {"input": list(texts), "input_type": role})
+        return Call("POST", "/v1/embeddings", _vectors, {"input": checked_texts(texts), "input_type": role})
 
     def rerank(self, query: str, texts: Sequence[str], top_n: int | None) -> Call[list[tuple[int, float]]]:
         """Order texts by how well they answer a query."""
-        body = {"query": query, "documents": list(texts), "top_n": top_n}
+        body = {"query": query, "documents": checked_texts(texts), "top_n": top_n}
         return Call(
             "POST",
             "/v1/rerank",
@@ -210,18 +227,28 @@ class Calls:
 
 
 def with_ids(documents: Sequence[Document | str], key: str | None) -> list[Document]:
-    """Return documents, with a key those without an id by it and their place."""
+    """Return documents, those without an id with one of a key and their place, or with a new one.
+
+    Raises the `InputError` that `Index.add` would.
+    """
+    made = [row.id for row in prepared(documents)]
     rows = [document if isinstance(document, Document) else Document(document) for document in documents]
-    if key is None:
-        return rows
-    return [row if row.id is not None else replace(row, id=f"{key}-{place}") for place, row in enumerate(rows)]
+    ids = made if key is None else [f"{key}-{place}" for place in range(len(rows))]
+    return [row if row.id is not None else replace(row, id=id_) for row, id_ in zip(rows, ids, strict=True)]
+
+
+def check_page(limit: int | None, offset: int) -> None:
+    """Raise `InputError` for a page that is none."""
+    for name, value in (("limit", limit), ("offset", offset)):
+        if value is not None and (not isinstance(value, int) or value < 0):
+            raise InputError(f"{name}: {value!r} must be a number of documents, 0 or more")
 
 
 def in_address(ids: Sequence[str]) -> Iterator[list[str]]:
     """Yield ids in parts that an address has room for."""
     part: list[str] = []
     size = 0
-    for id_ in ids:
+    for id_ in checked_texts(ids, "ids"):
         needed = len(quote(id_, safe="")) + len("&ids=")
         if part and (size + needed > _ADDRESS or len(part) == _NAMED):
             yield part
@@ -321,4 +348,5 @@ def _file_report(answer: Mapping[str, Any]) -> FileReport:
 
 
 def _vectors(answer: Mapping[str, Any]) -> Float32Array:
-    return np.array([one["embedding"] for one in answer["data"]], dtype=np.float32)
+    rows = [one["embedding"] for one in answer["data"]]
+    return np.array(rows, dtype=np.float32).reshape(len(rows), -1 if rows else 0)

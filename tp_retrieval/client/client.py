@@ -22,6 +22,7 @@ from tp_retrieval.client.calls import (
     SearchOptions,
     Where,
     WrittenAnswer,
+    check_page,
     content_of,
     events,
     in_address,
@@ -29,7 +30,7 @@ from tp_retrieval.client.calls import (
     with_ids,
 )
 from tp_retrieval.errors import OptionalDependencyError, ServerError
-from tp_retrieval.types import Document, Float32Array, Hit, Role
+from tp_retrieval.types import Document, Float32Array, Hit, Role, checked_texts
 
 try:
     import httpx
@@ -113,6 +114,7 @@ class Client:
         offset: int = 0,
     ) -> list[Document]:
         """Return documents in the order of `ids`, without ids in the order of adding; unknown ids are ignored."""
+        check_page(limit, offset)
         if ids is not None:
             named: list[Document] = []
             for part in in_address(ids):
@@ -154,7 +156,7 @@ class Client:
         """Return the k best documents for a query, best first; a list of queries gives a list of lists."""
         if isinstance(query, str):
             return self._send(self._calls.search(query, k, options))
-        return [self._send(self._calls.search(text, k, options)) for text in query]
+        return [self._send(self._calls.search(text, k, options)) for text in checked_texts(query, "query")]
 
     def namespaces(self) -> dict[str, int]:
         """Return the number of documents in each namespace that the key sees."""
@@ -180,14 +182,20 @@ class Client:
     ) -> Iterator[str]:
         """Yield the answer to a question in pieces, as it is written."""
         call = self._calls.answer(question, k, max_tokens, options, stream=True)
-        with self._http.stream(call.method, call.path, **call.arguments) as response:
-            if response.is_error:
-                raise refused(response.status_code, response.read())
-            for name, value in events(response.iter_lines()):
-                if name == "error":
-                    raise ServerError(value["error"]["message"], value["error"]["code"])
-                if name == "text":
-                    yield value["text"]
+        name = ""
+        try:
+            with self._http.stream(call.method, call.path, **call.arguments) as response:
+                if not response.is_success:
+                    raise refused(response.status_code, response.read())
+                for name, value in events(response.iter_lines()):
+                    if name == "error":
+                        raise ServerError(value["error"]["message"], value["error"]["code"])
+                    if name == "text":
+                        yield value["text"]
+        except httpx.HTTPError as error:
+            raise ServerError(f"{call.method} {call.path}: {error or type(error).__name__}", None) from error
+        if name != "answer":
+            raise ServerError(f"{call.method} {call.path}: the answer broke off", None)
 
     def embed_queries(self, texts: Sequence[str]) -> Float32Array:
         """Return one unit vector a query, `(n, dimension) float32`."""
@@ -227,6 +235,6 @@ class Client:
             response = self._http.request(call.method, call.path, **call.arguments)
         except httpx.HTTPError as error:
             raise ServerError(f"{call.method} {call.path}: {error or type(error).__name__}", None) from error
-        if response.is_error:
+        if not response.is_success:
             raise refused(response.status_code, response.content)
-        return call.parse(response.json() if response.content else None)
+        return call.read(response.content)

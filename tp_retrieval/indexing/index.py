@@ -79,6 +79,7 @@ from tp_retrieval.types import (
     Stretches,
     TextEmbedder,
     VectorView,
+    check_text,
     checked_texts,
     checked_vectors,
 )
@@ -395,6 +396,7 @@ class Index:
 
     def set_file_settings(self, settings: FileSettings, *, namespace: str = "") -> None:
         """Keep how files were read into a namespace, for the next time they are."""
+        check_text(namespace, "namespace")
         with self._lock, self._store.transaction():
             meta = self._store.meta.read()
             self._store.meta.write(replace(meta, files={**meta.files, namespace: settings}))
@@ -417,19 +419,18 @@ class Index:
 
     def clear(self, *, namespace: str | None = None) -> int:
         """Remove every document, or every one of a namespace, and how files were read; return how many there were."""
+        if namespace is not None:
+            check_text(namespace, "namespace")
         with self._lock:
             self._vectors.fall_behind()
             with self._store.transaction():
+                files = self._store.meta.read().files
+                kept = {name: settings for name, settings in files.items() if namespace not in (None, name)}
                 within = None if namespace is None else self._store.documents.seqs_in(namespace)
-                count = self._store.clear() if within is None else self._clear_rows(str(namespace), within)
+                count = self._store.clear() if within is None else self._store.delete(within)
+                self._store.meta.write(replace(self._store.meta.read(), files=kept))
             self._follow()
         return count
-
-    def _clear_rows(self, namespace: str, rows: Seqs) -> int:
-        meta = self._store.meta.read()
-        files = {name: settings for name, settings in meta.files.items() if name != namespace}
-        self._store.meta.write(replace(meta, files=files))
-        return self._store.delete(rows)
 
     def rebuild(
         self,
@@ -569,6 +570,7 @@ class Index:
         The vectors are mapped, weighted and of unit length, `(n, width) float32`. Raises `IncompatibleIndexError` if other
         maps are fitted meanwhile, under which later vectors would not fit the earlier ones.
         """
+        check_text(namespace, "namespace")
         with self._lock, self._store.snapshot():
             self._vectors.refresh()
             maps = self._vectors.maps_digest()

@@ -30,7 +30,7 @@ logger = logging.getLogger("tp_retrieval.access")
 
 _UPLOAD = re.compile(r"/v1/indexes/[^/]+/(documents|files)")
 _FORM = "multipart/form-data"
-_STREAMED = (_FORM, "application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 _OPEN_FILES = "/static-offline-docs/"
 _DRAINED = 64 * 2**20  # bytes of a body too large that are read and dropped, so that its sender reads the answer
 _LARGE = 32 * 2**10  # bytes of a body whose texts compete with the event loop for the interpreter's lock
@@ -224,17 +224,19 @@ def _route_path(scope: Scope) -> str:
 
 
 def _content_type(scope: Scope) -> str:
-    value: bytes = dict(scope["headers"]).get(b"content-type", b"")
-    return value.partition(b";")[0].strip().lower().decode("latin-1")
+    """Return the type of a body; raise `RequestError` 400 for several, of which others might read another one."""
+    values: list[bytes] = [value for name, value in scope["headers"] if name == b"content-type"]
+    if len(values) > 1:
+        raise RequestError(400, "the header Content-Type stands there twice")
+    return (values or [b""])[0].partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def _is_upload(scope: Scope) -> bool:
-    """Return whether a request's body may be longer than memory should hold."""
-    return (
-        scope.get("method") == "POST"
-        and _UPLOAD.fullmatch(_route_path(scope)) is not None
-        and _content_type(scope) in _STREAMED
-    )
+    """Return whether a request's body may be longer than memory should hold: files as a form, documents as lines."""
+    kind, match = _content_type(scope), _UPLOAD.fullmatch(_route_path(scope))
+    if scope.get("method") != "POST" or match is None:
+        return False
+    return kind == _FORM if match[1] == "files" else kind in JSON_LINES
 
 
 async def _until_gone(receive: Receive, gone: Event) -> Message:

@@ -6,6 +6,7 @@ with catalog.use("faq") as index:                    # it is not removed meanwhi
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +14,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition
 
-from tp_retrieval import Index, IndexNotFoundError
+from tp_retrieval import (
+    CorruptIndexError,
+    IncompatibleIndexError,
+    Index,
+    IndexAccessError,
+    IndexNotFoundError,
+)
 from tp_retrieval.indexing.storage.store import FILE
 from tp_retrieval.integrations.server.access import ApiKey
 from tp_retrieval.integrations.server.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REMOVED = ".removed-"
@@ -56,11 +65,17 @@ class Catalog:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         for place in sorted(self._folder.iterdir()):
+            if place.is_symlink():
+                continue  # what is elsewhere is named when the server is started
             if place.name.startswith(_REMOVED):
                 _remove(place)  # a server was killed before it was gone
             elif place.name not in self._served and (place / FILE).is_file():
-                with suppress(IndexNotFoundError):  # its making was cut short
+                try:
                     self._served[place.name] = _Served(self._open(place), removable=True)
+                except IndexNotFoundError:
+                    continue  # its making was cut short
+                except (CorruptIndexError, IncompatibleIndexError, IndexAccessError) as error:
+                    logger.error("%s is not served: %s", place, error)
 
     def close(self) -> None:
         """Close all indexes."""
@@ -80,10 +95,10 @@ class Catalog:
             return {name: one.index for name, one in self._served.items() if access.sees(name)}
 
     @contextmanager
-    def use(self, name: str | None, access: ApiKey) -> Iterator[Index]:
+    def use(self, name: str | None, access: ApiKey, expected: Index | None = None) -> Iterator[Index]:
         """Yield the index of a name, or the only one; it stays open within.
 
-        Raises `RequestError` 404 if there is none that the key sees.
+        Raises `RequestError` 404 if there is none that the key sees, or another one than was `expected`.
         """
         with self._changed:
             seen = {known: one for known, one in self._served.items() if access.sees(known)}
@@ -93,6 +108,8 @@ class Catalog:
                 served = ", ".join(seen) or "none"
                 raise RequestError(404, f"index: {name!r} is not served here; there are {served}", "index")
             used = seen[name]
+            if expected is not None and used.index is not expected:
+                raise RequestError(404, f"index: {name!r} was removed, and another one made in its place", "index")
             used.users += 1
         try:
             yield used.index
@@ -127,7 +144,9 @@ class Catalog:
             pass
         with self._changed:
             found = self._served.get(name)
-            if found is None or not found.removable:
+            if found is None:
+                raise RequestError(404, f"index: {name!r} is not served here any more", "index")
+            if not found.removable:
                 raise RequestError(
                     403, f"index: {name!r} was given when the server was started; it is removed there", "name"
                 )

@@ -5,10 +5,11 @@ job = jobs.run("files", "faq", work, id="upload-7")  # work(job) sets job.done a
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any, Literal
@@ -29,6 +30,7 @@ class Job:
     kind: str
     index: str
     holder: str
+    content: bytes = b""
     done: int = 0
     total: int | None = None
     begun: float = field(default_factory=time.time)
@@ -60,33 +62,53 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, str], Job] = {}
         self._lock = Lock()
+        self._queued = 0
         self._executor = ThreadPoolExecutor(_AT_ONCE, "tp-retrieval-job")
 
     def close(self) -> None:
         """Finish the running jobs and drop those that wait."""
         self._executor.shutdown(cancel_futures=True)
 
-    def open(self, kind: str, index: str, access: ApiKey, id_: str | None) -> tuple[Job, bool]:
-        """Return a new job, or the running or finished one of the same id, and whether it is new.
+    def open(self, kind: str, index: str, access: ApiKey, id_: str | None, content: bytes = b"") -> tuple[Job, bool]:
+        """Return a new job, or the running one of the same id and content, and whether it is new.
 
-        A failed one begins anew. Raises `OverloadedError` if too many wait, `RequestError` 409 for the id of other work.
+        What has ended is done anew, which embeds nothing that is there. Raises `RequestError` 409 for a running one of the
+        same id that is other work.
         """
-        job = Job(id_ or uuid.uuid4().hex, kind, index, access.key)
+        job = Job(id_ or uuid.uuid4().hex, kind, index, access.key, hashlib.sha256(content).digest())
         with self._lock:
             known = self._jobs.get((access.key, job.id))
-            if known is not None and (known.kind, known.index) != (kind, index):
-                raise RequestError(409, f"the idempotency key {job.id!r} is that of {known.kind} for {known.index!r}")
-            if known is not None and known.state != "failed":
+            if known is not None and known.state == "running":
+                if (known.kind, known.index, known.content) != (job.kind, job.index, job.content):
+                    raise RequestError(409, f"the idempotency key {job.id!r} is that of other work, which still runs")
                 return known, False
-            if sum(other.ended is None for other in self._jobs.values()) >= _WAITING:
-                raise OverloadedError(f"{_WAITING} jobs are running or waiting; try later")
+            self._jobs.pop((access.key, job.id), None)
             self._jobs[access.key, job.id] = job
             self._forget()
         return job, True
 
     def start(self, job: Job, work: Callable[[Job], dict[str, Any]]) -> None:
-        """Let a thread do the work of a job."""
-        self._executor.submit(self.perform, job, work)
+        """Let a thread do the work of a job; raise `OverloadedError` if too many wait."""
+
+        def dropped(future: Future[None]) -> None:
+            if future.cancelled():
+                job.error = "the server ended before the work began"
+                job.finish()
+
+        with self._lock:
+            if self._queued >= _WAITING:
+                job.error = f"{_WAITING} jobs are running or waiting; try later"
+                job.finish()
+                raise OverloadedError(job.error)
+            self._queued += 1
+        self._executor.submit(self._performed, job, work).add_done_callback(dropped)
+
+    def _performed(self, job: Job, work: Callable[[Job], dict[str, Any]]) -> None:
+        try:
+            self.perform(job, work)
+        finally:
+            with self._lock:
+                self._queued -= 1
 
     def perform(self, job: Job, work: Callable[[Job], dict[str, Any]]) -> None:
         """Do the work of a job on this thread, and keep its result or what it raised."""

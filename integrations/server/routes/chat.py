@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -88,7 +88,7 @@ def _passages(hits: Sequence[Hit]) -> Message:
 
 def _chunks(
     service: Served, turns: Sequence[Message], asked: ChatRequest, head: dict[str, Any], hits: Sequence[Hit]
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Yield the events of OpenAI's stream."""
 
     def chunk(delta: dict[str, str], reason: str | None = None, more: Mapping[str, object] = {}) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,11 +16,12 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
-from tp_retrieval import Document
+from tp_retrieval import Document, Index
 from tp_retrieval.indexing.metadata_json import to_json
 from tp_retrieval.integrations.server.access import Access
 from tp_retrieval.integrations.server.errors import GoneError, RequestError
 from tp_retrieval.integrations.server.http.answers import hold, listing
+from tp_retrieval.integrations.server.http.guard import JSON_LINES
 from tp_retrieval.integrations.server.indexes.files import received
 from tp_retrieval.integrations.server.indexes.jobs import Job
 from tp_retrieval.integrations.server.indexes.writing import Written, check_key, upsert, with_ids
@@ -36,9 +38,9 @@ from tp_retrieval.integrations.server.schemas.responses import (
 
 router = APIRouter()
 
-JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 _TOGETHER = 64  # lines that are embedded and stored at once
 _PAGE = 1_000  # documents of an answer, at most
+_KEPT = 1_000  # ids that a finished job keeps
 
 _ONE = NewDocument.model_json_schema()
 _BODY = {
@@ -92,29 +94,45 @@ async def add_documents(
     """
     access.check_write()
     key = check_key(idempotency_key)
-    with service.catalog.use(name, access):
-        pass  # an index that is not there is told before a long body is read
+    with service.catalog.use(name, access) as index:  # told before a long body is read
+        expected = index
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in JSON_LINES:
         allowed = access.namespace_of(namespace)
-        job, new = service.jobs.open("documents", name, access, key)
-        return await _joined(job) if not new else await _stream(request, service, name, access, limits, allowed, job, key)
+        job, new = service.jobs.open("documents", name, access, key, b"lines of " + allowed.encode())
+        return (
+            await _joined(job)
+            if not new
+            else await _stream(request, service, name, expected, access, limits, allowed, job, key)
+        )
     body = await request.body()
-    return await to_thread.run_sync(_add_json, body, service, name, access, limits, namespace, key, wait)
+    return await to_thread.run_sync(_add_json, body, service, name, expected, access, limits, namespace, key, wait)
 
 
 def _add_json(
-    body: bytes, service: Served, name: str, access: Access, limits: Limits, namespace: str, key: str | None, wait: bool
+    body: bytes,
+    service: Served,
+    name: str,
+    expected: Index,
+    access: Access,
+    limits: Limits,
+    namespace: str,
+    key: str | None,
+    wait: bool,
 ) -> Response:
     try:
         asked = DocumentsRequest.model_validate_json(body)
     except ValidationError as error:
         raise _invalid(error) from error
+    if asked.namespace and namespace not in ("", asked.namespace):
+        raise RequestError(400, "namespace: the body and the address name different ones", "namespace")
     allowed = access.namespace_of(asked.namespace or namespace)
     if len(asked.documents) > limits.texts:
         raise RequestError(413, f"documents: {len(asked.documents)}; one request may have {limits.texts}", "documents")
     documents = with_ids([_checked(one, f"documents[{i}]", limits) for i, one in enumerate(asked.documents)], key)
-    job, new = service.jobs.open("documents", name, access, key)
+    job, new = service.jobs.open("documents", name, access, key, allowed.encode() + b" " + body)
+    if not new and not wait:
+        return JSONResponse(job_record(job).model_dump(), 202)
     if not new:
         job.wait()
         return _told(job)
@@ -124,7 +142,7 @@ def _add_json(
         def count(stored: int) -> None:
             job.done += stored
 
-        with service.catalog.use(name, access) as index:
+        with service.catalog.use(name, access, expected) as index:
             return asdict(upsert(index, documents, allowed, stored=count))
 
     if not wait:
@@ -138,6 +156,7 @@ async def _stream(
     request: Request,
     service: Served,
     name: str,
+    expected: Index,
     access: Access,
     limits: Limits,
     namespace: str,
@@ -150,7 +169,7 @@ async def _stream(
 
     def store(lines: Sequence[bytes]) -> Written:
         documents = with_ids([_of_line(line, job.done + i, limits) for i, line in enumerate(lines)], key, job.done)
-        with service.catalog.use(name, access) as index:
+        with service.catalog.use(name, access, expected) as index:
             return upsert(index, documents, namespace)
 
     try:
@@ -176,17 +195,20 @@ async def _joined(job: Job) -> Response:
 
 async def _lines(request: Request, limits: Limits) -> AsyncIterator[list[bytes]]:
     """Yield the lines of a body, some at a time; raise `RequestError` 413 for one that is too long."""
-    rest, lines = b"", list[bytes]()
+    rest, lines = bytearray(), list[bytes]()
     async for chunk in _chunks(request):
-        *whole, rest = (rest + chunk).split(b"\n")
-        lines += [line for line in whole if line.strip()]
+        rest += chunk
+        if b"\n" in chunk:  # else a long line would be searched again with each piece of it
+            *whole, left = bytes(rest).split(b"\n")
+            lines += [line for line in whole if line.strip()]
+            rest = bytearray(left)
         if len(rest) > limits.body_bytes:
             raise RequestError(413, f"a line has over {limits.body_bytes} bytes; it may have no more")
         while len(lines) >= _TOGETHER:
             yield lines[:_TOGETHER]
             del lines[:_TOGETHER]
     if rest.strip():
-        lines.append(rest)
+        lines.append(bytes(rest))
     if lines:
         yield lines
 
@@ -202,7 +224,7 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 def _of_line(line: bytes, place: int, limits: Limits) -> Document:
     try:
-        return _checked(NewDocument.model_validate_json(line), f"line {place + 1}", limits)
+        return _checked(NewDocument.model_validate_json(line.removeprefix(codecs.BOM_UTF8)), f"line {place + 1}", limits)
     except ValidationError as error:
         raise _invalid(error, f"line {place + 1}: ") from error
 
@@ -297,15 +319,16 @@ async def add_files(
     access.check_write()
     allowed = access.namespace_of(namespace)
     key = check_key(idempotency_key)
-    with service.catalog.use(name, access):
-        pass
+    with service.catalog.use(name, access) as index:
+        expected = index
     async with request.form(max_files=limits.files, max_fields=0) as form:
         uploads = [(part.filename or "", part.file) for part in form.getlist("files") if isinstance(part, UploadFile)]
         if not uploads:
             raise RequestError(400, "files: there is none; send a form with fields named files", "files")
         folder = await to_thread.run_sync(received, uploads)
+    content = f"{allowed} {chunk_tokens} {sorted(file for file, _ in uploads)}".encode()
     try:
-        job, new = service.jobs.open("files", name, access, key)
+        job, new = service.jobs.open("files", name, access, key, content)
     except BaseException:
         folder.remove()
         raise
@@ -317,7 +340,7 @@ async def add_files(
         def progress(done: int, total: int, seconds: float) -> None:
             job.done, job.total = done, total
 
-        with folder, service.catalog.use(name, access) as index:
+        with folder, service.catalog.use(name, access, expected) as index:
             return folder.add_to(index, allowed, chunk_tokens, progress)
 
     if not wait:
@@ -327,7 +350,7 @@ async def add_files(
     return _told(job)
 
 
-@router.get("/v1/jobs/{id}")
+@router.get("/v1/jobs/{id:path}")
 def read_job(id: str, service: Served, access: Access) -> JobResponse:
     """Say how far a job is, by the id that began it or its Idempotency-Key; its result is there when it is done."""
     return job_record(service.jobs.get(id, access))
@@ -349,6 +372,8 @@ def _told(job: Job) -> Response:
     ids = job.result.get("ids")
     if ids is None:
         return JSONResponse(job.result)
+    if len(ids) > _KEPT:  # they are told now, and not kept
+        job.result = job.result | {"ids": []}
     rows = [json.dumps(id_) for id_ in ids]
     hold(sum(map(len, rows)))
     return listing({name: value for name, value in job.result.items() if name != "ids"}, "ids", rows)

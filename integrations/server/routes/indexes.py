@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi import APIRouter
 
 from tp_retrieval import Index
 from tp_retrieval.integrations.server.access import Access, ApiKey
+from tp_retrieval.integrations.server.errors import RequestError
 from tp_retrieval.integrations.server.routes.dependencies import Served
 from tp_retrieval.integrations.server.schemas.requests import NewIndexRequest
 from tp_retrieval.integrations.server.schemas.responses import AccessResponse, IndexesResponse, IndexRecord
@@ -32,7 +34,7 @@ def list_indexes(service: Served, access: Access) -> IndexesResponse:
     """List the indexes that the key sees."""
     records = []
     for name in service.catalog.names(access):
-        with service.catalog.use(name, access) as index:
+        with suppress(RequestError), service.catalog.use(name, access) as index:  # it may be removed just now
             records.append(_record(name, index, access))
     return IndexesResponse(data=records)
 

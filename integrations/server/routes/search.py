@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from itertools import chain
 from typing import Any
 
+from anyio import CancelScope, to_thread
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from tp_retrieval import Hit, TPRetrievalError
 from tp_retrieval.answering.answerer import Answer
@@ -72,7 +74,7 @@ def answer(asked: AnswerRequest, service: Served, access: Access) -> Response:
     return held({name: value for name, value in record.items() if name != "hits"}, "hits", record["hits"])
 
 
-def _events(service: Served, asked: AnswerRequest, hits: list[Hit], options: WritingOptions) -> Iterator[str]:
+def _events(service: Served, asked: AnswerRequest, hits: list[Hit], options: WritingOptions) -> Generator[str, None, None]:
     with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
         yield _event("hits", {"hits": hit_records(hits, render=asked.render)})
         try:
@@ -83,9 +85,25 @@ def _events(service: Served, asked: AnswerRequest, hits: list[Hit], options: Wri
             yield f"event: error\ndata: {RequestError(503, str(error)).body.decode()}\n\n"
 
 
-def streamed(events: Iterator[str]) -> StreamingResponse:
+class _Stream(StreamingResponse):
+    """An answer whose events end with it, also where the client leaves."""
+
+    def __init__(self, events: Generator[str, None, None]) -> None:
+        self._events = events
+        super().__init__(chain([next(events)], events), media_type=EVENTS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events, and let what writes them end."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(self._events.close)
+
+
+def streamed(events: Generator[str, None, None]) -> StreamingResponse:
     """Return an answer of server-sent events; what is raised before the first one has a status of its own."""
-    return StreamingResponse(chain([next(events)], events), media_type=EVENTS)
+    return _Stream(events)
 
 
 def _event(name: str, value: Mapping[str, object]) -> str:

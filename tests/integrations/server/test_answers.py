@@ -1,13 +1,16 @@
 """Answers and chat over HTTP, whole and as they are written, against the answerer itself and with OpenAI's own client."""
 
+import asyncio
+import gc
 import json
 
 import openai
 import pytest
 
+from tests.integrations.server.conftest import HOSTS
 from tp_retrieval import Answerer, Index
 from tp_retrieval.answering.writer import WritingOptions
-from tp_retrieval.integrations.server import Limits, Settings
+from tp_retrieval.integrations.server import Limits, Settings, create_app
 
 
 def events_of(text):
@@ -117,3 +120,53 @@ def test_who_waits_too_long_for_a_turn_to_write_is_told(serving):
         response = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "a"}]})
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
     assert client.post("/v1/answers", json=ASKED).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["answers", "chat/completions"])
+def test_a_client_that_leaves_gives_its_turn_back(whole, folder, path):
+    """The stream is left after its first event, as by a client that closes its connection."""
+    app = create_app(whole, {"things": folder}, settings=Settings(Limits(writers=1)), allowed_hosts=HOSTS)
+    asked = ASKED if path == "answers" else {"messages": [{"role": "user", "content": "a"}]}
+    body = json.dumps(asked | {"stream": True, "max_tokens": 400}).encode()
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": f"/v1/{path}",
+        "raw_path": f"/v1/{path}".encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"testserver"), (b"content-type", b"application/json")],
+        "client": ("here", 1),
+        "server": ("testserver", 80),
+        "state": {},
+    }
+
+    async def leave():
+        left = asyncio.Event()
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            if message["type"] == "http.response.body" and message.get("body"):
+                left.set()
+                await asyncio.sleep(0)
+
+        await asyncio.wait_for(app(scope, receive, send), 60)
+
+    gc.disable()
+    try:
+        asyncio.run(leave())
+        service = app.state.service
+        assert service._writers.acquire(timeout=5)
+        service._writers.release()
+    finally:
+        gc.enable()
+        app.state.service.close()

@@ -209,6 +209,51 @@ def test_what_the_server_refuses_is_one_of_our_errors(address, client):
             client.delete()
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.add("text"), "documents: expected a list"),
+        (lambda c: c.add([Document("a", {"n": float("nan")})]), "JSON can't hold it"),
+        (lambda c: c.add(["a", "\ud800"]), r"documents\[1\].text: character 0 is the lone surrogate"),
+        (lambda c: c.add([Document("a", {}, "x"), Document("b", {}, "x")]), "is documents"),
+        (lambda c: c.delete("d1"), "ids: expected a list"),
+        (lambda c: c.get("d1"), "ids: expected a list"),
+        (lambda c: c.get(limit=-1), "limit: -1 must be"),
+        (lambda c: c.get(["a"], offset=-1), "offset: -1 must be"),
+        (lambda c: c.embed_queries("abc"), "texts: expected a list"),
+        (lambda c: c.rerank("q", "abc"), "texts: expected a list"),
+        (lambda c: c.search("a", foo=1), "foo: unknown option"),
+        (lambda c: c.search(7), "query: expected a list"),
+    ],
+)
+def test_what_an_index_would_refuse_is_not_sent(call, message):
+    def never(request):
+        raise AssertionError(request)
+
+    with Client("http://nowhere", "x", transport=httpx.MockTransport(never)) as client:
+        with pytest.raises(InputError, match=message):
+            call(client)
+        with pytest.raises(InputError, match="JSON can't hold what is sent"):
+            client.search("a", min_score=float("nan"))
+
+
+def test_an_answer_of_another_server_is_an_error():
+    for response in (
+        httpx.Response(200, text="<html>"),
+        httpx.Response(200, json={}),
+        httpx.Response(307, headers={"location": "/elsewhere"}),
+    ):
+        with Client("http://nowhere", "x", transport=httpx.MockTransport(lambda _, r=response: r)) as client:
+            with pytest.raises(ServerError):
+                client.search("a")
+            with pytest.raises(ServerError):
+                list(client.stream_answer("a"))
+    half = httpx.Response(200, text='event: text\ndata: {"text": "half"}\n\n')
+    broken = Client("http://nowhere", "x", transport=httpx.MockTransport(lambda _: half))
+    with broken as client, pytest.raises(ServerError, match="the answer broke off"):
+        list(client.stream_answer("a"))
+
+
 def test_an_index_is_removed(client):
     (name,) = [name for name in client.indexes() if name.startswith("test-an-index-is-removed")]
     client.remove_index(name)

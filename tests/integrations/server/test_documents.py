@@ -120,15 +120,75 @@ def test_a_wrong_line_is_named_and_what_came_before_stays(server, stored):
 
 
 def test_the_same_key_gives_the_same_documents_once(server, stored):
-    first = add(server, [{"text": "a"}, {"text": "b"}], headers={"idempotency-key": "k"}).json()
-    assert first["ids"] == ["k-0", "k-1"]
-    assert add(server, [{"text": "a"}, {"text": "b"}], headers={"idempotency-key": "k"}).json() == first
-    assert len(stored()) == 2
-    status, message = error_of(
-        server.post("/v1/indexes/notes/files", files=[("files", ("a.txt", b"a"))], headers={"idempotency-key": "k"})
-    )
-    assert (status, message) == (409, "the idempotency key 'k' is that of documents for 'notes'")
+    body = [{"text": "a"}, {"text": "b"}]
+    first = add(server, body, headers={"idempotency-key": "k"}).json()
+    assert first == {"ids": ["k-0", "k-1"], "added": 2, "unchanged": 0}
+    again = add(server, body, headers={"idempotency-key": "k"}).json()
+    assert again == {"ids": ["k-0", "k-1"], "added": 0, "unchanged": 2}
+    server.delete("/v1/indexes/notes/documents", params={"ids": ["k-1"]})
+    assert add(server, body, headers={"idempotency-key": "k"}).json()["added"] == 1, "what is gone comes back"
+    assert add(server, [{"text": "c"}], headers={"idempotency-key": "k"}).json()["added"] == 1, "nothing is passed over"
+    assert [document.text for document in stored()] == ["b", "c"]
+    server.delete("/v1/indexes/notes")
+    server.post("/v1/indexes", json={"name": "notes", "recipe": "mean"})
+    assert add(server, body, headers={"idempotency-key": "k"}).json()["added"] == 2
     assert error_of(add(server, [{"text": "a"}], headers={"idempotency-key": ""}))[0] == 400
+    assert server.get("/v1/jobs/k").json()["state"] == "done"
+    assert add(server, body, headers={"idempotency-key": "a/b"}).status_code == 200
+    assert server.get("/v1/jobs/a/b").json()["state"] == "done"
+
+
+def test_a_key_of_running_work_is_joined_or_refused(server):
+    from tp_retrieval.integrations.server.errors import RequestError
+
+    jobs, anyone = server.app.state.service.jobs, server.app.state.anyone
+    job, _ = jobs.open("documents", "notes", anyone, "k", b"content")
+    assert jobs.open("documents", "notes", anyone, "k", b"content") == (job, False)
+    for other in (("files", "notes", b"content"), ("documents", "more", b"content"), ("documents", "notes", b"other")):
+        with pytest.raises(RequestError, match="the idempotency key 'k' is that of other work, which still runs"):
+            jobs.open(other[0], other[1], anyone, "k", other[2])
+    waiting = threading.Thread(target=job.wait)
+    waiting.start()
+    job.finish()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_work_that_the_servers_end_prevents_has_failed_and_holds_nobody():
+    from tp_retrieval.integrations.server.access import ApiKey
+
+    jobs, anyone, begun, go = Jobs(), ApiKey(""), threading.Event(), threading.Event()
+
+    def slow(job):
+        begun.set()
+        go.wait(10)
+        return {}
+
+    made = [jobs.open("documents", "i", anyone, str(number))[0] for number in range(4)]
+    for job in made:
+        jobs.start(job, slow)
+    begun.wait(10)
+    closing = threading.Thread(target=jobs.close)
+    closing.start()
+    for job in made[2:]:
+        job.wait()
+        assert (job.state, job.error) == ("failed", "the server ended before the work began")
+    go.set()
+    closing.join(10)
+    assert [job.state for job in made[:2]] == ["done", "done"]
+
+
+def test_a_body_is_no_longer_than_it_may_be_whatever_it_is_called(serving, tmp_path):
+    client = serving(Settings(Limits(body_bytes=1000), data=tmp_path / "data"))
+    client.post("/v1/indexes", json={"name": "notes", "recipe": "mean"})
+    body = json.dumps({"documents": [{"text": "x" * 2000}]})
+    path = "/v1/indexes/notes/documents"
+    for kind in ("application/json", "multipart/form-data", "text/plain", ""):
+        assert client.post(path, content=body, headers={"content-type": kind}).status_code == 413
+    twice = [("content-type", "application/json"), ("content-type", "application/x-ndjson")]
+    assert error_of(client.post(path, content=body, headers=twice)) == (400, "the header Content-Type stands there twice")
+    files = "/v1/indexes/notes/files"
+    assert client.post(files, content=body, headers={"content-type": "application/x-ndjson"}).status_code == 413
 
 
 def test_long_work_is_left_and_looked_for_again(server, stored):
@@ -241,6 +301,13 @@ def test_files_are_read_cut_and_replaced_by_name(server, stored):
     report = server.post("/v1/indexes/notes/files", files=again).json()
     assert (report["added"], report["removed"], report["unchanged_files"]) == (1, 0, 1)
     assert [document.text for document in stored()] == ["The sea is wide.", "# One\n\nApples are green."]
+    hidden = [("files", (name, b"words of it")) for name in (".gitignore", ".hidden.md", "d/.x/c.md", "b.bin")]
+    report = server.post("/v1/indexes/notes/files", files=[*hidden, ("files", ("c.txt", b"c"))]).json()
+    skipped = {one["path"] for one in report["skipped"]}
+    assert report["added"] + len(skipped) == 5
+    assert "b.bin" in skipped
+    only = server.post("/v1/indexes/notes/files", files=[("files", ("x.bin", b"\0"))]).json()
+    assert [one["reason"] for one in only["skipped"]] == ["no reader for .bin"]
     assert server.app.state.service.catalog._served["notes"].index.file_settings() is None
 
 
@@ -294,6 +361,21 @@ def test_indexes_are_there_when_the_server_starts_again(whole, tmp_path, serving
     third = serving(Settings(data=tmp_path / "data"))
     assert not (tmp_path / "data" / ".removed-1").exists()
     assert third.get("/v1/indexes/notes").json()["documents"] == 1
+
+
+def test_links_and_damage_in_the_folder_are_left_alone(serving, whole, tmp_path, caplog):
+    with Index.create(tmp_path / "precious", whole) as index:
+        index.add(["kept"])
+    (tmp_path / "data" / "damaged").mkdir(parents=True)
+    (tmp_path / "data" / "damaged" / "index.sqlite").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    (tmp_path / "data" / "link").symlink_to("../precious")
+    (tmp_path / "data" / ".removed-1").symlink_to("../precious")
+    client = serving(Settings(data=tmp_path / "data"))
+    assert [one["name"] for one in client.get("/v1/indexes").json()["data"]] == ["things"]
+    assert client.delete("/v1/indexes/link").status_code == 404
+    assert "damaged is not served" in caplog.text
+    with Index.open(tmp_path / "precious", whole) as index:
+        assert len(index) == 1
 
 
 def test_without_a_folder_no_index_is_made(client):

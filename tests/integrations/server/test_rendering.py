@@ -136,3 +136,25 @@ def test_rendering_ends_when_it_takes_too_long(monkeypatch):
     monkeypatch.setattr(rendering, "rendered", lambda text, path=None: time.sleep(0.06) or text)
     hits = [Hit(Document(str(i), {}, str(i)), 1.0, 1, {}) for i in range(3)]
     assert rendered_hits(hits) == ["0", None, None]
+
+
+@pytest.mark.parametrize("language", ["autohotkey", "autoit", "fan"])
+def test_code_of_languages_whose_lexers_are_slow_is_shown_as_it_stands(language):
+    assert "<span" in rendered("```python\nx = 1\n```")
+    assert "<span" not in rendered(f"```{language}\nx = 1\n```")
+
+
+def test_a_table_that_would_grow_is_shown_as_it_stands():
+    assert "<table" in rendered("a|b\n-|-\n1|2\n")
+    wide = "a|" * 1_000 + "\n" + "-|" * 1_000 + "\n" + "x\n" * 2_000
+    assert "<table" not in rendered(wide)
+    assert len(rendered(wide)) < 2 * len(wide)
+
+
+def test_the_texts_around_a_hit_count_against_its_size_and_time(monkeypatch):
+    around = tuple(Document(f"{i} " + "*a* " * 1_900, {}, str(i)) for i in range(60))
+    hit = Hit(around[0], 1.0, 1, {}, around)
+    assert rendered_hits([hit]) == [None]
+    assert rendered_hits([Hit(around[0], 1.0, 1, {}, around[:2])])[0] is not None
+    monkeypatch.setattr("tp_retrieval.integrations.server.rendering._SECONDS", -1.0)
+    assert rendered_hits([Hit(around[0], 1.0, 1)]) == [None]

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from tp_retrieval.documents.chunks import chunk
 from tp_retrieval.documents.encodings import check_encoding
 from tp_retrieval.documents.folders import FolderRules, Listing, SkippedFile, find, located
-from tp_retrieval.documents.formats import ReadingOptions
+from tp_retrieval.documents.formats import ReadingOptions, format_of, suffix_of
 from tp_retrieval.documents.sources import read
 from tp_retrieval.errors import InputError, OptionalDependencyError
 from tp_retrieval.indexing.importers.file_places import found_again, name_of, settings_for
@@ -122,7 +122,9 @@ def add_files(
     if chunk_tokens is not None:
         _check({"chunk_tokens": chunk_tokens}, {})
         settings = replace(settings, chunk_tokens=chunk_tokens)
-    listing = find([place], FolderRules())
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    skipped = [SkippedFile(path, f"no reader for {suffix_of(path)}") for path in files if format_of(path) is None]
+    listing = Listing([path for path in files if format_of(path) is not None], skipped)
     reading = ReadingOptions(settings.encoding, settings.json_text)
     update = _Update(index, namespace, settings, reading, needed=())
     update.read(listing, _indexed_files(index, namespace), [], show_progress=False)

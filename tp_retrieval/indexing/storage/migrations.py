@@ -88,7 +88,10 @@ def _to_format_4(database: Database) -> None:
 
 def _to_format_5(database: Database) -> None:
     """Add the namespace of a document, by which its id is unique; rows keep their numbers, and those of removed ones."""
-    ((last,),) = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'documents'")
+    ((last,),) = database.execute(
+        "SELECT max(coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = 'documents'), 0), "
+        "coalesce((SELECT max(seq) FROM documents), 0), coalesce((SELECT max(seq) FROM deletions), 0))"
+    )
     database.execute("ALTER TABLE documents RENAME TO documents_4")
     database.execute(_FORMAT_5)
     database.execute(

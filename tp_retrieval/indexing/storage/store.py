@@ -188,13 +188,13 @@ class Store:
         return self.documents.rows(self.documents.seqs_of(ids, namespace))
 
     def clear(self) -> int:
-        """Remove every row, the fitted maps and how files were read, and return how many rows there were."""
+        """Remove every row and the fitted maps, and return how many rows there were."""
         self.fulltext.clear()
         self.metadata_index.clear()
         self.stretches.clear()
         self.set_maps([])
         meta = self.meta.read()
-        self.meta.write(replace(meta, vectors=replace(meta.vectors, tuning=None), files={}))
+        self.meta.write(replace(meta, vectors=replace(meta.vectors, tuning=None)))
         return self.documents.clear()
 
     def set_maps(self, maps: Sequence[StoredMap]) -> None:
