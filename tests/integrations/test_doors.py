@@ -153,6 +153,14 @@ def by_import_faiss(path, embedder, recipe, folder):
     run("import-faiss", folder / "faiss", "--into", path, "--embedder", name, "--trust-pickle")
 
 
+def by_server(path, embedder, recipe, folder):
+    app = create_app(embedder, settings=Settings(method=None, data=path.parent), allowed_hosts=["testserver"])
+    rows = [{"text": text, "id": id_, "metadata": fields} for text, fields, id_ in zip(TEXTS, METADATA, IDS, strict=True)]
+    with TestClient(app) as client:
+        assert client.post("/v1/indexes", json={"name": path.name}).status_code == 201
+        assert client.post(f"/v1/indexes/{path.name}/documents", json={"documents": rows}).status_code == 200
+
+
 MAKERS = {
     "command line": by_command,
     "Index": by_python,
@@ -164,6 +172,7 @@ MAKERS = {
     "LlamaIndex": by_llama_index,
     "Parquet": by_parquet,
     "Ray": by_ray,
+    "server, documents": by_server,
     "import-faiss": by_import_faiss,
 }
 _NAMELESS = "import-faiss"
