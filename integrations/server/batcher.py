@@ -32,8 +32,17 @@ _SHARE = 0.15  # of the time for the background while others wait
 _SMOOTHING = 0.3  # share of the newest step in the measured speed
 
 
+_GONE = "the client closed its connection"
+
 CALLER: ContextVar[Event | None] = ContextVar("CALLER", default=None)
 """Set when the caller of the current thread has disconnected; its remaining items are dropped."""
+
+
+def check_caller() -> None:
+    """Raise `GoneError` if the caller of this thread has disconnected."""
+    caller = CALLER.get()
+    if caller is not None and caller.is_set():
+        raise GoneError(_GONE)
 
 
 @dataclass(eq=False)
@@ -159,7 +168,7 @@ class Batcher:
         for job in [job for job in self._jobs if job.caller is not None and job.caller.is_set()]:
             self._jobs.remove(job)
             self._waiting -= sum(job.costs[job.taken :])
-            job.error = GoneError("the client closed its connection")
+            job.error = GoneError(_GONE)
             job.done.set()
 
     def _gather(self, callers: int, seconds: float) -> None:

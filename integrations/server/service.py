@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +37,7 @@ from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
 from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.indexing.search.query import SearchOptions
 from tp_retrieval.integrations.server.access import ApiKey
-from tp_retrieval.integrations.server.batcher import Batcher
+from tp_retrieval.integrations.server.batcher import Batcher, check_caller
 from tp_retrieval.integrations.server.errors import OverloadedError, RequestError
 from tp_retrieval.integrations.server.indexes.catalog import Catalog
 from tp_retrieval.integrations.server.indexes.jobs import Jobs
@@ -56,6 +57,7 @@ from tp_retrieval.types import (
 )
 
 _VIEWS, _TOKENS = 8, 32_768  # of a recipe that a client sends
+_LOOK = 0.05  # seconds after which one who waits for a turn looks whether it still wants one
 _TEMPLATE = 8  # tokens that a template adds to a text, roughly
 
 
@@ -178,8 +180,11 @@ class Service:
     def _turn(self) -> Iterator[TextWriter]:
         if self._writer is None:
             raise RequestError(404, "this server was started without a writing model (--rerank none)")
-        if not self._writers.acquire(timeout=self.settings.limits.writer_seconds):
-            raise OverloadedError("other answers are being written; try later")
+        end = time.monotonic() + self.settings.limits.writer_seconds
+        while not self._writers.acquire(timeout=_LOOK):
+            check_caller()
+            if time.monotonic() > end:
+                raise OverloadedError("other answers are being written; try later")
         try:
             yield self._writer
         finally:
@@ -224,6 +229,13 @@ class Service:
                 return Index.open(folder)
             loaded = index.embedder
         return Index.open(folder, self._with_batcher(loaded))
+
+
+def wanted(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield what is written for a caller; raise `GoneError` when it has left."""
+    for piece in pieces:
+        check_caller()
+        yield piece
 
 
 def _recipe(asked: str | Mapping[str, Any], model: str) -> Recipe:

@@ -21,6 +21,7 @@ from tp_retrieval.integrations.server.routes.dependencies import Limited, Served
 from tp_retrieval.integrations.server.routes.search import AS_EVENTS, streamed
 from tp_retrieval.integrations.server.schemas.requests import ChatRequest, ChatTurn
 from tp_retrieval.integrations.server.schemas.responses import ChatResponse
+from tp_retrieval.integrations.server.service import wanted
 
 router = APIRouter()
 
@@ -50,7 +51,7 @@ def chat(asked: ChatRequest, service: Served, access: Access, limits: Limited) -
     if asked.stream:
         return streamed(_chunks(service, turns, asked, head, hits))
     with service.writing(turns, _options(asked)) as writing:
-        text = "".join(writing)
+        text = "".join(wanted(writing))
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": writing.finish_reason}
         answer = {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(writing)}

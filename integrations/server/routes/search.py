@@ -21,6 +21,7 @@ from tp_retrieval.integrations.server.http.answers import encode
 from tp_retrieval.integrations.server.routes.dependencies import Limited, Served, held, hit_records
 from tp_retrieval.integrations.server.schemas.requests import AnswerRequest, SearchRequest
 from tp_retrieval.integrations.server.schemas.responses import AnswerResponse, SearchResponse
+from tp_retrieval.integrations.server.service import wanted
 
 router = APIRouter()
 
@@ -70,6 +71,8 @@ def answer(asked: AnswerRequest, service: Served, access: Access) -> Response:
     if asked.stream:
         return streamed(_events(service, asked, hits, options))
     with service.answering(asked.query, hits, options, asked.min_evidence) as stream:
+        for _ in wanted(stream):
+            pass
         record = _answer_record(stream.answer, render=asked.render)
     return held({name: value for name, value in record.items() if name != "hits"}, "hits", record["hits"])
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import threading
 
 import openai
 import pytest
@@ -170,3 +171,22 @@ def test_a_client_that_leaves_gives_its_turn_back(whole, folder, path):
     finally:
         gc.enable()
         app.state.service.close()
+
+
+def test_nothing_is_written_for_a_client_that_is_gone(client):
+    from tp_retrieval.integrations.server.batcher import CALLER
+    from tp_retrieval.integrations.server.errors import GoneError
+    from tp_retrieval.integrations.server.service import wanted
+
+    service, gone = client.app.state.service, threading.Event()
+    gone.set()
+    token = CALLER.set(gone)
+    try:
+        with pytest.raises(GoneError):
+            list(wanted(iter(["a"])))
+        with service._turn(), service._turn(), pytest.raises(GoneError), service._turn():
+            pass
+    finally:
+        CALLER.reset(token)
+    with service._turn(), service._turn():
+        pass
