@@ -1,6 +1,8 @@
 """Long work of a server, which a client can leave and look for again.
 
-job = jobs.run("files", "faq", work, id="upload-7")  # work(job) sets job.done and returns the result
+job, new = jobs.open("files", "faq", access, "upload-7")
+if new:
+    jobs.start(job, work)                           # work(job) sets job.done and returns the result
 """
 
 from __future__ import annotations
