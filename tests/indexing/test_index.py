@@ -646,7 +646,8 @@ def test_rebuild_stores_raw_vectors_in_another_precision_and_gives_back_the_spac
         index.add([Document("another", {}, "new")], vectors=rows[:1] + 1)
         assert index.verify().ok
     with Index.open(tmp_path / "i", Wide()) as opened:
-        assert opened.search_by_vector(rows[7], 20) == again
+        found = [replace(hit, relevance=None) for hit in opened.search_by_vector(rows[7], 20)]
+        assert found == [replace(hit, relevance=None) for hit in again], "relevance depends on what was added"
         assert opened.search_by_vector(rows[0] + 1, 1)[0].score == pytest.approx(1, abs=1e-6)
         assert opened.verify().ok
 
