@@ -173,29 +173,35 @@ def test_what_nobody_waits_for_any_more_is_not_done(slow):
 
 
 def test_the_background_waits_for_everybody_else_and_has_a_share_of_the_time():
-    """Steps of 20 ms for others, of 10 ms in the background; with others at every moment it has about its share."""
-    steps = []
+    """All wait from the first step on, so that the order is the batcher's choice alone."""
+    steps, go = [], threading.Event()
 
     def work(kind, seconds):
         def compute(items):
+            go.wait(10)
+            begin = time.perf_counter()
             time.sleep(seconds)
-            steps.append((kind, len(items)))
+            steps.append((kind, time.perf_counter() - begin))
             return items
 
         return compute
 
-    batcher = batcher_of({"query": work("query", 0.02), "stored": work("stored", 0.01)})
-    with ThreadPoolExecutor(8) as pool:
-        stored = pool.submit(batcher.run, "stored", list(range(400)), [1] * 400, background=True)
-        for _ in range(3):
-            list(pool.map(lambda i: [batcher.run("query", [f"{i} {n}"], [1]) for n in range(12)], range(4)))
-        during = list(steps)
-        assert stored.result() == list(range(400))
+    batcher = batcher_of({"query": work("query", 0.02), "stored": work("stored", 0.01)}, together=False)
+    with ThreadPoolExecutor(64) as pool:
+        queries = [pool.submit(batcher.run, "query", [number], [1]) for number in range(60)]
+        stored = pool.submit(batcher.run, "stored", list(range(5_000)), [1] * 5_000, background=True)
+        while batcher.waiting < 5_060:
+            time.sleep(0.001)
+        go.set()
+        assert [query.result() for query in queries] == [[number] for number in range(60)]
+        last = max(i for i, (kind, _) in enumerate(steps) if kind == "query")
+        assert stored.result() == list(range(5_000))
     batcher.close()
-    queries = [i for i, (kind, _) in enumerate(during) if kind == "query"]
-    between = [step for step in during[queries[0] : queries[-1]] if step[0] == "stored"]
-    assert 1 <= len(between) < len(queries) / 2, during
-    assert sum(count for kind, count in steps if kind == "stored") == 400
+    before = steps[: last + 1]
+    spent = {kind: sum(seconds for each, seconds in before if each == kind) for kind in ("query", "stored")}
+    longest = max(seconds for kind, seconds in before if kind == "stored")
+    assert 0 < spent["stored"] <= 0.16 * spent["query"] + longest
+    assert steps[0][0] == "query" or steps[1][0] == "query"
 
 
 def test_a_step_in_the_background_is_short():
