@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema
 
 from tp_retrieval import Document, Index
-from tp_retrieval.indexing.metadata_json import from_json
+from tp_retrieval.indexing.metadata_json import with_dates
 from tp_retrieval.indexing.search.filters import keys_of
 from tp_retrieval.indexing.search.query import Where as WhereMapping
 from tp_retrieval.integrations.mcp.access import Access
@@ -242,9 +242,7 @@ class Add(Call):
         """Add the documents."""
         name, index = access.index(self.index)
         namespace = access.namespace_of(self.namespace)
-        documents = [
-            Document(document.text, from_json(json.dumps(document.metadata)), document.id) for document in self.documents
-        ]
+        documents = [Document(one.text, with_dates(one.metadata), one.id) for one in self.documents]
         return AddAnswer(index=name, namespace=namespace, ids=index.add(documents, namespace=namespace))
 
 

@@ -86,14 +86,19 @@ def create_app(
         open_paths=open_paths,
     )
     if cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "idempotency-key", "mcp-protocol-version"],
-        )
+        _let_in(app, cors_origins)
     add_error_handlers(app)
     app.include_router(router)
     app.include_router(open_router)
     app.router.routes.append(mcp.ROUTE)
     return app
+
+
+def _let_in(app: FastAPI, origins: Sequence[str]) -> None:
+    """Answer the questions that browsers ask before a page of another site may use an app."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=[origin.lower() for origin in origins],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "mcp-protocol-version"],
+    )

@@ -8,18 +8,13 @@ hits = service.search(ApiKey(""), "faq", "a question", 10, {})
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from threading import Semaphore
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from tp_retrieval import (
     Embedder,
@@ -37,6 +32,7 @@ from tp_retrieval.answering.writer import TextWriter, Writing, WritingOptions
 from tp_retrieval.embedding.normalized import UnitEmbedder
 from tp_retrieval.indexing.search.query import SearchOptions
 from tp_retrieval.integrations.server.access import ApiKey
+from tp_retrieval.integrations.server.batched import BatchedEmbedder, BatchedScorer
 from tp_retrieval.integrations.server.batcher import Batcher, check_caller
 from tp_retrieval.integrations.server.errors import OverloadedError, RequestError
 from tp_retrieval.integrations.server.indexes.catalog import Catalog
@@ -44,21 +40,11 @@ from tp_retrieval.integrations.server.indexes.jobs import Jobs
 from tp_retrieval.integrations.server.limits import Limits
 from tp_retrieval.integrations.server.metrics import Metrics
 from tp_retrieval.integrations.server.schemas.requests import NewIndexRequest
-from tp_retrieval.reranking.reranker import MAX_TOKENS, Ranked
-from tp_retrieval.types import (
-    EmbedsStretches,
-    Float32Array,
-    HasLegacyIdentity,
-    HasProvenance,
-    Provenance,
-    Role,
-    Stretches,
-    TextEmbedder,
-)
+from tp_retrieval.reranking.reranker import Ranked
+from tp_retrieval.types import Float32Array, Role, TextEmbedder
 
 _VIEWS, _TOKENS = 8, 32_768  # of a recipe that a client sends
 _LOOK = 0.05  # seconds after which one who waits for a turn looks whether it still wants one
-_TEMPLATE = 8  # tokens that a template adds to a text, roughly
 
 
 @dataclass(frozen=True)
@@ -91,14 +77,14 @@ class Service:
         self._metrics = metrics
         self._batcher = Batcher(waiting=settings.limits.waiting_tokens, together=settings.batching, observe=metrics.step)
         metrics.watch(lambda: self._batcher.waiting)
-        self._served = self._with_batcher(embedder)
+        self._batched = self._with_batcher(embedder)
         self._reranker: Reranker | None = None
         self._writer: TextWriter | None = None
         self._writers = Semaphore(settings.limits.writers)
         if settings.method is not None:
             whole = Reranker(embedder, method=settings.method)
             self._batcher.add("rerank", whole.score_pairs)
-            self._reranker = Reranker(method=_Scorer(self._batcher, embedder), depth=whole.depth)
+            self._reranker = Reranker(method=BatchedScorer(self._batcher, embedder), depth=whole.depth)
             self._writer = TextWriter(embedder.backbone.language_model())
         self.jobs = Jobs()
         try:
@@ -132,7 +118,7 @@ class Service:
 
     def embed(self, texts: Sequence[str], role: Role) -> tuple[Float32Array, int, int]:
         """Return unit vectors `(n, dim) float32`, the number of tokens, and the number of tokens cut off."""
-        vectors, tokens = self._served.embed(texts, role)
+        vectors, tokens = self._batched.embed(texts, role)
         self._metrics.tokens("/v1/embeddings", tokens)
         cut = sum(self.embedder.cut_tokens(texts, role))
         return vectors if self.embedder.fitted else self.embedder.normalize(vectors), tokens, cut
@@ -205,8 +191,8 @@ class Service:
 
         self.catalog.make(asked.name, create)
 
-    def _with_batcher(self, embedder: TextEmbedder) -> _Served:
-        return _Served(embedder, self.embedder.count_tokens, self._batcher)
+    def _with_batcher(self, embedder: TextEmbedder) -> BatchedEmbedder:
+        return BatchedEmbedder(embedder, self.embedder.count_tokens, self._batcher)
 
     def _open(self, folder: Path) -> Index:
         """Open an index with an embedder that shares the model's weights if it can, and the batcher in any case.
@@ -248,101 +234,3 @@ def _recipe(asked: str | Mapping[str, Any], model: str) -> Recipe:
     if not re.fullmatch(r"[\w-]+", asked):
         raise RecipeError(f"recipe: {asked!r} is no shipped recipe; send its JSON")
     return Recipe.load(asked, model)
-
-
-class _Served:
-    """An embedder that computes in the batcher's steps; documents that are added to an index in the background."""
-
-    provenance: Provenance
-
-    def __init__(self, embedder: TextEmbedder, count_tokens: Callable[[str], int], batcher: Batcher) -> None:
-        self.dimension = embedder.dimension
-        self.fingerprint = embedder.fingerprint
-        if isinstance(embedder, HasProvenance):
-            self.provenance = embedder.provenance
-        if isinstance(embedder, HasLegacyIdentity):
-            self.legacy_identity = embedder.legacy_identity
-        self._longest = embedder.recipe.max_tokens if isinstance(embedder, Embedder) else sys.maxsize
-        self.count_tokens = count_tokens
-        self._batcher = batcher
-        batcher.add(f"query {self.fingerprint}", embedder.embed_queries)
-        batcher.add(f"document {self.fingerprint}", embedder.embed_documents)
-        batcher.add(f"stored {self.fingerprint}", embedder.embed_documents)
-        if isinstance(embedder, EmbedsStretches):
-            batcher.add(f"stretches {self.fingerprint}", partial(_with_stretches, embedder))
-            self.embed_with_stretches = self._with_stretches
-
-    def embed(self, texts: Sequence[str], role: str, *, background: bool = False) -> tuple[Float32Array, int]:
-        """Return one vector a text and the number of tokens; equal texts are embedded once."""
-        unique = list(dict.fromkeys(texts))
-        counts = dict(zip(unique, map(self.count_tokens, unique), strict=True))
-        rows = dict(zip(unique, self._run(role, unique, counts, unique, background=background), strict=True))
-        vectors = np.stack([rows[text] for text in texts]) if rows else np.zeros((0, self.dimension), dtype=np.float32)
-        return vectors, sum(counts[text] for text in texts)
-
-    def embed_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
-        """Return one vector a query."""
-        return self.embed(texts, "query")[0]
-
-    def embed_documents(self, texts: Sequence[str], *, show_progress: bool = False) -> Float32Array:
-        """Return one vector a document, in the background."""
-        return self.embed(texts, "stored", background=True)[0]
-
-    def _with_stretches(
-        self,
-        texts: Sequence[str],
-        wanted: Sequence[Collection[int]],
-        *,
-        sampled: Collection[int] = (),
-        show_progress: bool = False,
-    ) -> tuple[Float32Array, list[Stretches]]:
-        """Return the vectors of documents and the stretches that are wanted of each, in the background."""
-        of_texts = zip(texts, wanted, strict=True)
-        items = [_Stretched(text, frozenset(of_text), frozenset(sampled)) for text, of_text in of_texts]
-        counts = {text: self.count_tokens(text) for text in texts}
-        found = self._run("stretches", items, counts, texts, background=True)
-        vectors = np.stack([row for row, _ in found]) if found else np.zeros((0, self.dimension), dtype=np.float32)
-        return vectors, [stretches for _, stretches in found]
-
-    def _run(
-        self, work: str, items: Sequence[object], counts: Mapping[str, int], texts: Sequence[str], *, background: bool
-    ) -> list[Any]:
-        costs = [min(counts[text], self._longest) + _TEMPLATE for text in texts]
-        return self._batcher.run(f"{work} {self.fingerprint}", items, costs, background=background)
-
-
-class _Stretched(NamedTuple):
-    """A document, the views of which stretches are wanted of it, and those that are read of a sample."""
-
-    text: str
-    wanted: frozenset[int]
-    sampled: frozenset[int]
-
-
-def _with_stretches(embedder: EmbedsStretches, items: list[_Stretched]) -> list[tuple[Float32Array, Stretches]]:
-    """Return the vector and the stretches of each document; of one step all are of one index."""
-    by_sample: dict[frozenset[int], list[int]] = {}
-    for place, item in enumerate(items):
-        by_sample.setdefault(item.sampled, []).append(place)
-    results: dict[int, tuple[Float32Array, Stretches]] = {}
-    for sampled, places in by_sample.items():
-        of_these = [items[place] for place in places]
-        vectors, stretches = embedder.embed_with_stretches(
-            [item.text for item in of_these], [item.wanted for item in of_these], sampled=sampled
-        )
-        results |= dict(zip(places, zip(vectors, stretches, strict=True), strict=True))
-    return [results[place] for place in range(len(items))]
-
-
-class _Scorer:
-    """A scorer that computes in the batcher's steps."""
-
-    def __init__(self, batcher: Batcher, embedder: Embedder) -> None:
-        self._batcher = batcher
-        self._embedder = embedder
-
-    def score_pairs(self, pairs: Sequence[tuple[str, str]], *, show_progress: bool = False) -> Float32Array:
-        """Return one score a pair, `(n,) float32`."""
-        counts = {text: self._embedder.count_tokens(text) for text in dict.fromkeys(chain.from_iterable(pairs))}
-        costs = [min(counts[query] + counts[document], MAX_TOKENS) + _TEMPLATE for query, document in pairs]
-        return np.array(self._batcher.run("rerank", list(pairs), costs), dtype=np.float32)

@@ -15,21 +15,23 @@ from typing import Any, TypeVar, Unpack, overload
 import numpy as np
 
 from tp_retrieval.client.calls import (
+    PAGE,
+    TOGETHER,
     Call,
     Calls,
     FileReport,
     IndexOptions,
     SearchOptions,
-    Where,
     WrittenAnswer,
     async_events,
-    check_page,
     content_of,
     in_address,
     refused,
     with_ids,
 )
 from tp_retrieval.errors import OptionalDependencyError, ServerError
+from tp_retrieval.indexing.search.query import Where
+from tp_retrieval.indexing.validation import check_page
 from tp_retrieval.types import Document, Float32Array, Hit, Role, checked_texts
 
 try:
@@ -38,9 +40,6 @@ except ImportError as error:
     raise OptionalDependencyError("httpx", "client") from error
 
 Result = TypeVar("Result")
-
-_TOGETHER = 256  # documents of a request
-_PAGE = 1_000  # documents of an answer
 
 
 class AsyncClient:
@@ -90,8 +89,8 @@ class AsyncClient:
         """
         rows = with_ids(documents, idempotency_key)
         ids: list[str] = []
-        for begin in range(0, len(rows), _TOGETHER):
-            stored = await self._send(self._calls.add(rows[begin : begin + _TOGETHER], namespace))
+        for begin in range(0, len(rows), TOGETHER):
+            stored = await self._send(self._calls.add(rows[begin : begin + TOGETHER], namespace))
             ids += stored
         return ids
 
@@ -126,7 +125,7 @@ class AsyncClient:
         found: list[Document] = []
         position: int | None = offset
         while position is not None and (limit is None or len(found) < limit):
-            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
             page, position = await self._send(self._calls.get(None, where, namespace, size, position))
             found += page
         return found
@@ -164,10 +163,7 @@ class AsyncClient:
 
     async def namespaces(self) -> dict[str, int]:
         """Return the number of documents in each namespace that the key sees."""
-        described = await self.info()
-        named: dict[str, int] = described.get("namespaces") or {}
-        count = described["documents"]
-        return named or ({"": count} if count else {})
+        return await self._send(self._calls.namespaces())
 
     async def info(self) -> dict[str, Any]:
         """Return what the index holds and how it is searched."""
@@ -197,9 +193,9 @@ class AsyncClient:
                     if name == "text":
                         yield value["text"]
         except httpx.HTTPError as error:
-            raise ServerError(f"{call.method} {call.path}: {error or type(error).__name__}", None) from error
+            raise call.lost(error) from error
         if name != "answer":
-            raise ServerError(f"{call.method} {call.path}: the answer broke off", None)
+            raise call.lost(None)
 
     async def embed_queries(self, texts: Sequence[str]) -> Float32Array:
         """Return one unit vector a query, `(n, dimension) float32`."""
@@ -229,8 +225,8 @@ class AsyncClient:
 
     async def _embedded(self, texts: Sequence[str], role: Role) -> Float32Array:
         parts = [
-            await self._send(self._calls.embed(texts[begin : begin + _TOGETHER], role))
-            for begin in range(0, max(len(texts), 1), _TOGETHER)
+            await self._send(self._calls.embed(texts[begin : begin + TOGETHER], role))
+            for begin in range(0, max(len(texts), 1), TOGETHER)
         ]
         return np.concatenate(parts)
 
@@ -238,7 +234,7 @@ class AsyncClient:
         try:
             response = await self._http.request(call.method, call.path, **call.arguments)
         except httpx.HTTPError as error:
-            raise ServerError(f"{call.method} {call.path}: {error or type(error).__name__}", None) from error
+            raise call.lost(error) from error
         if not response.is_success:
             raise refused(response.status_code, response.content)
         return call.read(response.content)

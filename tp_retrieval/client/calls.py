@@ -11,21 +11,30 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
 from tp_retrieval.errors import IndexExistsError, IndexNotFoundError, InputError, ServerError
-from tp_retrieval.indexing.metadata_json import from_json, to_json
+from tp_retrieval.indexing.metadata_json import to_json, with_dates
+from tp_retrieval.indexing.search.neighbours import Expand
+from tp_retrieval.indexing.search.query import Fusion, Mode, Where
+from tp_retrieval.indexing.storage.fulltext import Tokenizer
+from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
 from tp_retrieval.indexing.validation import prepared
 from tp_retrieval.types import Document, Float32Array, Hit, Role, check_text, checked_texts
 
 Result = TypeVar("Result")
-Where = Mapping[str, Any]
 
 _ADDRESS = 8_000  # characters of ids in an address; servers and proxies refuse long ones
 _NAMED = 500  # ids in an address
+
+TOGETHER = 256
+"""Documents, or texts, of a request."""
+
+PAGE = 1_000
+"""Documents of an answer."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -34,15 +43,15 @@ class SearchOptions(TypedDict, total=False):
     where: Where | None
     ids: Sequence[str] | None
     namespace: str
-    mode: Literal["hybrid", "dense", "lexical"]
+    mode: Mode
     mmr: float | None
     min_score: float | None
     min_relevance: float | None
     dense_weight: float | None
-    fusion: Literal["convex", "reciprocal-rank"]
+    fusion: Fusion
     candidates: int
     rerank: bool
-    expand: int | Literal["section"] | None
+    expand: Expand | None
     group_by: str | None
 
 
@@ -52,8 +61,8 @@ class IndexOptions(TypedDict, total=False):
     recipe: str | Mapping[str, Any]
     kind: str
     target_recall: float
-    tokenizer: Literal["words", "trigram"]
-    raw: Literal["float32", "float16"]
+    tokenizer: Tokenizer
+    raw: RawPrecision
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,11 @@ class Call(Generic[Result]):
             raise ServerError(
                 f"{self.method} {self.path}: the answer is none of a tp-retrieval server ({error})", 200
             ) from error
+
+    def lost(self, error: Exception | None) -> ServerError:
+        """Return the error of a request that was not answered, or not to the end."""
+        reason = "the answer broke off" if error is None else str(error) or type(error).__name__
+        return ServerError(f"{self.method} {self.path}: {reason}", None)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -183,6 +197,10 @@ class Calls:
         """Describe the index."""
         return Call("GET", self._path(), dict)
 
+    def namespaces(self) -> Call[dict[str, int]]:
+        """Count the documents of each namespace."""
+        return Call("GET", self._path(), _namespaces)
+
     def indexes(self) -> Call[dict[str, int]]:
         """List the indexes that there are."""
         return Call("GET", "/v1/indexes", lambda answer: {one["name"]: one["documents"] for one in answer["data"]})
@@ -235,13 +253,6 @@ def with_ids(documents: Sequence[Document | str], key: str | None) -> list[Docum
     rows = [document if isinstance(document, Document) else Document(document) for document in documents]
     ids = made if key is None else [f"{key}-{place}" for place in range(len(rows))]
     return [row if row.id is not None else replace(row, id=id_) for row, id_ in zip(rows, ids, strict=True)]
-
-
-def check_page(limit: int | None, offset: int) -> None:
-    """Raise `InputError` for a page that is none."""
-    for name, value in (("limit", limit), ("offset", offset)):
-        if value is not None and (not isinstance(value, int) or value < 0):
-            raise InputError(f"{name}: {value!r} must be a number of documents, 0 or more")
 
 
 def in_address(ids: Sequence[str]) -> Iterator[list[str]]:
@@ -327,7 +338,7 @@ def _fields_of(document: Document) -> dict[str, Any]:
 
 
 def _document(fields: Mapping[str, Any]) -> Document:
-    return Document(fields["text"], from_json(json.dumps(fields["metadata"])), fields["id"])
+    return Document(fields["text"], with_dates(fields["metadata"]), fields["id"])
 
 
 def _hit(fields: Mapping[str, Any]) -> Hit:
@@ -339,6 +350,12 @@ def _hit(fields: Mapping[str, Any]) -> Hit:
 
 def _page(answer: Mapping[str, Any]) -> tuple[list[Document], int | None]:
     return [_document(one) for one in answer["documents"]], answer["next_offset"]
+
+
+def _namespaces(described: Mapping[str, Any]) -> dict[str, int]:
+    """Return the documents by namespace; the server leaves them out where none has a name."""
+    count = described["documents"]
+    return described.get("namespaces") or ({"": count} if count else {})
 
 
 def _file_report(answer: Mapping[str, Any]) -> FileReport:

@@ -15,14 +15,14 @@ from typing import Any, TypeVar, Unpack, overload
 import numpy as np
 
 from tp_retrieval.client.calls import (
+    PAGE,
+    TOGETHER,
     Call,
     Calls,
     FileReport,
     IndexOptions,
     SearchOptions,
-    Where,
     WrittenAnswer,
-    check_page,
     content_of,
     events,
     in_address,
@@ -30,6 +30,8 @@ from tp_retrieval.client.calls import (
     with_ids,
 )
 from tp_retrieval.errors import OptionalDependencyError, ServerError
+from tp_retrieval.indexing.search.query import Where
+from tp_retrieval.indexing.validation import check_page
 from tp_retrieval.types import Document, Float32Array, Hit, Role, checked_texts
 
 try:
@@ -38,9 +40,6 @@ except ImportError as error:
     raise OptionalDependencyError("httpx", "client") from error
 
 Result = TypeVar("Result")
-
-_TOGETHER = 256  # documents of a request
-_PAGE = 1_000  # documents of an answer
 
 
 class Client:
@@ -88,8 +87,8 @@ class Client:
         """
         rows = with_ids(documents, idempotency_key)
         ids: list[str] = []
-        for begin in range(0, len(rows), _TOGETHER):
-            stored = self._send(self._calls.add(rows[begin : begin + _TOGETHER], namespace))
+        for begin in range(0, len(rows), TOGETHER):
+            stored = self._send(self._calls.add(rows[begin : begin + TOGETHER], namespace))
             ids += stored
         return ids
 
@@ -124,7 +123,7 @@ class Client:
         found: list[Document] = []
         position: int | None = offset
         while position is not None and (limit is None or len(found) < limit):
-            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
             page, position = self._send(self._calls.get(None, where, namespace, size, position))
             found += page
         return found
@@ -160,10 +159,7 @@ class Client:
 
     def namespaces(self) -> dict[str, int]:
         """Return the number of documents in each namespace that the key sees."""
-        described = self.info()
-        named: dict[str, int] = described.get("namespaces") or {}
-        count = described["documents"]
-        return named or ({"": count} if count else {})
+        return self._send(self._calls.namespaces())
 
     def info(self) -> dict[str, Any]:
         """Return what the index holds and how it is searched."""
@@ -193,9 +189,9 @@ class Client:
                     if name == "text":
                         yield value["text"]
         except httpx.HTTPError as error:
-            raise ServerError(f"{call.method} {call.path}: {error or type(error).__name__}", None) from error
+            raise call.lost(error) from error
         if name != "answer":
-            raise ServerError(f"{call.method} {call.path}: the answer broke off", None)
+            raise call.lost(None)
 
     def embed_queries(self, texts: Sequence[str]) -> Float32Array:
         """Return one unit vector a query, `(n, dimension) float32`."""
@@ -225,8 +221,8 @@ class Client:
 
     def _embedded(self, texts: Sequence[str], role: Role) -> Float32Array:
         parts = [
-            self._send(self._calls.embed(texts[begin : begin + _TOGETHER], role))
-            for begin in range(0, max(len(texts), 1), _TOGETHER)
+            self._send(self._calls.embed(texts[begin : begin + TOGETHER], role))
+            for begin in range(0, max(len(texts), 1), TOGETHER)
         ]
         return np.concatenate(parts)
 
@@ -234,7 +230,7 @@ class Client:
         try:
             response = self._http.request(call.method, call.path, **call.arguments)
         except httpx.HTTPError as error:
-            raise ServerError(f"{call.method} {call.path}: {error or type(error).__name__}", None) from error
+            raise call.lost(error) from error
         if not response.is_success:
             raise refused(response.status_code, response.content)
         return call.read(response.content)

@@ -60,7 +60,7 @@ from tp_retrieval.indexing.storage.meta import FileSettings, IndexMeta, VectorSe
 from tp_retrieval.indexing.storage.metadata_index import Seqs
 from tp_retrieval.indexing.storage.raw_vectors import PRECISIONS, RawPrecision
 from tp_retrieval.indexing.storage.store import Store
-from tp_retrieval.indexing.validation import prepared
+from tp_retrieval.indexing.validation import check_page, prepared
 from tp_retrieval.indexing.vectors.builder import Builder
 from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if_due, unread_rows, with_maps
 from tp_retrieval.indexing.vectors.kinds import check_kind
@@ -613,9 +613,7 @@ class Index:
 
         Unknown ids are ignored. Of the documents left, `offset` are skipped and at most `limit` returned.
         """
-        for name, value in (("limit", limit), ("offset", offset)):
-            if value is not None and (not isinstance(value, int) or value < 0):
-                raise InputError(f"{name}: {value!r} must be a number of documents, 0 or more")
+        check_page(limit, offset)
         page = slice(offset, None if limit is None else offset + limit)
         selection = Selection(where, ids, namespace)
         with self._lock, self._store.snapshot():

@@ -25,6 +25,12 @@ def from_json(text: str) -> Any:
     return json.loads(text, object_hook=untagged)
 
 
+def with_dates(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as JSON has them with the dates and times that objects in them stand for."""
+    dated: dict[str, Any] = from_json(json.dumps(metadata))
+    return dated
+
+
 def untagged(value: dict[str, Any]) -> Any:
     """Return the date or time that an object stands for, the object itself if it stands for none."""
     if len(value) != 1 or not isinstance(value.get(DATE), str):

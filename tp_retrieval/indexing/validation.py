@@ -70,3 +70,10 @@ def _json_of(metadata: dict[str, Any], name: str) -> str:
     if len(text) > _SMALL:
         check_size(metadata, name)
     return text
+
+
+def check_page(limit: int | None, offset: int) -> None:
+    """Raise `InputError` for a page of documents that is none."""
+    for name, value in (("limit", limit), ("offset", offset)):
+        if value is not None and (not isinstance(value, int) or value < 0):
+            raise InputError(f"{name}: {value!r} must be a number of documents, 0 or more")

@@ -148,9 +148,10 @@ class Guard:
     async def _app_with_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, whose body the route reads piece by piece, each in time."""
         seconds, limit, gone, size = self._limits.body_seconds, self._limits.upload_bytes, Event(), 0
-        is_bounded = _content_type(scope) == _FORM
+        is_bounded = content_type(scope) == _FORM
 
         async def next_part() -> Message:
+            """Receive the next part; raise `RequestError` for one that comes too late, or that is too much."""
             nonlocal size
             if size < 0:  # the body is whole: what comes now is the client's leaving
                 return await _until_gone(receive, gone)
@@ -223,7 +224,7 @@ def _route_path(scope: Scope) -> str:
     return inside if not inside or inside.startswith("/") else path
 
 
-def _content_type(scope: Scope) -> str:
+def content_type(scope: Scope) -> str:
     """Return the type of a body; raise `RequestError` 400 for several, of which others might read another one."""
     values: list[bytes] = [value for name, value in scope["headers"] if name == b"content-type"]
     if len(values) > 1:
@@ -233,7 +234,7 @@ def _content_type(scope: Scope) -> str:
 
 def _is_upload(scope: Scope) -> bool:
     """Return whether a request's body may be longer than memory should hold: files as a form, documents as lines."""
-    kind, match = _content_type(scope), _UPLOAD.fullmatch(_route_path(scope))
+    kind, match = content_type(scope), _UPLOAD.fullmatch(_route_path(scope))
     if scope.get("method") != "POST" or match is None:
         return False
     return kind == _FORM if match[1] == "files" else kind in JSON_LINES

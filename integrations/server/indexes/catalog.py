@@ -10,7 +10,8 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Condition
 
@@ -118,6 +119,11 @@ class Catalog:
                 used.users -= 1
                 self._changed.notify_all()
 
+    def handle(self, name: str, access: ApiKey) -> Callable[[], AbstractContextManager[Index]]:
+        """Return a function that gives an index as `use` does, and refuses one that is made anew under its name."""
+        with self.use(name, access) as index:
+            return partial(self.use, name, access, index)
+
     def make(self, name: str, create: Callable[[Path], Index]) -> None:
         """Make an index in the folder with `create`; raise `RequestError` 403 without a folder, 409 for a name in use."""
         if self._folder is None:
@@ -140,11 +146,11 @@ class Catalog:
 
     def remove(self, name: str, access: ApiKey) -> None:
         """Remove an index that was made here, when nobody uses it any more; raise `RequestError` 403 for another one."""
-        with self.use(name, access):
+        with self.use(name, access) as index:
             pass
         with self._changed:
             found = self._served.get(name)
-            if found is None:
+            if found is None or found.index is not index:
                 raise RequestError(404, f"index: {name!r} is not served here any more", "index")
             if not found.removable:
                 raise RequestError(

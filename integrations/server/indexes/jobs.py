@@ -7,7 +7,6 @@ if new:
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Callable
@@ -26,20 +25,20 @@ _WAITING = 100
 
 @dataclass
 class Job:
-    """One piece of work: what is done of it, what it gave, or why it failed."""
+    """One piece of work: what is done of it, what it gave, or why it failed; equal work has equal `content`."""
 
     id: str
     kind: str
     index: str
     holder: str
-    content: bytes = b""
+    content: bytes
     done: int = 0
     total: int | None = None
     begun: float = field(default_factory=time.time)
     ended: float | None = None
     result: dict[str, Any] | None = None
     error: str | None = None
-    ended_event: Event = field(default_factory=Event)
+    _ended: Event = field(default_factory=Event)
 
     @property
     def state(self) -> Literal["running", "done", "failed"]:
@@ -51,11 +50,11 @@ class Job:
     def finish(self) -> None:
         """Tell those who wait that the work has ended."""
         self.ended = time.time()
-        self.ended_event.set()
+        self._ended.set()
 
     def wait(self) -> None:
         """Wait until the work has ended."""
-        self.ended_event.wait()
+        self._ended.wait()
 
 
 class Jobs:
@@ -71,13 +70,13 @@ class Jobs:
         """Finish the running jobs and drop those that wait."""
         self._executor.shutdown(cancel_futures=True)
 
-    def open(self, kind: str, index: str, access: ApiKey, id_: str | None, content: bytes = b"") -> tuple[Job, bool]:
+    def open(self, kind: str, index: str, access: ApiKey, id_: str | None, content: bytes) -> tuple[Job, bool]:
         """Return a new job, or the running one of the same id and content, and whether it is new.
 
         What has ended is done anew, which embeds nothing that is there. Raises `RequestError` 409 for a running one of the
         same id that is other work.
         """
-        job = Job(id_ or uuid.uuid4().hex, kind, index, access.key, hashlib.sha256(content).digest())
+        job = Job(id_ or uuid.uuid4().hex, kind, index, access.key, content)
         with self._lock:
             known = self._jobs.get((access.key, job.id))
             if known is not None and known.state == "running":

@@ -12,7 +12,8 @@ from tp_retrieval import Document, Index, InputError
 from tp_retrieval.indexing.metadata_json import to_json
 from tp_retrieval.indexing.validation import prepared
 
-_TOGETHER = 64  # documents that are embedded and stored at once, so that searches wait for no more
+TOGETHER = 64
+"""Documents that are embedded and stored at once, so that searches wait for no more."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def upsert(
     """
     rows = prepared(documents, namespace)
     added = 0
-    for begin in range(0, len(rows), _TOGETHER):
-        part = rows[begin : begin + _TOGETHER]
+    for begin in range(0, len(rows), TOGETHER):
+        part = rows[begin : begin + TOGETHER]
         there = {
             document.id: (document.text, to_json(dict(document.metadata)))
             for document in index.get([row.id for row in part], namespace=namespace)

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from tp_retrieval.integrations.server.routes import chat, documents, indexes, models, public, search
+from tp_retrieval.integrations.server.routes import chat, documents, files, indexes, jobs, models, public, search
 from tp_retrieval.integrations.server.routes.dependencies import ERRORS
 
-_PARTS = (models.router, search.router, chat.router, indexes.router, documents.router)
+_PARTS = (models.router, search.router, chat.router, indexes.router, documents.router, files.router, jobs.router)
 
 router, open_router = APIRouter(responses=ERRORS), public.router
 for _part in _PARTS:

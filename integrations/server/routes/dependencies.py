@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import Response
 
-from tp_retrieval import Document, Hit
+from tp_retrieval import Hit
 from tp_retrieval.integrations.server.http.answers import encode, hold, listing
 from tp_retrieval.integrations.server.limits import Limits
 from tp_retrieval.integrations.server.rendering import rendered_hits
@@ -34,6 +34,7 @@ async def _limits(service: Served) -> Limits:
 
 
 Limited = Annotated[Limits, Depends(_limits)]
+Namespace = Annotated[str, Query(description='Of the documents; "" is that of documents without one.')]
 
 
 def hit_record(hit: Hit) -> dict[str, object]:
@@ -50,11 +51,6 @@ def hit_records(hits: Sequence[Hit], *, render: bool) -> list[dict[str, object]]
     if not render:
         return records
     return [record | {"html": html} for record, html in zip(records, rendered_hits(hits), strict=True)]
-
-
-def document_record(document: Document) -> dict[str, object]:
-    """Return a document as JSON holds it."""
-    return {"id": document.id, "text": document.text, "metadata": dict(document.metadata)}
 
 
 def held(fields: Mapping[str, object], name: str, rows: Iterable[object]) -> Response:

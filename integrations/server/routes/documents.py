@@ -1,176 +1,105 @@
-"""The documents of an index: added, as files too, read and removed; and the jobs of long work."""
+"""The documents of an index: added, read and removed."""
 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
-from tp_retrieval import Document, Index
+from tp_retrieval import Document
 from tp_retrieval.indexing.metadata_json import to_json
 from tp_retrieval.integrations.server.access import Access
 from tp_retrieval.integrations.server.errors import GoneError, RequestError
 from tp_retrieval.integrations.server.http.answers import hold, listing
-from tp_retrieval.integrations.server.http.guard import JSON_LINES
-from tp_retrieval.integrations.server.indexes.files import received
+from tp_retrieval.integrations.server.http.guard import JSON_LINES, content_type
 from tp_retrieval.integrations.server.indexes.jobs import Job
-from tp_retrieval.integrations.server.indexes.writing import Written, check_key, upsert, with_ids
+from tp_retrieval.integrations.server.indexes.writing import TOGETHER, Written, upsert, with_ids
 from tp_retrieval.integrations.server.limits import Limits
-from tp_retrieval.integrations.server.routes.dependencies import Limited, Served
+from tp_retrieval.integrations.server.routes.dependencies import Limited, Namespace, Served
+from tp_retrieval.integrations.server.routes.jobs import ACCEPTED, Write, Writing, told
 from tp_retrieval.integrations.server.schemas.requests import DocumentsRequest, NewDocument
-from tp_retrieval.integrations.server.schemas.responses import (
-    DocumentsResponse,
-    FilesResponse,
-    JobResponse,
-    RemovedResponse,
-    WrittenResponse,
-)
+from tp_retrieval.integrations.server.schemas.responses import DocumentsResponse, RemovedResponse, WrittenResponse
 
 router = APIRouter()
 
-_TOGETHER = 64  # lines that are embedded and stored at once
 _PAGE = 1_000  # documents of an answer, at most
-_KEPT = 1_000  # ids that a finished job keeps
 
 _ONE = NewDocument.model_json_schema()
-_BODY = {
+_ALL = {
     "type": "object",
     "required": ["documents"],
     "properties": {"documents": {"type": "array", "items": _ONE}, "namespace": {"type": "string", "default": ""}},
 }
-_DOCUMENTS = {
+_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": _BODY}, JSON_LINES[0]: {"schema": _ONE}},
+        "content": {"application/json": {"schema": _ALL}, JSON_LINES[0]: {"schema": _ONE}},
     }
 }
-_FILES = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["files"],
-                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                }
-            }
-        },
-    }
-}
-_ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"model": JobResponse, "description": "The job that was begun"}}
-
-Key = Annotated[str | None, Header(alias="Idempotency-Key")]
-Namespace = Annotated[str, Query(description='Of the documents; "" is that of documents without one.')]
-Wait = Annotated[bool, Query(description="Answer when the work is done; else at once, with its job.")]
 
 
-@router.post("/v1/indexes/{name}/documents", response_model=WrittenResponse, responses=_ACCEPTED, openapi_extra=_DOCUMENTS)
-async def add_documents(
-    name: str,
-    request: Request,
-    service: Served,
-    access: Access,
-    limits: Limited,
-    namespace: Namespace = "",
-    wait: Wait = True,
-    idempotency_key: Key = None,
-) -> Response:
+@router.post("/v1/indexes/{name}/documents", response_model=WrittenResponse, responses=ACCEPTED, openapi_extra=_BODY)
+async def add_documents(writing: Write, request: Request, limits: Limited) -> Response:
     """Add documents, or replace those of the same id; they are durable when this is answered.
 
     The body is JSON, or JSON lines of any length, of which 64 are stored at a time. A document that is there as it is given
     is not embedded again. With an Idempotency-Key, documents without an id get one made of the key and their place: when
     the same body is sent again, after a broken connection or a killed server, what was stored stays, and the rest follows.
     """
-    access.check_write()
-    key = check_key(idempotency_key)
-    with service.catalog.use(name, access) as index:  # told before a long body is read
-        expected = index
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in JSON_LINES:
-        allowed = access.namespace_of(namespace)
-        job, new = service.jobs.open("documents", name, access, key, b"lines of " + allowed.encode())
-        return (
-            await _joined(job)
-            if not new
-            else await _stream(request, service, name, expected, access, limits, allowed, job, key)
-        )
+    if content_type(request.scope) in JSON_LINES:
+        return await _store_lines(writing, request, limits)
     body = await request.body()
-    return await to_thread.run_sync(_add_json, body, service, name, expected, access, limits, namespace, key, wait)
-
-
-def _add_json(
-    body: bytes,
-    service: Served,
-    name: str,
-    expected: Index,
-    access: Access,
-    limits: Limits,
-    namespace: str,
-    key: str | None,
-    wait: bool,
-) -> Response:
-    try:
-        asked = DocumentsRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise _invalid(error) from error
-    if asked.namespace and namespace not in ("", asked.namespace):
-        raise RequestError(400, "namespace: the body and the address name different ones", "namespace")
-    allowed = access.namespace_of(asked.namespace or namespace)
-    if len(asked.documents) > limits.texts:
-        raise RequestError(413, f"documents: {len(asked.documents)}; one request may have {limits.texts}", "documents")
-    documents = with_ids([_checked(one, f"documents[{i}]", limits) for i, one in enumerate(asked.documents)], key)
-    job, new = service.jobs.open("documents", name, access, key, allowed.encode() + b" " + body)
-    if not new and not wait:
-        return JSONResponse(job_record(job).model_dump(), 202)
-    if not new:
-        job.wait()
-        return _told(job)
-    job.total = len(documents)
+    documents, namespace = await to_thread.run_sync(_parsed, body, writing, limits)
 
     def work(job: Job) -> dict[str, Any]:
         def count(stored: int) -> None:
             job.done += stored
 
-        with service.catalog.use(name, access, expected) as index:
-            return asdict(upsert(index, documents, allowed, stored=count))
+        with writing.use() as index:
+            return asdict(upsert(index, documents, namespace, stored=count))
 
-    if not wait:
-        service.jobs.start(job, work)
-        return JSONResponse(job_record(job).model_dump(), 202)
-    service.jobs.perform(job, work)
-    return _told(job)
+    job, new = writing.open("documents", namespace.encode() + hashlib.sha256(body).digest())
+    if new:
+        job.total = len(documents)
+    return await writing.answer(job, work if new else None)
 
 
-async def _stream(
-    request: Request,
-    service: Served,
-    name: str,
-    expected: Index,
-    access: Access,
-    limits: Limits,
-    namespace: str,
-    job: Job,
-    key: str | None,
-) -> Response:
-    """Store the lines of a body as they come."""
+def _parsed(body: bytes, writing: Writing, limits: Limits) -> tuple[list[Document], str]:
+    """Return the documents of a JSON body, and the namespace to add them to."""
+    try:
+        asked = DocumentsRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid(error) from error
+    if asked.namespace and writing.namespace not in ("", asked.namespace):
+        raise RequestError(400, "namespace: the body and the address name different ones", "namespace")
+    namespace = writing.access.namespace_of(asked.namespace or writing.namespace)
+    if len(asked.documents) > limits.texts:
+        raise RequestError(413, f"documents: {len(asked.documents)}; one request may have {limits.texts}", "documents")
+    documents = [_checked(one, f"documents[{i}]", limits) for i, one in enumerate(asked.documents)]
+    return with_ids(documents, writing.key), namespace
+
+
+async def _store_lines(writing: Writing, request: Request, limits: Limits) -> Response:
+    """Store the lines of a body as they come; while they do, another request of the same key is refused."""
+    namespace = writing.access.namespace_of(writing.namespace)
+    job, _ = writing.open("documents", uuid.uuid4().bytes)  # what is to come is not known to equal anything
     ids: list[str] = []
     added = 0
 
     def store(lines: Sequence[bytes]) -> Written:
-        documents = with_ids([_of_line(line, job.done + i, limits) for i, line in enumerate(lines)], key, job.done)
-        with service.catalog.use(name, access, expected) as index:
-            return upsert(index, documents, namespace)
+        documents = [_of_line(line, job.done + i, limits) for i, line in enumerate(lines)]
+        with writing.use() as index:
+            return upsert(index, with_ids(documents, writing.key, job.done), namespace)
 
     try:
         async for lines in _lines(request, limits):
@@ -184,13 +113,7 @@ async def _stream(
         raise
     finally:
         job.finish()
-    return _told(job)
-
-
-async def _joined(job: Job) -> Response:
-    """Return the answer of a job that another request runs, or has run."""
-    await to_thread.run_sync(job.wait)
-    return _told(job)
+    return await told(job)
 
 
 async def _lines(request: Request, limits: Limits) -> AsyncIterator[list[bytes]]:
@@ -204,9 +127,9 @@ async def _lines(request: Request, limits: Limits) -> AsyncIterator[list[bytes]]
             rest = bytearray(left)
         if len(rest) > limits.body_bytes:
             raise RequestError(413, f"a line has over {limits.body_bytes} bytes; it may have no more")
-        while len(lines) >= _TOGETHER:
-            yield lines[:_TOGETHER]
-            del lines[:_TOGETHER]
+        while len(lines) >= TOGETHER:
+            yield lines[:TOGETHER]
+            del lines[:TOGETHER]
     if rest.strip():
         lines.append(bytes(rest))
     if lines:
@@ -298,82 +221,3 @@ def _where(text: str | None, limits: Limits) -> dict[str, Any] | None:
         raise RequestError(400, "where: must be a JSON object", "where")
     limits.check_where(where)
     return where
-
-
-@router.post("/v1/indexes/{name}/files", response_model=FilesResponse, responses=_ACCEPTED, openapi_extra=_FILES)
-async def add_files(
-    name: str,
-    request: Request,
-    service: Served,
-    access: Access,
-    limits: Limited,
-    namespace: Namespace = "",
-    chunk_tokens: Annotated[int | None, Query(ge=16, le=8192, description="Longest chunk; by default the index's.")] = None,
-    wait: Wait = True,
-    idempotency_key: Key = None,
-) -> Response:
-    """Read files, cut them into chunks and add these, in place of the chunks of files of the same names.
-
-    The fields of the form are named `files`; a file's name may have folders in it. What can't be read is skipped and named.
-    """
-    access.check_write()
-    allowed = access.namespace_of(namespace)
-    key = check_key(idempotency_key)
-    with service.catalog.use(name, access) as index:
-        expected = index
-    async with request.form(max_files=limits.files, max_fields=0) as form:
-        uploads = [(part.filename or "", part.file) for part in form.getlist("files") if isinstance(part, UploadFile)]
-        if not uploads:
-            raise RequestError(400, "files: there is none; send a form with fields named files", "files")
-        folder = await to_thread.run_sync(received, uploads)
-    content = f"{allowed} {chunk_tokens} {sorted(file for file, _ in uploads)}".encode()
-    try:
-        job, new = service.jobs.open("files", name, access, key, content)
-    except BaseException:
-        folder.remove()
-        raise
-    if not new:
-        folder.remove()
-        return await _joined(job)
-
-    def work(job: Job) -> dict[str, Any]:
-        def progress(done: int, total: int, seconds: float) -> None:
-            job.done, job.total = done, total
-
-        with folder, service.catalog.use(name, access, expected) as index:
-            return folder.add_to(index, allowed, chunk_tokens, progress)
-
-    if not wait:
-        service.jobs.start(job, work)
-        return JSONResponse(job_record(job).model_dump(), 202)
-    await to_thread.run_sync(service.jobs.perform, job, work)
-    return _told(job)
-
-
-@router.get("/v1/jobs/{id:path}")
-def read_job(id: str, service: Served, access: Access) -> JobResponse:
-    """Say how far a job is, by the id that began it or its Idempotency-Key; its result is there when it is done."""
-    return job_record(service.jobs.get(id, access))
-
-
-def job_record(job: Job) -> JobResponse:
-    """Return a job as JSON holds it."""
-    seconds = round((job.ended or time.time()) - job.begun, 3)
-    fields: Mapping[str, Any] = {
-        name: getattr(job, name) for name in ("id", "kind", "index", "state", "done", "total", "result", "error")
-    }
-    return JobResponse(**fields, seconds=seconds)
-
-
-def _told(job: Job) -> Response:
-    """Return the result of a finished job; raise `RequestError` 409 for one that failed."""
-    if job.result is None:
-        raise RequestError(409, f"the work of {job.id!r} failed: {job.error}")
-    ids = job.result.get("ids")
-    if ids is None:
-        return JSONResponse(job.result)
-    if len(ids) > _KEPT:  # they are told now, and not kept
-        job.result = job.result | {"ids": []}
-    rows = [json.dumps(id_) for id_ in ids]
-    hold(sum(map(len, rows)))
-    return listing({name: value for name, value in job.result.items() if name != "ids"}, "ids", rows)

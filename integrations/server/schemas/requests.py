@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from tp_retrieval import Document
-from tp_retrieval.indexing.metadata_json import from_json
+from tp_retrieval.indexing.metadata_json import with_dates
 from tp_retrieval.indexing.search.query import CANDIDATES, Fusion, SearchOptions
 from tp_retrieval.indexing.storage.fulltext import Tokenizer
 from tp_retrieval.indexing.storage.raw_vectors import RawPrecision
@@ -118,7 +117,7 @@ class NewDocument(Request):
     @property
     def document(self) -> Document:
         """The document, with dates where JSON has `{"$date": …}`."""
-        return Document(self.text, from_json(json.dumps(self.metadata)), self.id)
+        return Document(self.text, with_dates(self.metadata), self.id)
 
 
 class DocumentsRequest(Request):

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integrations.server.conftest import HOSTS, TEXTS
 from tp_retrieval import (
+    Answerer,
     AsyncClient,
     Client,
     Document,
@@ -22,8 +23,10 @@ from tp_retrieval import (
     IndexNotFoundError,
     InputError,
     OptionalDependencyError,
+    Reranker,
     ServerError,
 )
+from tp_retrieval.answering.writer import WritingOptions
 from tp_retrieval.integrations.server import ApiKey, Settings, create_app
 
 SERVE = """
@@ -31,6 +34,7 @@ import sys
 from pathlib import Path
 from tests import tiny
 from tp_retrieval import Embedder
+from tp_retrieval.answering.writer import WritingOptions
 from tp_retrieval.integrations.server import ApiKey, Settings, create_app, listen
 model, index, address, data = sys.argv[1:]
 embedder = Embedder.from_pretrained(model, recipe=tiny.RECIPE, dtype="float32", device="cpu", whole=True)
@@ -162,18 +166,24 @@ def test_files_are_sent_by_path_or_by_name(client, tmp_path):
         client.add_files([tmp_path / "a.md", tmp_path / "d" / "a.md"])
 
 
-def test_the_model_embeds_reranks_and_answers(address, whole):
+def test_the_model_embeds_reranks_and_answers(address, folder, whole):
     with Client(address, "things", api_key="the-key!") as client:
         assert np.allclose(client.embed_queries(TEXTS[:3]), whole.normalize(whole.embed_queries(TEXTS[:3])), atol=1e-5)
         assert np.allclose(client.embed_documents(TEXTS), whole.normalize(whole.embed_documents(TEXTS)), atol=1e-5)
         assert client.embed_queries([]).shape[0] == 0
         ranked = client.rerank("Which whale sings?", TEXTS[:3], 2)
-        assert len(ranked) == 2
-        assert ranked[0][1] >= ranked[1][1]
-        answer = client.answer("Which whale sings?", 2, max_tokens=8, mode="lexical")
-        assert answer.refused or answer.hits
-        pieces = "".join(client.stream_answer("Which whale sings?", 2, max_tokens=8, mode="lexical"))
-        assert pieces.strip() == answer.text.strip() or answer.refused
+        want = Reranker(whole).order("Which whale sings?", TEXTS[:3], top_n=2)
+        assert [place for place, _ in ranked] == [place for place, _ in want]
+        assert np.allclose([score for _, score in ranked], [score for _, score in want], atol=1e-4)
+        options = {"max_tokens": 8, "mode": "lexical"}
+        answer = client.answer("Which whale sings?", 2, **options)
+        with Index.open(folder, whole) as index:
+            hits = index.search("Which whale sings?", 2, mode="lexical")
+        want = Answerer(whole).answer("Which whale sings?", hits, WritingOptions(max_tokens=8))
+        assert (answer.question, answer.text, answer.refused) == (want.question, want.text, want.refused)
+        assert [hit.document for hit in answer.hits] == [hit.document for hit in want.hits]
+        assert [text for text, _ in answer.sentences] == [sentence.text for sentence in want.sentences]
+        assert "".join(client.stream_answer("Which whale sings?", 2, **options)).strip() == want.text.strip()
 
 
 def test_what_the_server_refuses_is_one_of_our_errors(address, client):
