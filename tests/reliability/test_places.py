@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +194,9 @@ def test_an_index_of_every_format_there_was_opens(tmp_path, golden):
             assert index.namespaces() == noted.get("namespaces", {"": len(index)})
             assert [h.document.text for h in index.search("cats", namespace="tenant")] == noted.get("of tenant", [])
             assert index.verify().ok
+    with closing(sqlite3.connect(tmp_path / "i" / "index.sqlite")) as connection:
+        (free,), (pages,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count"))
+    assert free <= 0.1 * pages, "the tables of the older format give their space back"
 
 
 def test_there_is_a_golden_index_of_every_format():

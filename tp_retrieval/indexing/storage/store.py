@@ -6,6 +6,7 @@ Every change is one transaction. Every record has a digest of its content, which
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from tp_retrieval.errors import (
     IncompatibleIndexError,
     IndexAccessError,
     IndexExistsError,
+    IndexLockedError,
     IndexNotFoundError,
     InputError,
 )
@@ -288,3 +290,5 @@ class Store:
                 f"{error}; an index of an older format is brought to format {FORMAT} when it is opened: copy it to a "
                 "writable folder"
             ) from error
+        with suppress(IndexLockedError, IndexAccessError):  # the space of the tables before is used again later
+            self.database.vacuum()
