@@ -215,6 +215,10 @@ class AsyncClient:
         """Return the number of documents of each index that the key sees."""
         return await self._send(self._calls.indexes())
 
+    async def access(self) -> dict[str, Any]:
+        """Return what the key may do: write, in which indexes and namespace; and whether the server reranks and answers."""
+        return await self._send(self._calls.access())
+
     async def create_index(self, name: str, **options: Unpack[IndexOptions]) -> dict[str, Any]:
         """Make an empty index on the server, and return its description."""
         return await self._send(self._calls.create_index(name, options))

@@ -205,6 +205,10 @@ class Calls:
         """List the indexes that there are."""
         return Call("GET", "/v1/indexes", lambda answer: {one["name"]: one["documents"] for one in answer["data"]})
 
+    def access(self) -> Call[dict[str, Any]]:
+        """Say what the key may do."""
+        return Call("GET", "/v1/access", dict)
+
     def create_index(self, name: str, options: IndexOptions) -> Call[dict[str, Any]]:
         """Make an index."""
         return Call("POST", "/v1/indexes", dict, {"name": name, **options})

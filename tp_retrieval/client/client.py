@@ -211,6 +211,10 @@ class Client:
         """Return the number of documents of each index that the key sees."""
         return self._send(self._calls.indexes())
 
+    def access(self) -> dict[str, Any]:
+        """Return what the key may do: write, in which indexes and namespace; and whether the server reranks and answers."""
+        return self._send(self._calls.access())
+
     def create_index(self, name: str, **options: Unpack[IndexOptions]) -> dict[str, Any]:
         """Make an empty index on the server, and return its description."""
         return self._send(self._calls.create_index(name, options))

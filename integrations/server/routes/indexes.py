@@ -18,7 +18,7 @@ router = APIRouter()
 
 
 @router.get("/v1/access")
-async def rights(service: Served, access: Access) -> AccessResponse:
+async def read_access(service: Served, access: Access) -> AccessResponse:
     """Say what the sender's key may do, and whether the server reranks and answers."""
     return AccessResponse(
         write=access.write,

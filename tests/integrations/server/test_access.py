@@ -50,6 +50,7 @@ def document(name="x", namespace=""):
 SEARCH = {"json": {"query": "apples", "index": "notes", "mode": "lexical"}}
 ROWS = [  # method, path, what is sent, and the status for each key
     ("GET", "/v1/models", {}, (200, 200, 200, 200, 200)),
+    ("GET", "/v1/access", {}, (200, 200, 200, 200, 200)),
     ("POST", "/v1/embeddings", {"json": {"input": "a"}}, (200, 200, 200, 200, 200)),
     ("POST", "/v1/search", SEARCH, (200, 200, 200, 200, 200)),
     ("POST", "/v1/search", {"json": {"query": "a", "index": "things"}}, (200, 200, 404, 404, 404)),

@@ -106,6 +106,7 @@ def test_hits_are_those_of_the_index(address, folder, whole):
             assert len(found) == 4
         assert client.info()["documents"] == 12
         assert client.namespaces() == {"": 12}
+        assert client.access() == {"write": True, "indexes": None, "namespace": None, "reranks": True, "answers": True}
 
 
 def test_many_documents_are_sent_in_parts_and_again_after_an_error(client, monkeypatch):
@@ -299,6 +300,7 @@ def test_the_asynchronous_client_does_the_same_without_waiting(whole, folder, tm
             assert await client.delete(["cat"]) == 1
             assert await client.clear() == 3
             assert await client.indexes() == {"things": 12, "notes": 0}
+            assert (await client.access())["write"]
             await client.remove_index("notes")
             with pytest.raises(IndexNotFoundError):
                 await client.info()
