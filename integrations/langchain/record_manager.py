@@ -41,7 +41,7 @@ class TPRecordManager(RecordManager):
         except BaseException:
             self._database.close()
             raise
-        guard(self._lock, self._database)
+        guard(self._database, self._lock)
 
     def close(self) -> None:
         """Close the file."""

@@ -78,14 +78,16 @@ def at_line(count, passes=sys.maxsize):
 
 
 @contextmanager
-def at_statement(database, count, after):
-    """Raise before or after the Nth SQL statement of a database."""
-    real = database._connection
-    database._connection = _Statements(real, count, after)
+def at_statement(databases, count, after):
+    """Raise before or after the Nth SQL statement of some connections."""
+    real = [database._connection for database in databases]
+    for database, connection in zip(databases, real, strict=True):
+        database._connection = _Statements(connection, count, after)
     try:
         yield
     finally:
-        database._connection = real
+        for database, connection in zip(databases, real, strict=True):
+            database._connection = connection
 
 
 class _Statements:

@@ -140,7 +140,8 @@ class Life:
     def opened(self, way=Index.open):
         index = way(self.folder, ToyWithStretches())
         for pragma in self.pragmas:
-            index._store.database.execute(f"PRAGMA {pragma}")
+            for store in (index._store, index._writer.store()):
+                store.database.execute(f"PRAGMA {pragma}")
         return index
 
     def do(self, step):

@@ -142,7 +142,8 @@ def test_a_build_that_another_process_overtook_is_not_published(tmp_path, monkey
 @pytest.mark.parametrize("work", ["transaction", "snapshot"])
 def test_an_interrupt_right_after_begin_leaves_no_transaction_open(tmp_path, work):
     with Index.create(tmp_path / "i", ToyEmbedder()) as index:
-        connection = index._store.database._connection
+        database = (index._writer.store() if work == "transaction" else index._store).database
+        connection = database._connection
 
         class Interrupted:
             def execute(self, sql, *values):
@@ -154,10 +155,10 @@ def test_an_interrupt_right_after_begin_leaves_no_transaction_open(tmp_path, wor
             def __getattr__(self, name):
                 return getattr(connection, name)
 
-        index._store.database._connection = Interrupted()
+        database._connection = Interrupted()
         with pytest.raises(KeyboardInterrupt):
             index.add(["one"]) if work == "transaction" else index.search("one")
-        index._store.database._connection = connection
+        database._connection = connection
         index.add(["two"])
         assert len(index) == 1
 
