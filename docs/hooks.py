@@ -67,9 +67,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for _, link, _ in _LINK.findall(file.content_string)
     }
     for path in sorted(linked):
-        source = ROOT / path.removeprefix("repository/")
-        if path.startswith("repository/") and source.is_file():
-            files.append(File.generated(config, path, abs_src_path=str(source)))
+        copied = ROOT / path.removeprefix("repository/")
+        if path.startswith("repository/") and copied.is_file():
+            files.append(File.generated(config, path, abs_src_path=str(copied)))
     return files
 
 
