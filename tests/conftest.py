@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 
 import pytest
 
@@ -64,3 +66,13 @@ def closed_loop():
     yield
     asyncio.set_event_loop(None)
     loop.close()
+
+
+@pytest.fixture
+def run_blocks(tiny_folder, tmp_path, monkeypatch, closed_loop):
+    """Return a function that runs a page's blocks of Python with a tiny model, by the page's name and text."""
+    from tests.snippets import Runner
+
+    with open(os.devnull) as nothing:  # what a server over stdin reads
+        monkeypatch.setattr(sys, "stdin", nothing)
+        yield Runner(tiny_folder("llama"), tmp_path, monkeypatch).run

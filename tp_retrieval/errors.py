@@ -1,20 +1,20 @@
 """Every error and warning this package raises on purpose.
 
-TPRetrievalError
-├── InputError (ValueError)                a text, document, vector or argument that can't be used
-├── RecipeError (ValueError)               a template or recipe that contradicts itself or the model
-├── ModelNotFoundError (FileNotFoundError) no such model here, and no way to fetch it
-├── UnsupportedModelError (TypeError)      a model whose blocks can't be rewired
-├── OutOfMemoryError (MemoryError)         a model, or one single text, does not fit in memory
-├── IndexNotFoundError (FileNotFoundError) nothing to open at that path
-├── IndexExistsError (FileExistsError)     something is already at the path of a new index
-├── IncompatibleIndexError (ValueError)    another model or recipe made this index
-├── IndexLockedError (TimeoutError)        another process is writing and did not finish in time
-├── IndexAccessError (OSError)             the index's place can't be read or written
-├── CorruptIndexError (RuntimeError)       the index on disk is damaged
-├── WorkerError (RuntimeError)             a process that embeds was killed
-├── ServerError (RuntimeError)             a server refused a request, or could not be reached
-└── OptionalDependencyError (ImportError)  an extra of this package is not installed
+    TPRetrievalError
+    ├── InputError (ValueError)                a text, document, vector or argument that can't be used
+    ├── RecipeError (ValueError)               a template or recipe that contradicts itself or the model
+    ├── ModelNotFoundError (FileNotFoundError) no such model here, and no way to fetch it
+    ├── UnsupportedModelError (TypeError)      a model whose blocks can't be rewired
+    ├── OutOfMemoryError (MemoryError)         a model, or one single text, does not fit in memory
+    ├── IndexNotFoundError (FileNotFoundError) nothing to open at that path
+    ├── IndexExistsError (FileExistsError)     something is already at the path of a new index
+    ├── IncompatibleIndexError (ValueError)    another model or recipe made this index
+    ├── IndexLockedError (TimeoutError)        another process is writing and did not finish in time
+    ├── IndexAccessError (OSError)             the index's place can't be read or written
+    ├── CorruptIndexError (RuntimeError)       the index on disk is damaged
+    ├── WorkerError (RuntimeError)             a process that embeds was killed
+    ├── ServerError (RuntimeError)             a server refused a request, or could not be reached
+    └── OptionalDependencyError (ImportError)  an extra of this package is not installed
 
 TruncationWarning (UserWarning)            texts were cut to fit `max_tokens`
 """
