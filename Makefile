@@ -2,8 +2,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo-index
 COVERAGE :=
+DATA ?= data
+NAMES ?= $(shell $(BIN)/python -m benchmarks.results names)
+OPTIONS :=
 
-.PHONY: demo test coverage test-slow check docs bench clean
+.PHONY: demo test coverage test-slow check docs results tables bench clean
 
 demo: .venv/demo
 	$(BIN)/tp-retrieval index examples/data/python-faq --into $(DEMO) --recipe retrieval-fast
@@ -32,8 +35,15 @@ check: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
-bench: .venv/installed
-	$(BIN)/python benchmarks/speed.py
+results: .venv/installed # DATA: the folder of the sets; NAMES: which results, see benchmarks/README.md
+	for name in $(NAMES); do $(BIN)/python -m benchmarks.results run $$name --data $(DATA) $(OPTIONS) || exit 1; done
+	$(BIN)/python -m benchmarks.results fill
+
+bench: NAMES := speed
+bench: results
+
+tables: .venv/installed
+	$(BIN)/python -m benchmarks.results fill
 
 clean:
 	rm -rf .venv .coverage $(DEMO) site

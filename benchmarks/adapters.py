@@ -1,7 +1,5 @@
 """What the frameworks' adapters cost over the engine: 1,000 short texts embedded, 1,000 searches, in one run.
 
-Run: python benchmarks/adapters.py [--repeats 3] [--output benchmarks/results/adapters.json]
-
 The texts are stretches of 6 to 16 words of examples/data/python-faq. Sides take turns in changing order; the median of a
 side's repeats is divided by that of the engine. Runs of half a minute differ by some percent on a shared machine; so the
 adapters' own work is timed, too, with an engine that has the vectors at hand. Searches run over an index of the same
@@ -9,7 +7,6 @@ texts, once with the model and once with cached query vectors, where the adapter
 """
 
 import argparse
-import json
 import random
 import re
 import statistics
@@ -18,11 +15,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize
 
@@ -112,25 +108,15 @@ def searching(embedder: Embedder, texts: list[str]) -> dict[str, dict[str, float
     return spent
 
 
-def main() -> None:
-    """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/adapters.json")
-    arguments = parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the seconds of every side, by what it did."""
     texts = corpus()
-    embedder = Embedder.from_pretrained(dtype="float32")
-    found = {f"{COUNT} searches {name}": spent for name, spent in searching(embedder, texts).items()}
-    found |= {f"{COUNT} texts {name}": spent for name, spent in embedding(embedder, texts, arguments.repeats).items()}
-    table = Table("what", "side", "seconds", "over the engine")
-    for what, spent in found.items():
-        base = next(iter(spent.values()))
-        for side, took in spent.items():
-            table.add_row(what, side, f"{took:.3f}", "" if "hand" in what else f"{took / base - 1:+.1%}")
-    Console(width=120).print(table)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    embedder = Embedder.from_pretrained(dtype="float32", device=options.device)
+    seconds_of = {f"{COUNT:,} searches, {name}": spent for name, spent in searching(embedder, texts).items()}
+    seconds_of |= {f"{COUNT:,} texts, {name}": spent for name, spent in embedding(embedder, texts, options.repeats).items()}
+    return {"seconds": seconds_of}

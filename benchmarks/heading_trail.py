@@ -1,6 +1,6 @@
 """nDCG@10 with and without the trail of headings before a chunk's text, on folders of files.
 
-Run: python benchmarks/heading_trail.py FOLDER... [--recipe NAME]
+Run: python -m benchmarks.heading_trail FOLDER... [--recipe NAME]
 
 Queries are the headings that stand over one chunk alone and have two words or more; they are left out of every text. So the
 trail is that of the headings above, with and without the file's name before it.

@@ -1,31 +1,24 @@
 """nDCG@10 of kinds and precisions of an index, on folders in BEIR's layout, against exact search of float32.
 
-Run: python benchmarks/kinds.py FOLDER... [--recipe NAME|FILE] [--kinds scan hnsw] [--rows N]
-
-A folder holds corpus.jsonl[.gz], queries.jsonl and qrels.tsv. Each set is embedded once; kinds are built from its own rows,
-however few they are. `--rows` adds noised copies of the documents, which answer nothing, up to so many: the recall of the
-ten nearest is that of the set's own queries among all of them. Prints a table and writes benchmarks/results/kinds.json.
+Each set is embedded once; kinds are built from its own rows, however few they are. `--rows` adds noised copies of the
+documents, which answer nothing, up to so many: the recall of the ten nearest is that of the set's own queries among them.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from tp_retrieval import Document, Embedder, Index
+from benchmarks.common import computed_in, load, read_set
+from tp_retrieval import Document, Index
 from tp_retrieval.evaluation import metrics
-from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
-from tp_retrieval.evaluation.evaluate import cut
+from tp_retrieval.evaluation.datasets import RetrievalSet
 from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.types import Float32Array, Hit
 
-ROOT = Path(__file__).parents[1]
+SETS = ("python-faq", "cranfield", "xquad-en", "scifact")
 K = 10
 Mode = Literal["dense", "hybrid"]
 
@@ -64,45 +57,36 @@ def noised(rows: Float32Array, count: int) -> Float32Array:
     return moved
 
 
-def main() -> None:
-    """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--recipe")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--recipe", default="retrieval-balanced")
     parser.add_argument("--kinds", nargs="+", default=["scan"])
     parser.add_argument("--rows", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/kinds.json")
-    arguments = parser.parse_args()
-    embedder = Embedder.from_pretrained(recipe=arguments.recipe)
-    records = []
-    table = Table("set", "rows", "kind", "raw", "dense nDCG@10", "hybrid nDCG@10", "recall of exact", "bytes a row")
-    for folder in arguments.folders:
-        data = cut(read_retrieval(folder), embedder, 256)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return a record of every set, kind and precision."""
+    embedder = load(options, options.recipe)
+    figures: dict[str, Any] = computed_in(embedder) | {"recipe": options.recipe, "records": []}
+    variants = [(kind, raw) for raw in ("float32", "float16") for kind in ("flat", *options.kinds)]
+    for name in options.sets:
+        data = read_set(options, name, embedder)
         queries = embedder.embed_queries(list(data.queries.values()))
         with tempfile.TemporaryDirectory() as place, Index.create(f"{place}/index", embedder, kind="flat") as index:
-            index.add([Document(text, {}, id_) for id_, text in data.documents.items()], show_progress=True)
-            if len(index) < arguments.rows:
+            index.add([Document(text, {}, id_) for id_, text in data.documents.items()])
+            if len(index) < options.rows:
                 held = np.concatenate([raw for _, raw in index._store.documents.vectors()])
                 read = held[~np.isnan(held).any(axis=1)]  # of which every view was
-                more = noised(read, arguments.rows - len(index))
+                more = noised(read, options.rows - len(index))
                 index.add([Document("", {}, f"noise-{i}") for i in range(len(more))], vectors=more)
             kinds.TRAIN_AT = min(kinds.TRAIN_AT, len(index))
             exact = None
-            variants = [("flat", "float32"), *((kind, "float32") for kind in arguments.kinds)]
-            variants += [("flat", "float16"), *((kind, "float16") for kind in arguments.kinds)]
-            for kind, raw in variants:
-                index.rebuild(kind=kind, raw="float16" if raw == "float16" else "float32")
+            for kind, precision in variants:
+                index.rebuild(kind=kind, raw="float16" if precision == "float16" else "float32")
                 hits = found(index, data.queries, queries)
                 exact = exact or hits
-                scores = judged(hits, exact, data)
-                size = index.info().bytes_on_disk / len(index)
-                records.append({"set": folder.name, "rows": len(index), "kind": kind, "raw": raw, "bytes": size, **scores})
-                numbers = (f"{scores['dense ndcg@10']:.2f}", f"{scores['hybrid ndcg@10']:.2f}", f"{scores['recall']:.4f}")
-                table.add_row(folder.name, f"{len(index):,}", kind, raw, *numbers, f"{size:,.0f}")
-    Console(width=110).print(table)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(records, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+                record = {"set": name, "rows": len(index), "kind": kind, "raw": precision} | judged(hits, exact, data)
+                figures["records"].append(record | {"bytes of a row": index.info().bytes_on_disk / len(index)})
+                print(figures["records"][-1], flush=True)
+    return figures

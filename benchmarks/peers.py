@@ -1,7 +1,5 @@
 """Compare document stores on the same rows in one run: tp_retrieval, FAISS, Chroma, LanceDB, Qdrant, sqlite-vec, txtai.
 
-Run: python benchmarks/peers.py [--rows 100000] [--peers NAME ...] [--kills 5] [--environments DIR] [--output FILE]
-
 Rows are clustered unit vectors, 384 numbers each, with a text of 60 words and metadata. Each peer has a virtual environment
 with pinned versions, made at the first run, and its own defaults: threads, index, durability. It adds in one process, opens
 in three fresh ones, and is searched in one that stays: 20 queries at a time, turn by turn, so that all medians come from
@@ -11,7 +9,7 @@ tp_retrieval, LanceDB and txtai index the words, too, for hybrid search, which i
 
 A process that adds batches of 1,000 gets SIGKILL at a random moment. Rows count as acknowledged when adding returns, those
 of FAISS and txtai when saving does, each time over the same files. A fresh process counts the rows and searches for some of
-them by their own vectors. Prints a table and writes benchmarks/results/peers.json.
+them by their own vectors.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ import os
 import random
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -774,114 +771,34 @@ class Comparison:
             shutil.rmtree(folder)
 
 
-def search_cell(record: Record, kind: str) -> str | None:
-    """Return the median of a kind of search, with its recall if that is known."""
-    searched = record["searches"].get(kind)
-    if searched is None or (kind == "raised" and searched["recall"] < ENOUGH):
-        return None
-    return cell(searched["p50_ms"]) + (f" ({searched['recall']:.3f})" if "recall" in searched else "")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--environments", type=Path, default=CACHE, help="folder of the peers' virtual environments")
 
 
-def kills_cell(record: Record) -> str | None:
-    """Return how many acknowledged rows were lost, and after how many kills something else was wrong."""
-    kills = record["kills"]
-    opened = [kill for kill in kills if "failure" not in kill]
-    wrong = {
-        "don't open": len(kills) - len(opened),
-        "don't find": sum(kill["found"] < 1 for kill in opened),
-        "half a batch": sum(kill["rows"] % KILL_BATCH > 0 for kill in opened),
-    }
-    lost = sum(max(0, kill["acknowledged"] - kill["rows"]) for kill in opened)
-    return "\n".join([f"{lost:,} lost", *(f"{n}/{len(kills)} {what}" for what, n in wrong.items() if n)]) if kills else None
-
-
-def median_of(name: str) -> Callable[[Record], float]:
-    """Return a function that gives the median of a number of the openings."""
-    return lambda record: statistics.median(opening[name] for opening in record["openings"])
-
-
-ROWS_OF_TABLE: dict[str, Callable[[Record], float | str | None]] = {
-    "added, rows/s": lambda r: r["add_rate"],
-    "build after adding, s": lambda r: r["build"] if r["build"] > 0.001 else None,
-    "import, s": median_of("import"),
-    "open to first answer, s": median_of("open"),
-    "search p50, ms (recall)": lambda r: search_cell(r, "all"),
-    "search p99, ms": lambda r: r["searches"]["all"]["p99_ms"],
-    f"p50 at recall {ENOUGH}": lambda r: search_cell(r, "raised"),
-    "its effort": lambda r: r.get("raised", {}).get("effort"),
-    **{f"p50 of {kind} of rows": partial(search_cell, kind=kind) for kind in FILTERS},
-    "hybrid p50, ms": lambda r: search_cell(r, "hybrid"),
-    "in one call, queries/s": lambda r: r["many"]["rate"],
-    "peak while adding, MB": lambda r: r["peak_mb"],
-    "peak while searching, MB": lambda r: r["many"]["peak_mb"],
-    "on disk, MB": lambda r: r["disk_mb"],
-    "killed while adding": kills_cell,
-}
-
-
-def cell(value: float | str | None) -> str:
-    """Return a value as the table shows it."""
-    if value is None or isinstance(value, str):
-        return value or "–"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def processor() -> str:
-    """Return the processor's name, its cores and its widest vector instructions."""
-    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n")]
-    facts = {name.strip(): value.strip() for name, _, value in lines}
-    flags = [flag for flag in ("avx2", "avx512f", "amx_tile") if flag in facts.get("flags", "").split()]
-    return f"{facts.get('model name', 'unknown processor')}, {os.cpu_count()} cores, {' '.join(flags)}"
-
-
-def show(result: Record) -> None:
-    """Print a column for each peer, and why one failed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    peers: dict[str, Record] = result["peers"]
-    table = Table("", *peers, title=f"{result['rows']:,} rows, {result['processor']}")
-    for title, value in ROWS_OF_TABLE.items():
-        cells = []
-        for record in peers.values():
-            try:
-                shown = value(record)
-            except (KeyError, ValueError):  # it failed before that
-                shown = None
-            cells.append("failed" if shown is None and "failure" in record else cell(shown))
-        table.add_row(title, *cells)
-    console = Console(width=170)
-    console.print(table)
-    for name, record in peers.items():
-        for failure in sorted({one["failure"] for one in (record, *record["kills"]) if "failure" in one}):
-            console.print(f"{name}: {failure}", markup=False)
+def measure(options: argparse.Namespace) -> Record:
+    """Return a record of every peer."""
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = Comparison(options.peers, options.rows, options.environments.absolute(), Path(folder))
+        comparison.measure(options.kills)
+    return {"rows": options.rows, "batch": KILL_BATCH, "enough": ENOUGH, "pins": PINS, "peers": comparison.records}
 
 
 def main() -> None:
-    """Measure all peers, print a table, write JSON; or do a task of one peer."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
-    parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--environments", type=Path, default=CACHE)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/peers.json")
-    parser.add_argument("--side", choices=list(PEERS), help=argparse.SUPPRESS)
-    parser.add_argument("--task", choices=list(TASKS), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side is not None:
-        answers = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what libraries print is no answer
-        for record in TASKS[arguments.task](arguments.side, arguments.folder, arguments.rows):
-            print(json.dumps(record), file=answers, flush=True)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(arguments.peers, arguments.rows, arguments.environments.absolute(), Path(folder))
-        comparison.measure(arguments.kills)
-    result = {"rows": arguments.rows, "processor": processor(), "pins": PINS, "peers": comparison.records}
-    show(result)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    """Do a task of one peer, in the process of its own that `Side` starts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", required=True, choices=list(PEERS))
+    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--rows", type=int, required=True)
+    options = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    for record in TASKS[options.task](options.side, options.folder, options.rows):
+        print(json.dumps(record), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,20 @@
 """Prepending under a map: every kind at the early exits and the last one, dense nDCG@10 of the mean, on several sets.
 
-    python benchmarks/prepending.py python-faq cranfield [--model M] [--map within:256]
-
 The plain pair of prompts, without a demonstration. Beside each figure is its gain over the same exit without prepending,
-with its paired 95% interval. Prints a table in Markdown for each set.
+with its paired 95% interval.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.common import as_record, computed_in, load, read_set
 from tp_retrieval import Embedder
 from tp_retrieval.embedding.recipe import Prepend, Readout
-from tp_retrieval.evaluation.datasets import read_retrieval
-from tp_retrieval.evaluation.evaluate import cut
 from tp_retrieval.evaluation.metrics import Values
 from tp_retrieval.evaluation.objectives.objective import gain
 from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
@@ -34,6 +31,7 @@ ARMS: Mapping[str, Prepend | None] = {
     "echo": Prepend("echo"),
 }
 EARLY = range(1, 9)
+SETS = ("python-faq", "cranfield")
 
 
 def signals(embedder: Embedder, objective: RetrievalObjective, prepend: Prepend | None, map_: str) -> dict[str, Values]:
@@ -55,33 +53,30 @@ def signals(embedder: Embedder, objective: RetrievalObjective, prepend: Prepend 
     return found
 
 
-def cell(objective: RetrievalObjective, signal: Values, plain: Values) -> str:
-    """Return a mean in percent, and its gain over another signal where it is another."""
-    mean = f"{100 * signal.mean():.1f}"
-    if signal is plain:
-        return mean
-    over = gain(objective, signal, plain, np.arange(objective.count))
-    return f"{mean} ({over.value:+.1f} [{over.low:+.1f}, {over.high:+.1f}])".replace("-", "−")
-
-
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--model")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--map", default="within:256")
-    options = parser.parse_args()
-    embedder = Embedder.from_pretrained(options.model, recipe="retrieval")
-    for folder in options.folders:
-        objective = RetrievalObjective(cut(read_retrieval(folder), embedder, 256), folded=False)
-        by_arm = {name: signals(embedder, objective, prepend, options.map) for name, prepend in ARMS.items()}
-        print(f"\n{folder.name}, {Path(embedder.provenance.model).name}, {options.map}\n")
-        print("| read | " + " | ".join(by_arm) + " |")
-        print("|---" * (len(by_arm) + 1) + "|")
-        for view, plain in by_arm["none"].items():
-            cells = [cell(objective, by_view[view], plain) for by_view in by_arm.values()]
-            print(f"| {view} | " + " | ".join(cells) + " |", flush=True)
 
 
-if __name__ == "__main__":
-    main()
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the mean of every set, view and arm, and its gain over the view without prepending."""
+    embedder = load(options, "retrieval", whole=True)
+    figures: dict[str, Any] = {}
+    for name in options.sets:
+        objective = RetrievalObjective(read_set(options, name, embedder), folded=False)
+        by_arm = {arm: signals(embedder, objective, prepend, options.map) for arm, prepend in ARMS.items()}
+        figures[name] = {
+            view: {arm: scored(objective, by_view[view], plain) for arm, by_view in by_arm.items()}
+            for view, plain in by_arm["none"].items()
+        }
+        print(name, figures[name], flush=True)
+    return computed_in(embedder) | {"map": options.map, "sets": figures}
+
+
+def scored(objective: RetrievalObjective, signal: Values, plain: Values) -> dict[str, Any]:
+    """Return a mean in percent, and its gain over another signal where it is another."""
+    mean = round(100 * float(signal.mean()), 2)
+    if signal is plain:
+        return {"value": mean, "gain": None}
+    return {"value": mean, "gain": as_record(gain(objective, signal, plain, np.arange(objective.count)))}

@@ -1,38 +1,32 @@
 """The weights of `Hit.relevance`, and what share of hits above one half is relevant, on sets that they were not fitted on.
 
-Run: python benchmarks/relevance.py FOLDER... [--recipe NAME]... [--queries 200]
-
-A folder holds corpus.jsonl[.gz], queries.jsonl and qrels.tsv. Each is searched whole and in random parts of 100 and 10
+Each set is searched whole and in random parts of 100 and 10
 documents, with its own queries and with those of other sets, to which nothing in it is relevant. Each set is judged by
-weights that were fitted on the others; the last lines are fitted on all, and stand in
-tp_retrieval/indexing/search/relevance.py. Prints tables and writes benchmarks/results/relevance.json.
+weights that were fitted on the others; the weights of all sets stand in tp_retrieval/indexing/search/relevance.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.common import as_record, computed_in, load, read_set
 from tp_retrieval import Document, Embedder, Index
-from tp_retrieval.evaluation.datasets import RetrievalSet, read_retrieval
-from tp_retrieval.evaluation.evaluate import cut
-from tp_retrieval.evaluation.metrics import Estimate, bootstrap
+from tp_retrieval.evaluation.datasets import RetrievalSet
+from tp_retrieval.evaluation.metrics import bootstrap
 from tp_retrieval.indexing.search.query import Mode
 from tp_retrieval.indexing.search.relevance import QueryScale, sample_of
 from tp_retrieval.indexing.storage.fulltext import terms_of
 
-ROOT = Path(__file__).parents[1]
+SETS = ("adi", "python-faq", "xquad-en", "xquad-de", "cranfield", "scifact")
 HITS = 10  # judged of each query
 MOST_DOCUMENTS = 600
 PARTS = {100: 4, 10: 12}  # random parts of so many documents
@@ -60,23 +54,25 @@ class Judged:
         return used
 
 
-def main() -> None:
-    """Measure, print tables, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--recipe", action="append", help="may be given several times")
-    parser.add_argument("--model")
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/relevance.json")
-    options = parser.parse_args()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--recipes", nargs="+", default=["retrieval-balanced", "retrieval-fast"])
+    parser.add_argument("--queries", type=int, default=100, help="so many of each set's, drawn once")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return a record of every mode, recipe, set and size, and the weights fitted on all sets by mode."""
     judged: list[Judged] = []
-    for recipe in options.recipe or ["retrieval-balanced", "retrieval-fast"]:
-        embedder = Embedder.from_pretrained(options.model, recipe=recipe)
-        sets = [cut(read_retrieval(folder), embedder, 256) for folder in options.folders]
-        judged += [judgement for own in sets for judgement in judgements(recipe, own, sets, embedder, options.queries)]
-    records = [record for mode in MODES for record in report(mode, [part for part in judged if part.mode == mode])]
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(records, indent=1) + "\n")
+    loaded = load(options, "retrieval")
+    for recipe in options.recipes:
+        embedder = loaded.with_recipe(recipe)
+        sets = [read_set(options, name, embedder) for name in options.sets]
+        judged += [part for own in sets for part in judgements(recipe, own, sets, embedder, options.queries)]
+    by_mode = {mode: [part for part in judged if part.mode == mode] for mode in MODES}
+    records = [record for of_mode in by_mode.values() for record in records_of(of_mode)]
+    weights = {mode: weights_of(mode, of_mode) for mode, of_mode in by_mode.items()}
+    return computed_in(loaded) | {"records": records, "weights": weights}
 
 
 def judgements(
@@ -157,51 +153,38 @@ def fitted(judged: Sequence[Judged]) -> LogisticRegression:
     )
 
 
-def report(mode: Mode, judged: Sequence[Judged]) -> list[dict[str, object]]:
-    """Print a table of a mode, each set by weights fitted on the others, and the weights of all; return it as JSON."""
-    console, records = Console(width=140), []
-    columns = ("recipe", "set", "documents", "above 0.5", "of them relevant", "of the relevant hits", "others' above 0.5")
-    table = Table(*columns, title=mode)
+def records_of(judged: Sequence[Judged]) -> Iterator[dict[str, Any]]:
+    """Yield of every set and size the shares of its hits above one half, by weights fitted on the other sets."""
     for part in judged:
         others = [other for other in judged if other.dataset.split("-")[0] != part.dataset.split("-")[0]]
         if not others:
             continue
-        probability = fitted(others).predict_proba(part.values())[:, 1]
-        above = probability > 0.5
-        relevant = _share(part, above, part.relevant)
-        found = _share(part, part.relevant, above)
-        foreign = float(above[~part.own].mean())
-        table.add_row(
-            part.recipe, part.dataset, part.documents, str(int(above.sum())), relevant, found, f"{100 * foreign:.1f}%"
-        )
-        record = {"recipe": part.recipe, "mode": mode, "set": part.dataset, "documents": part.documents}
-        records.append(record | {"above": int(above.sum()), "relevant": relevant, "found": found, "foreign": foreign})
-    console.print(table)
+        above = fitted(others).predict_proba(part.values())[:, 1] > 0.5
+        record = {"recipe": part.recipe, "mode": part.mode, "set": part.dataset, "documents": part.documents}
+        counts = {"hits": len(above), "above": int(above.sum()), "above and relevant": int((above & part.relevant).sum())}
+        foreign = {"foreign": int((~part.own).sum()), "foreign above": int((above & ~part.own).sum())}
+        shares = {"relevant": share(part, above, part.relevant), "found": share(part, part.relevant, above)}
+        yield record | counts | foreign | shares
+
+
+def weights_of(mode: Mode, judged: Sequence[Judged]) -> dict[str, float]:
+    """Return the weights that are fitted on all sets."""
     regression = fitted(judged)
     weights = dict.fromkeys(("dense", "lexical"), 0.0)
     for column, weight in zip(USED[mode], regression.coef_[0], strict=True):
         weights[("dense", "lexical")[column]] = round(float(weight), 2)
-    final = {**weights, "constant": round(float(regression.intercept_[0]), 2)}
-    console.print(f"weights: {final}")
-    return [*records, {"mode": mode, "weights": final}]
+    return {**weights, "constant": round(float(regression.intercept_[0]), 2)}
 
 
-def _share(part: Judged, among: NDArray[np.bool_], which: NDArray[np.bool_]) -> str:
-    """Return the share of `which` in `among`, in percent, with an interval of 95% over queries."""
+def share(part: Judged, among: NDArray[np.bool_], which: NDArray[np.bool_]) -> dict[str, float] | None:
+    """Return the share of `which` in `among`, in percent, with an interval of 95% over queries; None among nothing."""
     queries = np.unique(part.query)
     counts = np.array(
         [[(among & which)[part.query == query].sum(), among[part.query == query].sum()] for query in queries], dtype=float
     )
 
-    def share(rows: NDArray[np.int64]) -> float:
+    def of_sample(rows: NDArray[np.int64]) -> float:
         hits, total = counts[rows].sum(axis=0)
         return float(hits / total) if total else 0.0
 
-    if not among.any():
-        return "none"
-    estimate: Estimate = bootstrap(share, len(queries))
-    return f"{estimate.value:.0f}% [{estimate.low:.0f}, {estimate.high:.0f}]"
-
-
-if __name__ == "__main__":
-    main()
+    return as_record(bootstrap(of_sample, len(queries))) if among.any() else None

@@ -1,7 +1,5 @@
 """Documents a second of query-likelihood reranking: this project, a plain loop, and plain batches; same weights, one run.
 
-Run: python benchmarks/reranking_speed.py [--repeats 3] [--documents 50] [--tokens 200]
-
 The documents are passages of examples/data/python-faq. "Loop" runs one document at a time through transformers,
 "batched" pads them in batches of 8 and 16, as most rerankers do; both compute logits everywhere and read the query's. Sides
 alternate within each repeat, medians are reported, and the scores are compared. The last column is the arithmetic of
@@ -9,20 +7,18 @@ the documents' and queries' own tokens as a share of what a plain matrix product
 """
 
 import argparse
-import json
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from speed import ROOT, corpus, matrix_product_rate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.speed import corpus, matrix_product_rate
 from tp_retrieval import Embedder, Reranker
 from tp_retrieval.embedding.model import gguf
 from tp_retrieval.reranking.methods import QueryLikelihood
@@ -67,54 +63,49 @@ def passages(embedder: Embedder, count: int, tokens: int) -> list[str]:
     return found
 
 
-def main() -> None:
-    """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--documents", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=200)
-    arguments = parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return one record a side, and the rate of a plain matrix product."""
     warnings.simplefilter("ignore")
     file = gguf.embedded_model()
     if file is None:
         raise SystemExit(f"the embedded model is missing: {gguf.EMBEDDED_INSTALL}")
-    embedder = Embedder.from_pretrained(dtype="float32", whole=True)
+    embedder = Embedder.from_pretrained(dtype="float32", device="cpu", whole=True)
     reranker, plain = Reranker(embedder), Plain(str(gguf.unpacked(file)))
-    documents = passages(embedder, arguments.documents, arguments.tokens)
+    documents = passages(embedder, options.documents, options.tokens)
     sides: dict[str, Callable[[], np.ndarray]] = {
         "tp_retrieval": partial(reranker.score, QUERY, documents),
-        "transformers, loop": partial(plain.score, documents, 1),
+        "transformers, one at a time": partial(plain.score, documents, 1),
         "transformers, batches of 8": partial(plain.score, documents, 8),
         "transformers, batches of 16": partial(plain.score, documents, 16),
     }
     reranker.score(QUERY, documents[:4])
     spent: dict[str, list[float]] = {side: [] for side in sides}
     scores: dict[str, np.ndarray] = {}
-    for _ in range(arguments.repeats):
+    for _ in range(options.repeats):
         for side, call in sides.items():
             begin = time.perf_counter()
             scores[side] = call()
             spent[side].append(time.perf_counter() - begin)
-    rate = matrix_product_rate(torch.float32)
+    rate = matrix_product_rate(torch.float32, "cpu")
     weights = sum(p.numel() for block in embedder.backbone.blocks for p in block.parameters() if p.dim() == 2)
     tokens = sum(embedder.count_tokens(document + ASKED) for document in documents)
-    table = Table("side", "documents/s", "ratio", "largest difference", "of matrix rate")
-    records = []
     ours = statistics.median(spent["tp_retrieval"])
-    for side, times in spent.items():
-        median = statistics.median(times)
-        difference = float(np.abs(scores[side] - scores["tp_retrieval"]).max())
-        share = 2.0 * weights * tokens / median / rate
-        table.add_row(side, f"{len(documents) / median:.2f}", f"{median / ours:.2f}", f"{difference:.0e}", f"{share:.0%}")
-        records.append(
-            {"side": side, "documents_per_second": len(documents) / median, "ratio": median / ours, "share": share}
-        )
-    Console(width=110).print(table)
-    print(f"matrix product float32: {rate / 1e9:.0f} GFLOP/s; {tokens} tokens")
-    output = ROOT / "benchmarks/results/reranking_speed.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"torch": torch.__version__, "records": records}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    records = [
+        {
+            "side": side,
+            "documents_per_second": len(documents) / statistics.median(times),
+            "ratio": statistics.median(times) / ours,
+            "largest_difference": float(np.abs(scores[side] - scores["tp_retrieval"]).max()),
+            "share_of_matrix_product_rate": 2.0 * weights * tokens / statistics.median(times) / rate,
+        }
+        for side, times in spent.items()
+    ]
+    sizes = {"documents": len(documents), "tokens of a document": options.tokens, "repeats": options.repeats}
+    return sizes | {"matrix product, GFLOP/s": rate / 1e9, "records": records}

@@ -1,13 +1,10 @@
 """What the index costs beside FAISS alone: adding, snapshots, opening, searching, filtering, memory, recall.
 
-Run: python benchmarks/scale.py [--rows 10000 100000 1000000] [--kinds flat auto] [--output FILE]
-
 Vectors are synthetic and clustered, 384 numbers each; every row has a text of 60 words and metadata. Each side fills its
 index in a process of its own: rows in batches of 10,000, then a snapshot; memory is the peak of the process less what it
 held before the first row. A third process opens both and asks single queries with k = 10, a block of them each by turns,
 with and without filters. FAISS alone keeps no texts and no metadata: its filter is a bitmap made before. Beside "auto" and
-scans FAISS alone is `IndexFlatIP`; other approximate kinds of FAISS alone get the parameters that the index found. Prints
-a table and writes benchmarks/results/scale.json.
+scans FAISS alone is `IndexFlatIP`; other approximate kinds of FAISS alone get the parameters that the index found.
 """
 
 import argparse
@@ -24,12 +21,9 @@ from typing import Any
 
 import faiss
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tp_retrieval.types import Float32Array, PrecomputedVectors
 
-ROOT = Path(__file__).parents[1]
 DIMENSION, BATCH, QUERIES, K = 384, 10_000, 200, 10
 SYLLABLES = [f"{a}{b}" for a in ("rt", "l", "st", "mm", "nd", "p", "ck", "t") for b in ("", "o", "el", "ing", "er")]
 WORDS = np.array([f"{a}{b}{c}" for a in "bcdfglmnpr" for b in "aeiou" for c in SYLLABLES])
@@ -246,7 +240,7 @@ def build(exact: faiss.Index, tuning: Record, watch: Watch, file: str) -> None:
 
 def measured(side: str, rows: int, kind: str, folder: Path, tuning: object = None) -> Record:
     """Run one side in a process of its own."""
-    command = [sys.executable, __file__, "--side", side, "--rows", str(rows), "--kinds", kind, "--folder", str(folder)]
+    command = [sys.executable, __file__, "--side", side, "--rows", str(rows), "--kind", kind, "--folder", str(folder)]
     done = subprocess.run([*command, "--tuning", json.dumps(tuning)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -259,62 +253,18 @@ def recall(found: list[list[int]], truth: list[list[int]]) -> float:
     return float(np.mean([len(set(one) & set(other)) / K for one, other in zip(found, truth, strict=True)]))
 
 
-def filtered(kept: int, name: str) -> Callable[[Record], float | None]:
-    """Return what reads a figure of the searches under a filter."""
-    return lambda record: record[str(kept)].get(name)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.add_argument("--rows", nargs="+", type=int, default=[100_000, 1_000_000])
+    parser.add_argument("--kinds", nargs="+", default=["auto"])
 
 
-ROWS_OF_TABLE: dict[str, Callable[[Record], float | None]] = {
-    "added, rows/s": lambda r: r["add_rate"],
-    "build that goes on then, s": lambda r: r.get("build"),
-    "snapshot, s": lambda r: r["snapshot"],
-    "open, s": lambda r: r["open"],
-    "search p50, ms": lambda r: r["None"]["p50_ms"],
-    "search p99, ms": lambda r: r["None"]["p99_ms"],
-    "recall of the 10 nearest": lambda r: r["None"]["recall"],
-    **{f"{kept / PARTS:.1%} filter p50, ms": filtered(kept, "p50_ms") for kept in KEPT},
-    **{f"{kept / PARTS:.1%} filter recall": filtered(kept, "recall") for kept in KEPT},
-    **{f"{kept / PARTS:.1%} filter, first time, ms": filtered(kept, "first_ms") for kept in KEPT},
-    "10,000 queries at once, queries/s": lambda r: r["many"],
-    "all with all, s (numpy's products)": lambda r: r.get("duplicates"),
-    "peak while adding, MB": lambda r: r["peak_mb"],
-    "on disk, MB": lambda r: r["disk_mb"],
-}
-
-
-def show(record: Record) -> None:
-    """Print both sides and their ratio."""
-    need = record["rows"] * DIMENSION * 4 / 2**20  # the vectors alone
-    tuning = record["tp_retrieval"]["tuning"]
-    how = "exact" if tuning is None else f"{tuning['factory']}, {tuning['parameters']}, recall measured {tuning['recall']}"
-    table = Table("", "tp_retrieval", "FAISS alone", "ratio", title=f"{record['rows']:,} rows ({need:.0f} MB), {how}")
-    for name, value in ROWS_OF_TABLE.items():
-        one, other = value(record["tp_retrieval"]), value(record["faiss"])
-        if one is not None:
-            table.add_row(name, f"{one:,.3g}", *((f"{other:,.3g}", f"{one / other:.2f}") if other else ("", "")))
-    Console(width=100).print(table)
-
-
-def main() -> None:
-    """Measure each kind at each size, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--kinds", nargs="+", default=["flat", "auto"])
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/scale.json")
-    parser.add_argument("--side", choices=["ours", "raw", "both"], help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--tuning", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side is not None:
-        rows, kind = arguments.rows[0], arguments.kinds[0]
-        more = (arguments.tuning,) if arguments.side == "raw" else ()
-        sides: dict[str, Callable[..., Record]] = {"ours": ours, "raw": raw, "both": both}
-        print(json.dumps(sides[arguments.side](rows, kind, arguments.folder, *more)))
-        return
-    records = []
-    for rows in arguments.rows:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return a record of every number of rows and kind."""
+    records: list[Record] = []
+    for rows in options.rows:
         truth = None
-        for kind in arguments.kinds:
+        for kind in options.kinds:
             with tempfile.TemporaryDirectory() as folder:
                 mine = measured("ours", rows, kind, Path(folder))
                 theirs = measured("raw", rows, kind, Path(folder), mine["tuning"])
@@ -325,9 +275,22 @@ def main() -> None:
                     found[name]["recall"] = recall(found[name].pop("ids"), truth[name])
                 side |= found
             records.append({"rows": rows, "kind": kind, "tp_retrieval": mine, "faiss": theirs})
-            show(records[-1])
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(records, indent=2) + "\n")
+            print(records[-1], flush=True)
+    return {"dimension": DIMENSION, "kept": {str(kept): kept / PARTS for kept in KEPT}, "records": records}
+
+
+def main() -> None:
+    """Measure one side, in the process of its own that `measured` starts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", required=True, choices=["ours", "raw", "both"])
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--kind", required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--tuning", type=json.loads)
+    options = parser.parse_args()
+    more = (options.tuning,) if options.side == "raw" else ()
+    sides: dict[str, Callable[..., Record]] = {"ours": ours, "raw": raw, "both": both}
+    print(json.dumps(sides[options.side](options.rows, options.kind, options.folder, *more)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Measure `tp-retrieval serve` under load, with requests computed together and each alone, in one run.
 
-    python benchmarks/server.py --clients 32 --requests 640 --json results.json
-
 Each client sends one short text after the other on its own connection. Two servers, one after the other by turns; the
 medians of the turns, and the ratio of their throughputs.
 """
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -18,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -55,7 +53,7 @@ async def load(address: str, clients: int, requests: int) -> tuple[float, list[f
     return time.perf_counter() - begin, took, failed
 
 
-def measure(batching: bool, clients: int, requests: int) -> dict[str, float]:
+def measured(batching: bool, clients: int, requests: int) -> dict[str, float]:
     """Start a server, warm it, and load it."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"{folder}/socket"
@@ -73,32 +71,24 @@ def measure(batching: bool, clients: int, requests: int) -> dict[str, float]:
     return {"requests_per_second": requests / seconds, "p50": cuts[49], "p99": cuts[98], "errors": failed}
 
 
-def main() -> None:
-    """Print a table; write JSON if asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--requests", type=int, default=640)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    results: dict[str, list[dict[str, float]]] = {"together": [], "each alone": []}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the medians of both servers' turns, and the ratio of their throughputs."""
+    runs: dict[str, list[dict[str, float]]] = {"together": [], "each alone": []}
     for _ in range(options.turns):
-        for name, runs in results.items():
-            runs.append(measure(name == "together", options.clients, options.requests))
+        for name, of_name in runs.items():
+            of_name.append(measured(name == "together", options.clients, options.requests))
+            print(name, of_name[-1], flush=True)
     medians = {
-        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        | {"errors": sum(r["errors"] for r in runs)}
-        for name, runs in results.items()
+        name: {key: statistics.median(run[key] for run in of_name) for key in of_name[0]}
+        | {"errors": sum(run["errors"] for run in of_name)}
+        for name, of_name in runs.items()
     }
     ratio = medians["together"]["requests_per_second"] / medians["each alone"]["requests_per_second"]
-    print(f"{'':12} {'requests/s':>11} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7}")
-    for name, one in medians.items():
-        p50, p99 = 1000 * one["p50"], 1000 * one["p99"]
-        print(f"{name:12} {one['requests_per_second']:11.1f} {p50:8.0f} {p99:8.0f} {one['errors']:7.0f}")
-    print(f"together over each alone: {ratio:.2f}x")
-    if options.json is not None:
-        options.json.write_text(json.dumps({"medians": medians, "ratio": ratio, "runs": results}, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    return {"clients": options.clients, "requests": options.requests, "medians": medians, "ratio": ratio, "runs": runs}

@@ -1,8 +1,6 @@
 """Searches beside adding and reranking: latency by route, errors, and memory over time.
 
-    python benchmarks/server_load.py FOLDER [--seconds 600] [--searchers 32] [--adders 4] [--recipe retrieval-fast]
-
-FOLDER has corpus.jsonl and queries.jsonl. The documents are added first. Then 4 clients search for a minute alone,
+The documents of a set are added first. Then 4 clients search for a minute alone,
 and a minute beside one that adds; then all clients run at once, and the server's memory is read each second.
 """
 
@@ -80,30 +78,34 @@ class Load:
             yield "search, reranked", "/v1/search", {"query": query, "index": "load", "k": 5, "rerank": True}
 
 
-def main() -> None:
-    """Start a server, load it, and print what it took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.add_argument("--set", default="python-faq")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--phase", type=float, default=60, help="seconds of the searches alone, and beside adding")
     parser.add_argument("--searchers", type=int, default=32)
     parser.add_argument("--adders", type=int, default=4)
     parser.add_argument("--recipe", default="retrieval-fast")
-    options = parser.parse_args()
-    data = read_retrieval(options.folder)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Start a server, load it, and return what it took."""
+    data = read_retrieval(options.data / "ir" / options.set)
     with tempfile.TemporaryDirectory() as place:
         address = f"{place}/socket"
         command = [str(Path(sys.executable).with_name("tp-retrieval")), "serve", "--host", f"unix:{address}"]
         command += ["--data", f"{place}/data", "--recipe", options.recipe]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
             try:
-                measure(server, address, data, options)
+                return measured(server, address, data, options)
             finally:
                 server.terminate()
 
 
-def measure(server: subprocess.Popen[bytes], address: str, data: RetrievalSet, options: argparse.Namespace) -> None:
-    """Fill an index, and print the latency of each phase."""
+def measured(
+    server: subprocess.Popen[bytes], address: str, data: RetrievalSet, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Fill an index, and return the latency of each phase, and the server's memory."""
     while not os.path.exists(address):
         if server.poll() is not None:
             raise SystemExit("the server did not start")
@@ -115,22 +117,38 @@ def measure(server: subprocess.Popen[bytes], address: str, data: RetrievalSet, o
         http.post(
             "/v1/indexes/load/documents", content=lines, headers={"content-type": "application/x-ndjson"}
         ).raise_for_status()
-    print(f"{len(rows)} documents; {options.recipe}")
-    quiet, busy = Load(address, data), Load(address, data)
+    quiet, busy, together = (Load(address, data) for _ in range(3))
     asyncio.run(quiet.run([quiet.searches] * FEW, options.phase))
-    show(f"{FEW} searchers alone", quiet)
     asyncio.run(busy.run([busy.searches] * FEW + [busy.additions], options.phase))
-    show(f"{FEW} searchers beside one that adds", busy)
-    ratio = quantile(busy.took["search"], 99) / quantile(quiet.took["search"], 99)
-    print(f"p99 beside adding over alone: {ratio:.2f}x")
-    together = Load(address, data)
     clients = [together.searches] * options.searchers + [together.additions] * options.adders + [together.rerankings]
     memory = asyncio.run(watched(together, clients, options.seconds, psutil.Process(server.pid)))
-    show(f"{options.searchers} searchers, {options.adders} adders, 1 reranking, {options.seconds:.0f} s", together)
-    if memory:
-        third = max(len(memory) // 3, 1)
-        before, after = statistics.median(memory[third : 2 * third] or memory), statistics.median(memory[-third:])
-        print(f"memory, median of the second and of the last third: {before / 2**20:.0f} and {after / 2**20:.0f} MB")
+    third = max(len(memory) // 3, 1)
+    parts = {"second third": memory[third : 2 * third] or memory, "last third": memory[-third:]}
+    return {
+        "set": options.set,
+        "recipe": options.recipe,
+        "documents": len(data.documents),
+        "phases": {
+            f"{FEW} searchers": latencies(quiet),
+            f"{FEW} searchers, 1 adder": latencies(busy),
+            f"{options.searchers} searchers, {options.adders} adders, 1 reranking": latencies(together),
+        },
+        "p99 beside adding over alone": quantile(busy.took["search"], 99) / quantile(quiet.took["search"], 99),
+        "memory, MB": {name: statistics.median(part) / 2**20 for name, part in parts.items()},
+    }
+
+
+def latencies(load: Load) -> dict[str, dict[str, float]]:
+    """Return the requests, the latency and the errors of each route."""
+    return {
+        name: {
+            "requests": len(took),
+            "p50": 1000 * quantile(took, 50),
+            "p99": 1000 * quantile(took, 99),
+            "errors": load.errors[name],
+        }
+        for name, took in load.took.items()
+    }
 
 
 async def watched(load: Load, clients: list[Any], seconds: float, process: psutil.Process) -> list[int]:
@@ -148,20 +166,6 @@ async def watched(load: Load, clients: list[Any], seconds: float, process: psuti
     return memory
 
 
-def show(title: str, load: Load) -> None:
-    """Print the latency of each route."""
-    print(title)
-    for name, took in load.took.items():
-        cuts = [1000 * quantile(took, share) for share in (50, 99)]
-        print(
-            f"  {name:18} {len(took):7} requests, p50 {cuts[0]:7.0f} ms, p99 {cuts[1]:7.0f} ms, {load.errors[name]} errors"
-        )
-
-
 def quantile(values: list[float], percent: int) -> float:
     """Return a percentile."""
     return statistics.quantiles(values, n=100)[percent - 1] if len(values) > 1 else values[0]
-
-
-if __name__ == "__main__":
-    main()

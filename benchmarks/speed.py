@@ -1,7 +1,5 @@
 """Texts per second of this project and of sentence-transformers: same weights, same prompts, one run.
 
-Run: python benchmarks/speed.py [--device cpu] [--repeats 3] [--output benchmarks/results/speed.json]
-
 384 short sentences and 64 passages of about 300 tokens come from examples/data/python-faq. sentence-transformers pools
 the last token, at its defaults (float32, batches of 32) and once more in bfloat16. Sides alternate within each repeat;
 medians are reported. The last column is the arithmetic that the texts' own tokens need, per second, as a share of what
@@ -9,17 +7,15 @@ a plain matrix product of the same type reaches on this machine.
 """
 
 import argparse
-import json
 import re
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
@@ -95,11 +91,17 @@ def work(embedder: Embedder, texts: list[str], prompt: str) -> float:
     return 2.0 * weights * tokens
 
 
-def measure(repeats: int, device: str) -> list[dict[str, object]]:
-    """Return one record a case and side."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.add_argument("--repeats", type=int, default=3)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return one record a case and side, and the rates of plain matrix products."""
+    device = options.device or "cpu"
     rates = {name: matrix_product_rate(dtype, device) for name, dtype in DTYPES.items()}
     rivals = {name: theirs(dtype, device) for name, dtype in DTYPES.items()}
-    records: list[dict[str, object]] = []
+    records: list[dict[str, Any]] = []
     short, passages = corpus()
     for prompt_name, prompt in (("plain prompt", PROMPT), ("one demonstration", DEMONSTRATED)):
         embedders = {name: ours(prompt, name, device) for name in DTYPES}
@@ -111,7 +113,7 @@ def measure(repeats: int, device: str) -> list[dict[str, object]]:
                 calls[f"sentence-transformers {name}"] = partial(rivals[name].encode, prompted)
             embedders["float32"].embed_documents(texts[:4])
             spent: dict[str, list[float]] = {side: [] for side in calls}
-            for _ in range(repeats):
+            for _ in range(options.repeats):
                 for side, call in calls.items():
                     spent[side].append(seconds(call))
             base = statistics.median(spent["sentence-transformers float32"])
@@ -129,38 +131,5 @@ def measure(repeats: int, device: str) -> list[dict[str, object]]:
                         "share_of_matrix_product_rate": share,
                     }
                 )
-    records += [{"side": f"matrix product {name}", "gflops": rate / 1e9} for name, rate in rates.items()]
-    return records
-
-
-def main() -> None:
-    """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/speed.json")
-    arguments = parser.parse_args()
-    records = measure(arguments.repeats, arguments.device)
-    table = Table("prompt", "texts", "side", "texts/s", "ratio", "of matrix rate")
-    for record in records:
-        if "gflops" in record:
-            continue
-        share = record["share_of_matrix_product_rate"]
-        table.add_row(
-            str(record["prompt"]),
-            str(record["texts"]),
-            str(record["side"]),
-            f"{record['texts_per_second']:.1f}",
-            f"{record['ratio_to_sentence_transformers_default']:.2f}",
-            "" if share is None else f"{share:.0%}",
-        )
-    Console(width=110).print(table)
-    for record in records:
-        if "gflops" in record:
-            print(f"{record['side']}: {record['gflops']:.0f} GFLOP/s")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"torch": torch.__version__, "records": records}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    products = {name: rate / 1e9 for name, rate in rates.items()}
+    return {"device": device, "repeats": options.repeats, "matrix products, GFLOP/s": products, "records": records}

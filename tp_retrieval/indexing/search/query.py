@@ -19,7 +19,7 @@ Fusion = Literal["convex", "reciprocal-rank"]
 Where = Mapping[str, Any]
 
 DENSE_WEIGHT = 0.4
-"""Dense share of a hybrid score; `benchmarks/retrieval.py` measures it."""
+"""Dense share of a hybrid score; `benchmarks/exits.py` measures it."""
 
 CANDIDATES = 100
 """Rows that each side brings to a hybrid search, and that MMR chooses from."""
