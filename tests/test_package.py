@@ -20,7 +20,7 @@ def canonical(name):
 def test_the_version_is_the_same_everywhere():
     assert tp_retrieval.__version__ == PROJECT["version"]
     assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\n## {PROJECT['version']} - 20" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_dependency_has_a_tested_version():
