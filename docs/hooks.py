@@ -31,6 +31,7 @@ SOURCES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 PAGES = {source: page for page, source in SOURCES.items()}
 
 _LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
+_NAMED_LINK = re.compile(r"\[([^\[\]]*)\]\(([^)\s#:]+)\)")
 _DRAWING = re.compile(r'<img alt="(?P<alt>[^"]*)" src="images/(?P<name>[\w-]+\.svg)" ?/?>')
 _LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "object": "data"}
 
@@ -56,6 +57,11 @@ def target(link: str, page: str) -> str:
     return PAGES.get(path, f"repository/{path}")
 
 
+def is_folder(link: str, page: str) -> bool:
+    """Return whether a link leads to a folder of the repository."""
+    return (ROOT / target(link, page).removeprefix("repository/")).is_dir()
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that lie elsewhere, and the files that pages link to."""
     for page, source in SOURCES.items():
@@ -74,7 +80,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links at the places that files have in the manual."""
+    """Point links at the places that files have in the manual; of a folder only the words stay."""
+    markdown = _NAMED_LINK.sub(lambda found: found[1] if is_folder(found[2], page.file.src_uri) else found[0], markdown)
     return _LINK.sub(lambda found: f"{found[1]}{target(found[2], page.file.src_uri)}{found[3]}", markdown)
 
 

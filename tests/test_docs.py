@@ -79,6 +79,12 @@ def test_links_lead_where_a_file_is_in_the_manual(link, page, leads_to):
     assert hooks.target(link, page) == leads_to
 
 
+def test_a_folder_is_named_and_not_linked():
+    assert hooks.is_folder("../benchmarks", "results.md")
+    assert not hooks.is_folder("../tp_retrieval/embedding/recipes/gemma-3-270m", "results.md")  # has a page
+    assert not hooks.is_folder("../LICENSE", "results.md")
+
+
 def test_a_site_is_refused_for_what_leads_nowhere_or_comes_from_elsewhere(tmp_path):
     (tmp_path / "other.html").write_text("<h2 id=here>Here</h2>")
     page = tmp_path / "page.html"
