@@ -43,7 +43,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         rows = ablate(embedder, objective, options.task, scope=SCOPE, postprocess=MAPS[options.task])
         read = len(objective.chosen_by)
         figures[name] = {"items": objective.count, "of": whole, "read": read, "rows": [as_json(row) for row in rows]}
-        print(name, *figures[name]["rows"], sep="\n", flush=True)
+        print(name, *figures[name]["rows"], sep="\n", flush=True)  # type: ignore[misc]
     return computed_in(embedder) | {"task": options.task, "scope": SCOPE, "map": MAPS[options.task], "sets": figures}
 
 

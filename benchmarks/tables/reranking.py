@@ -17,8 +17,11 @@ def ways(figures: Any) -> str:
         cells = []
         for way, before in of_set["ways"].items():
             after = _record(figures, "plain", name, way, DEFAULT)
+            if after is None:
+                cells.append("–")
+                continue
             shown = figure(after["score"], "**") if way == "both" else number(after["score"]["value"])
-            cells.append(f"{number(before['value'])} → {shown} ({_range(after['gain'])})" if after else "–")
+            cells.append(f"{number(before['value'])} → {shown} ({_range(after['gain'])})")
         rows.append([f"{NAMES[name]}, {of_set['queries']} queries", *cells])
     return table(["set", "words → reranked", "vectors → reranked", "both → reranked"], rows)
 
