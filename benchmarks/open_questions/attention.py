@@ -31,6 +31,7 @@ from benchmarks.open_questions.common import (
     PairStates,
     Prompt,
     Resamples,
+    as_json,
     estimate,
     figure,
     finish,
@@ -48,6 +49,7 @@ from tp_retrieval.embedding.forward.tokens import Row, TemplateTokenizer, TokenB
 from tp_retrieval.embedding.model.backbone import Backbone
 from tp_retrieval.embedding.recipe import Prepend
 from tp_retrieval.embedding.template import Template, clean
+from tp_retrieval.evaluation.metrics import bootstrap, mean_of
 from tp_retrieval.evaluation.objectives.objective import drawn
 from tp_retrieval.evaluation.objectives.sts import StsObjective
 
@@ -216,16 +218,16 @@ def _by_block(name: str, weights: dict[str, Floats], seen: dict[str, Floats]) ->
         for measure_ in ("text to first", "entropy"):
             i = MEASURES.index(measure_)
             change = weights[name][:, block, i] - weights["plain"][:, block, i]
-            line[f"change of {measure_}"] = estimate(_mean_of(change))
-        line["early sees late"] = estimate(_mean_of(seen[name][:, block]))
-        line["early sees late, mask"] = estimate(_mean_of(seen["mask"][:, block]))
+            line[f"change of {measure_}"] = _mean_of(change)
+        line["early sees late"] = _mean_of(seen[name][:, block])
+        line["early sees late, mask"] = _mean_of(seen["mask"][:, block])
         line["early sees late, plain"] = round(100 * float(seen["plain"][:, block].max()), 6)
         lines.append(line)
     return lines
 
 
-def _mean_of(values: Floats) -> Floats:
-    return Resamples([values]).mean([values])
+def _mean_of(values: Floats) -> dict[str, float]:
+    return as_json(bootstrap(mean_of(values), len(values)))
 
 
 def _properties(change: Floats, on: Floats, seen: Floats, scope: tuple[int, int]) -> dict[str, Floats]:

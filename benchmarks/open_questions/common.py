@@ -29,6 +29,7 @@ from tp_retrieval.embedding.model.backbone import Backbone
 from tp_retrieval.embedding.recipe import Prepend, PrependKind, View
 from tp_retrieval.embedding.template import Template, clean
 from tp_retrieval.evaluation.datasets import read_sts
+from tp_retrieval.evaluation.metrics import Estimate
 from tp_retrieval.evaluation.objectives.sts import StsObjective
 from tp_retrieval.evaluation.tuning.prompt_candidates import PromptCandidate, prompts
 
@@ -87,7 +88,10 @@ class PairStates:
             states = total[begin : begin + len(one.documents)]  # (texts, exits, H)
             begin += len(one.documents)
             row = {text: i for i, text in enumerate(one.documents)}
-            first, second = ([row[text] for text in side] for side in (one.dataset.first, one.dataset.second))
+            first, second = (
+                torch.tensor([row[text] for text in side], device=states.device)
+                for side in (one.dataset.first, one.dataset.second)
+            )
             for name in MAPS:
                 mapped = states - states.mean(dim=0) if name == "center" else states
                 units = functional.normalize(mapped, dim=-1)
@@ -148,16 +152,16 @@ class Resamples:
         ]
         return np.asarray(100 * np.mean(pieces, axis=0))
 
-    def mean(self, values: Sequence[Floats]) -> Floats:
-        """Return the mean of a value an item, times 100."""
-        pieces = [of_set[rows].mean(axis=1) for of_set, rows in zip(values, self._rows, strict=True)]
-        return np.asarray(100 * np.mean(pieces, axis=0))
-
 
 def estimate(statistic: Floats) -> dict[str, float]:
     """Return a statistic's value and its 95% interval, as JSON."""
     low, high = np.nanpercentile(statistic[1:], [2.5, 97.5])
     return {"value": round(float(statistic[0]), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+
+
+def as_json(found: Estimate) -> dict[str, float]:
+    """Return an estimate of the package's own bootstrap as JSON."""
+    return {"value": round(found.value, 3), "low": round(found.low, 3), "high": round(found.high, 3)}
 
 
 def spearman_of_rows(signals: Floats, gold: Floats) -> Floats:

@@ -13,12 +13,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.open_questions import scopes
-from benchmarks.open_questions.common import SETS, Figures, figure, finish, known_prompts, markdown, parser, sts_set
+from benchmarks.open_questions.common import (
+    SETS,
+    Figures,
+    as_json,
+    figure,
+    finish,
+    known_prompts,
+    markdown,
+    parser,
+    sts_set,
+)
 from tp_retrieval import Embedder
 from tp_retrieval.embedding.recipe import PrependKind, View
 from tp_retrieval.evaluation.datasets import read_retrieval
 from tp_retrieval.evaluation.evaluate import cut
-from tp_retrieval.evaluation.metrics import Estimate, Values
+from tp_retrieval.evaluation.metrics import Values
 from tp_retrieval.evaluation.objectives.objective import estimate, gain
 from tp_retrieval.evaluation.objectives.retrieval import RetrievalObjective
 from tp_retrieval.evaluation.sweep import Sweep
@@ -79,12 +89,8 @@ def _line(
     exit_, signal = signals[chosen]
     rows = objective.chosen_by
     line: Figures = {"arm": name, "at": "best" if chosen else "last", "exit": exit_, "questions": len(rows)}
-    line["score"] = _json(estimate(objective, signal, rows))
-    return line | {key: _json(gain(objective, signal, other[chosen][1], rows)) for key, other in others.items()}
-
-
-def _json(found: Estimate) -> dict[str, float]:
-    return {"value": round(found.value, 3), "low": round(found.low, 3), "high": round(found.high, 3)}
+    line["score"] = as_json(estimate(objective, signal, rows))
+    return line | {key: as_json(gain(objective, signal, other[chosen][1], rows)) for key, other in others.items()}
 
 
 def tables(figures: Figures) -> dict[str, str]:
