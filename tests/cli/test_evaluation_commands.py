@@ -112,11 +112,12 @@ def test_ablate(run, pairs, faq, model):
     assert code == 0, err
     report = json.loads(out)
     rows = report["datasets"]["pairs"]
-    assert (report["scope"], report["map"], len(rows)) == ("1..2", "none", 16)
+    assert (report["scope"], report["map"], len(rows)) == ("1..2", "none", 20)
     assert rows[0]["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     code, out, err = run("ablate", "retrieval", faq, "--model", model, "--map", "center", "--scope", "1..3")
     assert code == 0, err
     assert "plain, tp 1..3" in out
+    assert "plain, bidirectional 1..3" in out
     assert "echo, mean" in out
     assert "(best)" in out
 

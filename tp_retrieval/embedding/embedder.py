@@ -18,7 +18,14 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.forward.batching import Batching
-from tp_retrieval.embedding.forward.forward import Prefix, caches_prefix, check_causal, hidden_states, read_prefix
+from tp_retrieval.embedding.forward.forward import (
+    Prefix,
+    caches_prefix,
+    check_bidirectional,
+    check_causal,
+    hidden_states,
+    read_prefix,
+)
 from tp_retrieval.embedding.forward.readout import read, read_stretches
 from tp_retrieval.embedding.forward.tokens import Row, TemplateTokenizer, collate
 from tp_retrieval.embedding.maps import maps_file
@@ -84,6 +91,8 @@ class Embedder:
         self._plain = backbone.plain_tokenizer
         self._max_tokens = min(recipe.max_tokens, backbone.max_positions or recipe.max_tokens)
         check_causal(backbone)
+        if recipe.prepend is not None and recipe.prepend.kind == "bidirectional":
+            check_bidirectional(backbone, recipe.prepend)
         kind, cached = None if recipe.prepend is None else recipe.prepend.kind, caches_prefix(backbone)
         self._tokenizers = {
             template: TemplateTokenizer(backbone.tokenizer, self._plain, template, self._max_tokens, kind, cached)

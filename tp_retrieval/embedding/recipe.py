@@ -20,11 +20,11 @@ DEFAULT_RECIPE = "retrieval-balanced"
 
 FORMAT = 1
 _RECIPES = resources.files("tp_retrieval.embedding") / "recipes"
-PREPEND_KINDS = ("tp", "tp-mean", "htp", "echo")
+PREPEND_KINDS = ("tp", "tp-mean", "htp", "echo", "bidirectional")
 READOUTS = ("last", "mean", "last+mean")
 
 Readout = Literal["last", "mean", "last+mean"]
-PrependKind = Literal["tp", "tp-mean", "htp", "echo"]
+PrependKind = Literal["tp", "tp-mean", "htp", "echo", "bidirectional"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Prepend:
     Before blocks `start <= i < stop` (from 0) `tp` copies the last token into it, `tp-mean` the mean of the row. `htp`
     puts a slot for every sentence there, and another before every sentence, and copies the sentence's last token into
     both (arXiv 2511.14868). `echo` is no rewiring and has no scope: the text stands in the slot, and once more where it
-    stands anyway (Springer et al., ICLR 2025, arXiv 2402.15449).
+    stands anyway (Springer et al., ICLR 2025, arXiv 2402.15449). `bidirectional` fills no slot: it
+    marks the place from which tokens see each other in both directions in the blocks of the scope, to compare with.
     """
 
     kind: PrependKind

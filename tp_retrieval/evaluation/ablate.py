@@ -29,7 +29,7 @@ Ablation = tuple[PromptCandidate, Readout, PromptCandidate | None]
 class AblationRow:
     """A prompt read at one exit: its score, and its gain over the first prompt at the last exit.
 
-    `prepending` is its gain over the same prompt without prepending, at that one's last (or best, if `chosen`) exit; None
+    `prepending` is its gain over the same prompt without it, at that one's last (or best, if `chosen`) exit; None
     where there is no such prompt.
     """
 
@@ -100,7 +100,9 @@ def _signals(
 
 
 def ablations(task: Task, scope: tuple[int, int]) -> Sequence[Ablation]:
-    """Return the rows of the table: PromptEOL and one example, each with and without TP, HTP, plain text, and echo."""
+    """Return the rows of the table: PromptEOL and one example, each alone, with TP, and bidirectional in the same blocks;
+    HTP, plain text, and echo.
+    """
     by_name = {prompt.name: prompt for prompt in prompts(task)}
     plain, shown = (by_name[name] for name in (("prompteol", "icl") if task == "sts" else ("plain", "one example")))
     start, stop = scope
@@ -109,8 +111,10 @@ def ablations(task: Task, scope: tuple[int, int]) -> Sequence[Ablation]:
     return [
         (plain, "last", None),
         (plain.rewired("both", start, stop), "last", plain),
+        (plain.bidirectional(start, stop), "last", plain),
         (shown, "last", None),
         (shown.rewired("both", start, stop), "last", shown),
+        (shown.bidirectional(start, stop), "last", shown),
         (
             PromptCandidate(f"{plain.name}, htp {start}..{stop}, mean", slotted(plain.query), slotted(plain.document), htp),
             "mean",

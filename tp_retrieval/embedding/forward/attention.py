@@ -47,7 +47,7 @@ def slot_attention(embedder: Embedder, texts: Sequence[str]) -> list[SlotAttenti
     """
     recipe, backbone = embedder.recipe, embedder.backbone
     template, prepend = recipe.document[0], recipe.prepend
-    if prepend is None or prepend.kind == "echo" or not template.has_slot:
+    if prepend is None or prepend.kind in ("echo", "bidirectional") or not template.has_slot:
         raise InputError("recipe: its document template has no slot that is rewired; choose one such as prompteol-tp")
     tokenizer = TemplateTokenizer(
         backbone.tokenizer, backbone.plain_tokenizer, template, recipe.max_tokens, kind=prepend.kind

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from tp_retrieval.embedding.forward.bidirectional import bidirectional
 from tp_retrieval.embedding.forward.prepending import PreHook, pre_hooks, prepending
 from tp_retrieval.embedding.forward.tokens import TokenBatch
 from tp_retrieval.embedding.model.backbone import Backbone
@@ -96,6 +97,36 @@ def _try_two_tokens(backbone: Backbone) -> None:
         raise UnsupportedModelError(f"{kind} is no causal decoder: its tokens see what follows them, as in an encoder")
 
 
+def check_bidirectional(backbone: Backbone, prepend: Prepend) -> None:
+    """Raise `UnsupportedModelError` if tokens can't be made to see what follows them in one of the blocks `start..stop`.
+
+    Tried with eight tokens, once a block of a model: its first four must change with the last four.
+    """
+    kind = backbone.decoder.config.model_type
+    if not caches_prefix(backbone):
+        raise UnsupportedModelError(f"bidirectional: {kind} has blocks that are not attention alone, which read forwards")
+    known = _BIDIRECTIONAL.setdefault(backbone.decoder, set())
+    for i in set(range(prepend.start, prepend.stop)) - known:
+        if not _sees_what_follows(backbone, i):
+            raise UnsupportedModelError(f"bidirectional: block {i} of {kind} attends to earlier tokens whatever its mask")
+        known.add(i)
+
+
+_BIDIRECTIONAL: MutableMapping[nn.Module, set[int]] = WeakKeyDictionary()
+
+
+@torch.inference_mode()
+def _sees_what_follows(backbone: Backbone, block: int) -> bool:
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 9, 10, 11, 12]], device=backbone.device)
+    last, text = torch.tensor([7, 7], device=ids.device), torch.tensor([[0, 8], [0, 8]], device=ids.device)
+    changes = []
+    for begin in (None, 0):
+        batch = TokenBatch((), ids, None, last, text, bidirectional=begin)
+        states = hidden_states(backbone, batch, Prefix(0), {block + 1}, Prepend("bidirectional", block, block + 1))
+        changes.append(float((states[block + 1][0, :4] - states[block + 1][1, :4]).float().norm()))
+    return changes[1] > 2 * changes[0]
+
+
 @torch.inference_mode()
 def caches_prefix(backbone: Backbone) -> bool:
     """Return whether the states of a common prefix can be kept and put before other texts; tried once a model.
@@ -144,15 +175,12 @@ def hidden_states(
     backbone: Backbone, batch: TokenBatch, prefix: Prefix, exits: Collection[Exit], prepend: Prepend | None
 ) -> dict[Exit, torch.Tensor]:
     """Return the hidden states `(B, T, H)` at each exit, the prefix's positions left out."""
-    rewired = prepending(
-        list(backbone.blocks),
-        prepend,
-        batch.slots,
-        batch.last,
-        prefix.sums or {},
-        prefix.length,
-        backbone.streams_first,
-    )
+    blocks = list(backbone.blocks)
+    if prepend is not None and prepend.kind == "bidirectional":
+        rewired = bidirectional(blocks, prepend, batch, prefix.length, backbone.attention)
+    else:
+        streams = backbone.streams_first
+        rewired = prepending(blocks, prepend, batch.slots, batch.last, prefix.sums or {}, prefix.length, streams)
     return _run(backbone, batch.ids, exits, batch.slots, prefix.cache(), rewired)
 
 

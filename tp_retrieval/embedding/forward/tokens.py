@@ -35,7 +35,7 @@ class Row:
 
     The first `prefix` ids are the same for every text of the template; the slot's id is a placeholder. `copies` are the
     slots of `htp`, each with the place of the token that it copies; empty elsewhere. `stretches` are the ranges of ids
-    whose mean is read beside the text's own.
+    whose mean is read beside the text's own. From `bidirectional` on, ids may see each other; None is no such place.
     """
 
     ids: list[int]
@@ -45,6 +45,7 @@ class Row:
     cut: int
     copies: tuple[tuple[int, int], ...] = ()
     stretches: tuple[tuple[int, int], ...] = ()
+    bidirectional: int | None = None
 
     def with_stretches(self, parts: Sequence[tuple[int, int]]) -> Row:
         """Return the row with stretches, given as ranges of the text's own tokens."""
@@ -56,7 +57,8 @@ class Row:
 class TokenBatch:
     """Rows padded on the right, without their common prefix; positions count from the prefix's end.
 
-    A row's slots, each with the token it copies, are repeated until all rows have as many.
+    A row's slots, each with the token it copies, are repeated until all rows have as many. Tokens from `bidirectional` on
+    may see each other, the same place in every row.
     """
 
     prefix: tuple[int, ...]
@@ -65,20 +67,22 @@ class TokenBatch:
     last: torch.Tensor  # (B,) int64
     text: torch.Tensor  # (B, 2) int64, start and stop
     stretches: torch.Tensor | None = None  # (S, 3) int64, row, start and stop
+    bidirectional: int | None = None
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the batch on a device."""
         slots = None if self.slots is None else self.slots.to(device)
         stretches = None if self.stretches is None else self.stretches.to(device)
-        return TokenBatch(self.prefix, self.ids.to(device), slots, self.last.to(device), self.text.to(device), stretches)
+        ids, last, text = (tensor.to(device) for tensor in (self.ids, self.last, self.text))
+        return TokenBatch(self.prefix, ids, slots, last, text, stretches, self.bidirectional)
 
 
 class TemplateTokenizer:
     """A tokenizer of texts into rows of one template, at most `max_tokens` long.
 
     Truncation takes text tokens only, from the end. With `echo` a copy of the text's tokens takes the slot's place; with
-    `htp` as many slots as there are sentences do, and another slot precedes every sentence. With `has_prefix` False rows
-    have no common prefix.
+    `htp` as many slots as there are sentences do, and another slot precedes every sentence; with `bidirectional` nothing
+    does. With `has_prefix` False rows have no common prefix.
     Raises `RecipeError` if the template leaves the text no room.
     """
 
@@ -101,8 +105,10 @@ class TemplateTokenizer:
         self._after, tail = _split_before_first(template.after, marks)
         self._tail = literal_ids(tokenizer, tail)
         head = start_ids(tokenizer) + literal_ids(tokenizer, template.head)
-        self._slot = len(head) if template.has_slot else None
-        self._lead = head + [self._placeholder] * template.has_slot + literal_ids(tokenizer, lead)
+        filled = template.has_slot and kind != "bidirectional"
+        self._slot = len(head) if filled else None
+        self._bidirectional = len(head) if template.has_slot and not filled else None
+        self._lead = head + [self._placeholder] * filled + literal_ids(tokenizer, lead)
         prefix = head if template.has_slot else self._lead + self._stable_ids()
         self.prefix = tuple(prefix if has_prefix else [])
         room = max_tokens - len(self.rows([""])[0].ids)
@@ -140,7 +146,8 @@ class TemplateTokenizer:
             raise InputError(f"a text leaves {len(row)} template tokens where max_tokens is {self._max_tokens}")
         first = len(self._lead) + start
         row = row or [self._placeholder]  # an empty text in an empty template still needs a position to read
-        return Row(row, self._prefix_of(row), self._slot, (first, first + keep), cut)
+        text_range = (first, first + keep)
+        return Row(row, self._prefix_of(row), self._slot, text_range, cut, bidirectional=self._bidirectional)
 
     def _echoed(self, before: list[int], text: list[int], after: list[int], cut: int) -> Row:
         head, rest = self._lead[: self._slot], self._lead[(self._slot or 0) + 1 :]
@@ -212,7 +219,8 @@ def collate(rows: Sequence[Row]) -> TokenBatch:
     last = torch.tensor([len(row.ids) - 1 - skip for row in rows])
     text = torch.tensor([[row.text[0] - skip, row.text[1] - skip] for row in rows])
     ranges = [(i, start - skip, stop - skip) for i, row in enumerate(rows) for start, stop in row.stretches]
-    return TokenBatch(tuple(rows[0].ids[:skip]), ids, slots, last, text, torch.tensor(ranges) if ranges else None)
+    stretches, begin = torch.tensor(ranges) if ranges else None, rows[0].bidirectional
+    return TokenBatch(tuple(rows[0].ids[:skip]), ids, slots, last, text, stretches, None if begin is None else begin - skip)
 
 
 def sentence_starts(offsets: Sequence[tuple[int, int]], text: str, begin: int) -> list[int]:

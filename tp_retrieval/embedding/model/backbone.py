@@ -146,6 +146,11 @@ class Backbone:
         return self.decoder.dtype
 
     @property
+    def attention(self) -> str:
+        """The implementation of attention, such as sdpa."""
+        return str(self.decoder.config._attn_implementation)
+
+    @property
     def has_attention_only(self) -> bool:
         """Whether all that a block knows of earlier tokens is a key and a value of each."""
         return has_attention_only(self.decoder.config) and "past_key_values" in self.parameters

@@ -50,6 +50,12 @@ class PromptCandidate:
             Prepend("tp", start, stop),
         )
 
+    def bidirectional(self, start: int, stop: int) -> PromptCandidate:
+        """Return the candidate with a bidirectional mask in some blocks, from the text's quote on; its tokens stay."""
+        query, document = (text.replace(' "{text}"', '<PST> "{text}"') for text in (self.query, self.document))
+        prepend = Prepend("bidirectional", start, stop)
+        return PromptCandidate(f"{self.name}, bidirectional {start}..{stop}", query, document, prepend)
+
 
 def prompts(task: Task) -> list[PromptCandidate]:
     """Return the candidates without prepending, the most promising first."""
