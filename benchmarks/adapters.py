@@ -74,7 +74,7 @@ def embedding(embedder: Embedder, texts: list[str], repeats: int) -> dict[str, d
     }
     vectors = dict(zip(texts, embedder.embed_documents(texts), strict=True))
 
-    def at_hand(_: Embedder, wanted: list[str], *, show_progress: bool = False) -> Float32Array:
+    def at_hand(_: Embedder, wanted: list[str], **options: object) -> Float32Array:
         return np.stack([vectors[text] for text in wanted])
 
     with patch.object(Embedder, "embed_documents", at_hand):

@@ -29,7 +29,7 @@ def column(figures: Any, side: Any) -> Iterator[tuple[str, str]]:
     if firsts:
         yield "the first search with each filter, ms", ", ".join(map(short, firsts))
     yield "rows added a second", short(side["add_rate"])
-    if side.get("build"):
+    if side.get("build", 0) > 0.01:
         yield "until codes are there, s more", short(side["build"])
     yield "open, s", short(side["open"])
     yield "10,000 queries at once, queries/s", short(side["many"])
