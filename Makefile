@@ -3,7 +3,7 @@ BIN := .venv/bin
 DEMO := demo-index
 COVERAGE :=
 
-.PHONY: demo test coverage test-slow check bench clean
+.PHONY: demo test coverage test-slow check docs bench clean
 
 demo: .venv/demo
 	$(BIN)/tp-retrieval index examples/data/python-faq --into $(DEMO) --recipe retrieval-fast
@@ -29,11 +29,14 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+
 bench: .venv/installed
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf .venv .coverage $(DEMO)
+	rm -rf .venv .coverage $(DEMO) site
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
