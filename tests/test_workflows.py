@@ -31,7 +31,7 @@ def schema(name, files):
 
 
 def test_there_is_one_for_each_purpose():
-    assert WORKFLOWS.keys() == {"test", "publish"}
+    assert WORKFLOWS.keys() == {"test", "docs", "publish"}
 
 
 @pytest.mark.parametrize("name", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
