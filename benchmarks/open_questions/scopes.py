@@ -1,7 +1,5 @@
 """How the best scope and exit of prepending move with the model: every scope at every exit, by prompt and map.
 
-    python -m benchmarks.open_questions.scopes --data DIR --model A --model B [--prompts prompteol icl]
-
 Scope and exit are chosen on a third of the pairs of all sets together, figures are of the other two thirds: Spearman's
 correlation ×100, mean over the sets. Prepending is off or on, at the last exit or at the best one, with the scope that is
 best there; gains are over the same prompt without it, read likewise, with paired 95% intervals.
@@ -9,8 +7,8 @@ best there; gains are over the same prompt without it, read likewise, with paire
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -24,13 +22,12 @@ from benchmarks.open_questions.common import (
     PairStates,
     Prompt,
     Resamples,
+    add_items,
     estimate,
-    figure,
-    finish,
     gold,
     known_prompts,
-    markdown,
-    parser,
+    load_whole,
+    named,
     spearman_of_rows,
     sts_set,
 )
@@ -44,7 +41,20 @@ OFF: Arm = (None, 0, 0)
 _FEW: Scopes = ((1, 2), (1, 5), (1, 7))  # of prompts with several templates, which cost as many passes each
 
 
-def measure(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    add_items(parser)
+    parser.add_argument("--prompts", nargs="+", default=list(known_prompts()), choices=list(known_prompts()))
+
+
+def measure(options: argparse.Namespace) -> Figures:
+    """Return the figures of a model."""
+    embedder = load_whole(options)
+    sets = [sts_set(options.data, name, options.items) for name in SETS]
+    return named(embedder, of_prompts(embedder, sets, [known_prompts()[name] for name in options.prompts]))
+
+
+def of_prompts(
     embedder: Embedder,
     sets: Sequence[StsObjective],
     prompts: Sequence[Prompt],
@@ -160,41 +170,3 @@ def _by_set(on: Sequence[Floats], off: Sequence[Floats], sets: Sequence[StsObjec
 
 def _name(arm: Arm) -> str:
     return "off" if arm[0] is None else f"{arm[0]} {arm[1]}..{arm[2]}"
-
-
-def tables(figures: Figures) -> dict[str, str]:
-    """Return two by two, the gains by set, and the grid of scopes, of all models."""
-    two, by_set, grid = [], [], []
-    for model, of_model in figures["models"].items():
-        for prompt, of_prompt in of_model["prompts"].items():
-            for map_, found in of_prompt.items():
-                begin = (model, prompt, map_)
-                for line in found["two by two"]:
-                    gain = figure(line["gain"], signed=True) if "gain" in line else ""
-                    where = f"{line['exit']} of {of_model['blocks']}"
-                    two.append((*begin, line["scope"], line["at"], where, figure(line["score"]), gain))
-                    for name, one in line.get("by set", {}).items():
-                        by_set.append((*begin, line["scope"], line["at"], name, figure(one, signed=True)))
-                for line in found["differences"]:
-                    two.append((*begin, line["what"], line["at"], "", "", figure(line["gain"], signed=True)))
-                for line in found["grid"]:
-                    grid.append((*begin, line["scope"], line["last"], line["best"], line["exit"]))
-    start = ("model", "prompt", "map", "scope")
-    return {
-        "two by two": markdown((*start, "at", "exit", "score", "gain"), two),
-        "gain by set": markdown((*start, "at", "set", "gain"), by_set),
-        "grid": markdown((*start, "last exit", "best exit", "which"), grid),
-    }
-
-
-def main() -> None:
-    """Measure and print."""
-    options = parser(__doc__)
-    options.add_argument("--prompts", nargs="+", default=list(known_prompts()), choices=list(known_prompts()))
-    given = options.parse_args()
-    sets = [sts_set(given.data, name, given.items) for name in SETS]
-    finish(given, partial(measure, sets=sets, prompts=[known_prompts()[name] for name in given.prompts]), tables)
-
-
-if __name__ == "__main__":
-    main()

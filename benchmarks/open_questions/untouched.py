@@ -1,27 +1,37 @@
 """The model stays as it was: its weights, the perplexity of texts and its greedy text, before and after prepending.
 
-    python -m benchmarks.open_questions.untouched --data DIR --model A --model B
-
 The same weights embed with prepending between two measurements. Nothing is within a tolerance: sums of log-likelihoods are
 compared as numbers, tokens and weights one by one.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.open_questions.common import Figures, finish, known_prompts, markdown, parser, sts_set
+from benchmarks.open_questions.common import Figures, add_items, known_prompts, load_whole, named, sts_set
 from tp_retrieval import Embedder, Recipe
 from tp_retrieval.embedding.recipe import View
 
 _PROMPTS = ("The capital of France is", "A man is playing a guitar", "To make bread, you need", "In the year 1969,")
 
 
-def measure(loaded: Embedder, texts: list[str], tokens: int = 40) -> Figures:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    add_items(parser)
+
+
+def measure(options: argparse.Namespace) -> Figures:
+    """Return the figures of a model."""
+    loaded = load_whole(options, head=True)
+    return named(loaded, before_and_after(loaded, list(sts_set(options.data, "STSB-dev", options.items or 200).documents)))
+
+
+def before_and_after(loaded: Embedder, texts: list[str], tokens: int = 40) -> Figures:
     """Return what a model says and weighs before and after it has embedded all texts with every kind of prepending."""
     before = _measured(loaded, texts, tokens)
     prompt = known_prompts()["prompteol"]
@@ -78,31 +88,3 @@ def _measured(loaded: Embedder, texts: list[str], tokens: int) -> dict[str, Any]
         "tokens": generated,
         "generated": [tokenizer.decode(ids, skip_special_tokens=True) for ids in generated],
     }
-
-
-def tables(figures: Figures) -> dict[str, str]:
-    """Return what was compared, and one of the texts."""
-    lines = []
-    for model, found in figures["models"].items():
-        same = {True: "equal", False: "**differs**"}
-        before, after = found["perplexity"]
-        lines += [
-            (model, f"{found['tensors']} tensors of weights", "", "", same[found["equal"]["weights"]]),
-            (model, "where they lie in memory", "", "", same[found["equal"]["memory"]]),
-            (model, f"perplexity of {found['texts']} texts", before, after, same[found["equal"]["sums"]]),
-            (model, "greedy text", *(texts[0] for texts in found["generated"]), same[found["equal"]["tokens"]]),
-            (model, "hooks left on blocks", "", found["hooks left"], ""),
-        ]
-    rows = [[str(cell).replace("\n", " ").replace("|", "\\|") for cell in line] for line in lines]
-    return {"before and after": markdown(("model", "what", "before", "after prepending", "compared"), rows)}
-
-
-def main() -> None:
-    """Measure and print."""
-    given = parser(__doc__).parse_args()
-    texts = list(sts_set(given.data, "STSB-dev", given.items or 200).documents)
-    finish(given, lambda loaded: measure(loaded, texts), tables, whole=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -142,7 +142,7 @@ def _stale(name: str, result: Record, root: Path) -> Iterator[str]:
 def code_of(name: str) -> list[str]:
     """Return the files and folders that a result's figures depend on."""
     benchmark = BENCHMARKS[name]
-    return [f"benchmarks/{benchmark.module}.py", *benchmark.measures]
+    return [f"benchmarks/{benchmark.module.replace('.', '/')}.py", *benchmark.measures]
 
 
 def tables(text: str) -> list[str]:

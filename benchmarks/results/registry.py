@@ -56,6 +56,21 @@ class Benchmark:
     """What `--model` has to name; None for the embedded model."""
 
 
+def _open_questions(suffix: str, model: str | None) -> dict[str, Benchmark]:
+    """Return the benchmarks of the open questions, on a model."""
+    common = (*_READING, *_METRICS, "benchmarks/open_questions/common.py")
+    masks = (*common, *_MAPS, f"{_PACKAGE}/embedding/forward/bidirectional.py", "benchmarks/open_questions/scopes.py")
+    measures = {
+        "scopes": common,
+        "complexity": (*common, "benchmarks/open_questions/scopes.py"),
+        "languages": (*common, "benchmarks/open_questions/scopes.py"),
+        "masks": masks,
+        "attention": (*common, f"{_PACKAGE}/embedding/forward/bidirectional.py"),
+        "untouched": common,
+    }
+    return {f"{name}{suffix}": Benchmark(f"open_questions.{name}", code, model=model) for name, code in measures.items()}
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "quality": Benchmark("quality", (*_QUALITY, *_recipes(_SMALL))),
     "quality-gemma": Benchmark("quality", (*_QUALITY, *_recipes(_GEMMA)), ("--rerank",), "gemma-3-270m"),
@@ -73,6 +88,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "maps": Benchmark("maps", (*_READING, *_MAPS, *_METRICS, f"{_SMALL}/retrieval.json")),
     "reranking": Benchmark("reranking", (*_QUALITY, f"{_SMALL}/retrieval-balanced.json")),
+    **_open_questions("", None),
+    **_open_questions("-gemma", "gemma-3-270m"),
     "exits": Benchmark("exits", (*_READING, *_MAPS, *_METRICS, f"{_SMALL}/retrieval.json")),
     "exits-gemma": Benchmark("exits", (*_READING, *_MAPS, *_METRICS, f"{_GEMMA}/retrieval.json"), (), "gemma-3-270m"),
     "prepending": Benchmark("prepending", (*_READING, *_MAPS, *_METRICS)),

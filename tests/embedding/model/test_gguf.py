@@ -1,6 +1,7 @@
 """GGUF files: what is unpacked, when, and where it is kept."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer
 
 from tests import gguf_files
 from tp_retrieval import Embedder, ModelNotFoundError, OutOfMemoryError, Recipe, Reranker
@@ -94,6 +96,23 @@ def test_only_the_blocks_that_a_recipe_reads_are_unpacked_and_others_later(cache
     wrapped = Embedder.from_model(plain, transformers.AutoTokenizer.from_pretrained(described), recipe=recipe(3))
     assert np.array_equal(wrapped.embed_documents(TEXTS), deep.embed_documents(TEXTS))
     assert np.allclose(Reranker(wrapped).score("the heat", TEXTS), scores, atol=1e-5)
+
+
+def test_a_tokenizer_that_takes_words_apart_is_refused(cache, tmp_path, monkeypatch, smol_folder):
+    """As transformers 5.17 makes of Gemma's files: its merges are lost, and a text becomes letters."""
+    file = gguf_files.write(tmp_path / "model.gguf", "llama")
+    whole = transformers.AutoTokenizer.from_pretrained(smol_folder)
+    state = json.loads(whole.backend_tokenizer.to_str())
+    for merges in (state["model"]["merges"], []):
+        state["model"]["merges"] = merges
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, made=tokenizer, **__: made)
+        if merges:
+            gguf.described(file)
+            shutil.rmtree(cache)
+        else:
+            with pytest.raises(ModelNotFoundError, match=r"reads its tokenizer wrongly \(the word '\w+' .* [1-9]\d tokens"):
+                gguf.described(file)
 
 
 def test_the_file_is_read_for_its_digest_once_until_it_changes(cache, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ import torch
 from filelock import FileLock
 from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
+from transformers import PreTrainedTokenizerBase
 
 from tp_retrieval.embedding.model.device import is_out_of_memory
 from tp_retrieval.embedding.model.gguf_parts import INDEX, GgufParts
@@ -41,6 +42,8 @@ _DIGESTS = "digests.json"
 UNREADABLE = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, struct.error, StrictDataclassError)
 """What transformers and gguf raise for files whose numbers contradict each other."""
 _WORTH_SAYING = 10.0  # seconds
+_WORDS = 100  # the longest words of a vocabulary, by which its tokenizer is checked
+_PIECES = 2  # a word of the vocabulary is one token, or two where a space before it is one
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +161,25 @@ def _describe(file: Path, folder: Path) -> None:
 
     source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     AutoConfig.from_pretrained(file.parent, **source).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+    _check_words(tokenizer, file)
+    tokenizer.save_pretrained(folder)
+
+
+def _check_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """Raise `ModelNotFoundError` for a tokenizer that takes the words of its own vocabulary apart.
+
+    transformers 5.17 makes such a one of Gemma's files: every text becomes letters, and every vector means nothing.
+    """
+    by_length = sorted({token.lstrip("▁Ġ") for token in tokenizer.get_vocab()}, key=lambda word: (-len(word), word))
+    words = [word for word in by_length if word.isascii() and word.isalpha() and word.islower()][:_WORDS]
+    apart = [word for word in words if all(len(tokenizer.tokenize(text)) > _PIECES for text in (word, f" {word}"))]
+    if len(words) == _WORDS and 2 * len(apart) > len(words):
+        raise ModelNotFoundError(
+            f"{file}: transformers {importlib.metadata.version('transformers')} reads its tokenizer wrongly (the word "
+            f"{apart[0]!r} of its vocabulary becomes {len(tokenizer.tokenize(apart[0]))} tokens); install another version "
+            "(pip install -U transformers), or give the model as a folder with safetensors"
+        )
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""How the open questions are shown, a module each of the same name as in `benchmarks/open_questions`."""
