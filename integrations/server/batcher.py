@@ -148,10 +148,16 @@ class Batcher:
             if taken[0][0].background:
                 self._owed = max(self._owed - seconds, 0.0)
             else:
-                self._owed += _SHARE * seconds
+                self._owe(_SHARE * seconds)
                 before = len(taken), seconds
             self._settle(taken)
             del taken  # results may be large
+
+    def _owe(self, seconds: float) -> None:
+        """Add to what the background may have, if anything waits in it: what nobody asked for is not made up for later."""
+        with self._changed:
+            waits = any(job.background for job in self._jobs)
+        self._owed = min(self._owed, _SLICE_SECONDS) + seconds if waits else 0.0
 
     def _settle(self, taken: Sequence[tuple[_Job, int]]) -> None:
         """Return results to callers whose items are all computed, and put the others back."""

@@ -203,6 +203,41 @@ def test_the_background_waits_for_everybody_else_and_has_a_share_of_the_time():
     assert 0 < spent["stored"] <= 0.16 * spent["query"] + longest
 
 
+def test_time_in_which_nothing_waited_in_the_background_is_not_made_up_for():
+    steps, free = [], threading.Event()
+
+    def work(kind, seconds):
+        def compute(items):
+            free.wait(10)
+            begin = time.perf_counter()
+            time.sleep(seconds)
+            steps.append((kind, time.perf_counter() - begin))
+            return items
+
+        return compute
+
+    batcher = batcher_of({"query": work("query", 0.02), "stored": work("stored", 0.02)}, together=False)
+    free.set()
+    for number in range(60):  # 1.2 seconds, of which a share would be nine steps
+        batcher.run("query", [number], [1])
+    free.clear()
+    steps.clear()
+    with ThreadPoolExecutor(16) as pool:
+        queries = [pool.submit(batcher.run, "query", [number], [1]) for number in range(10)]
+        stored = pool.submit(batcher.run, "stored", list(range(2_000)), [1] * 2_000, background=True)
+        while batcher.waiting < 2_010:
+            time.sleep(0.001)
+        free.set()
+        assert [query.result() for query in queries] == [[number] for number in range(10)]
+        last = max(i for i, (kind, _) in enumerate(steps) if kind == "query")
+        assert stored.result() == list(range(2_000))
+    batcher.close()
+    before = steps[: last + 1]
+    spent = {kind: sum(seconds for each, seconds in before if each == kind) for kind in ("query", "stored")}
+    longest = max((seconds for kind, seconds in before if kind == "stored"), default=0.0)
+    assert spent["stored"] <= 0.16 * spent["query"] + longest
+
+
 def test_a_step_in_the_background_is_short():
     sizes = []
 
