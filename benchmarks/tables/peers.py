@@ -20,6 +20,7 @@ NAMES = {
     "sqlite-vec": "sqlite-vec",
     "txtai": "txtai",
 }
+FRONT = ("tp_retrieval", "faiss", "chroma", "lancedb", "qdrant")
 FILTERS = ("0.1%", "1%", "10%", "50%", "90%", "99%")
 
 
@@ -41,6 +42,21 @@ def stores(figures: Any) -> str:
         "killed while adding": partial(_kills, batch=figures["batch"]),
     }
     return table(header, [[title, *(_cell(read, one) for one in peers.values())] for title, read in rows.items()])
+
+
+def front(figures: Any) -> str:
+    """Return a row for each store that most would pick."""
+    columns: dict[str, Callable[[Any], str]] = {
+        "search, median ms (recall)": partial(_search, kind="all"),
+        "filter that keeps 1%, ms": partial(_search, kind="1%"),
+        "rows added a second": lambda one: short(one["add_rate"]),
+        "peak memory adding, MB": lambda one: short(one["peak_mb"]),
+        "killed while adding": partial(_kills, batch=figures["batch"]),
+    }
+    peers = {name: figures["peers"][name] for name in FRONT if name in figures["peers"]}
+    return table(
+        ["", *columns], [[NAMES[name], *(_cell(read, one) for read in columns.values())] for name, one in peers.items()]
+    )
 
 
 def _version(pins: list[str]) -> list[str]:
@@ -77,4 +93,4 @@ def _kills(record: Any, batch: int) -> str:
     )
 
 
-TABLES: Mapping[str, Callable[[Any], str]] = {"stores": stores}
+TABLES: Mapping[str, Callable[[Any], str]] = {"stores": stores, "front": front}

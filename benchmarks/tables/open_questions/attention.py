@@ -9,21 +9,22 @@ from benchmarks.tables.markdown import figure, gain, number, table
 from benchmarks.tables.open_questions.scopes import MAPS
 
 TO_SLOT = ("early to slot", "late to slot", "last to slot")
+EARLY, EVERY = 10, 5
 ELSEWHERE = ("text to first", "entropy")
 
 
 def blocks(figures: Any) -> str:
-    """Return attention and what early tokens see, by arm and block."""
-    rows = []
-    for line in figures["blocks"]:
+    """Return attention and what early tokens see, of the first arm: every early block, and every fifth of the others."""
+    rows, first = [], figures["blocks"][0]["arm"]
+    shown = [line for line in figures["blocks"] if line["block"] < EARLY or (line["block"] + 1) % EVERY == 0]
+    for line in (line for line in shown if line["arm"] == first):
         cells = [f"{number(line['empty slot'][name])} → {number(line['on'][name])}" for name in TO_SLOT]
-        cells += [
-            f"{number(line['plain'][name])} → {number(line['on'][name])}: {gain(line[f'change of {name}'])}"
-            for name in ELSEWHERE
-        ]
+        cells += [" → ".join(number(line[arm][name]) for arm in ("plain", "empty slot", "on")) for name in ELSEWHERE]
         cells += [figure(line[key]) for key in ("early sees late", "early sees late, mask")]
         rows.append([line["arm"], str(line["block"]), *cells])
-    header = [f"{name}, slot empty → rewritten" for name in TO_SLOT] + [f"{name}, without → with" for name in ELSEWHERE]
+    header = [f"{name}, slot empty → rewritten" for name in TO_SLOT] + [
+        f"{name}, without → slot empty → rewritten" for name in ELSEWHERE
+    ]
     return table(["arm", "block", *header, "early sees late", "with a bidirectional mask"], rows)
 
 
