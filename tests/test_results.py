@@ -30,8 +30,8 @@ def test_every_table_has_a_source_and_every_result_is_of_this_code():
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the pages and the code with one result more, filled in."""
-    for name in ("docs", "benchmarks", "tp_retrieval"):
-        ignored = shutil.ignore_patterns("__pycache__", "integrations", "*.png")
+    for name in ("docs", "benchmarks", "integrations", "tp_retrieval"):
+        ignored = shutil.ignore_patterns("__pycache__", *(["integrations"] if name == "tp_retrieval" else []), "*.png")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / "README.md", tmp_path)
     command = ["python", "-m", "benchmarks.results", "run", "similarity", "--data", "DATA"]
