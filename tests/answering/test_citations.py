@@ -73,6 +73,14 @@ def test_code_is_one_sentence_and_lines_that_are_wrapped_are_no_ends():
     assert sentences[-1] == CitedSentence("Done", ())
 
 
+@pytest.mark.parametrize("block", ["```python", "```python\nhearts = three", "```\nocto"])
+def test_code_that_was_cut_off_gets_no_number(block):
+    text = f"An octopus has three hearts:\n\n{block}"
+    shown, sentences = written(text)
+    assert shown.endswith(block)
+    assert sentences[-1].sources == ()
+
+
 @given(st.lists(st.integers(0, 120), max_size=12), st.sampled_from([1, 2, 3, 4]))
 def test_pieces_make_no_difference(cuts, repeat):
     text = " ".join(

@@ -128,6 +128,8 @@ class CitedText:
         sources = sorted({n for n in self._marked if 0 < n <= len(shares) and shares[n - 1] >= SUPPORT})
         if not sources and max(shares, default=0.0) >= SUPPORT:
             sources = [shares.index(max(shares)) + 1]
+        if self._sentence.count(_FENCE) % 2:  # code that was cut off: a number would stand in it
+            sources = []
         self.repeats = any(words == content_words(earlier.text) for earlier in self.sentences)
         self.sentences.append(CitedSentence(self._sentence.strip(), tuple(sources)))
         self._sentence, self._marked = "", []
