@@ -79,7 +79,7 @@ class CachedEmbedder:
         except BaseException:
             self._database.close()
             raise
-        guard(self._database, self._lock)
+        guard(self._lock, self._database)
 
     def _prepare(self) -> None:
         wanted = objects_made_by(_SCHEMA)

@@ -41,7 +41,7 @@ class TPRecordManager(RecordManager):
         except BaseException:
             self._database.close()
             raise
-        guard(self._database, self._lock)
+        guard(self._lock, self._database)
 
     def close(self) -> None:
         """Close the file."""

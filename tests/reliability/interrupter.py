@@ -78,16 +78,14 @@ def at_line(count, passes=sys.maxsize):
 
 
 @contextmanager
-def at_statement(databases, count, after):
-    """Raise before or after the Nth SQL statement of some connections."""
-    real = [database._connection for database in databases]
-    for database, connection in zip(databases, real, strict=True):
-        database._connection = _Statements(connection, count, after)
+def at_statement(database, count, after):
+    """Raise before or after the Nth SQL statement of a database."""
+    real = database._connection
+    database._connection = _Statements(real, count, after)
     try:
         yield
     finally:
-        for database, connection in zip(databases, real, strict=True):
-            database._connection = connection
+        database._connection = real
 
 
 class _Statements:

@@ -140,8 +140,7 @@ class Life:
     def opened(self, way=Index.open):
         index = way(self.folder, ToyWithStretches())
         for pragma in self.pragmas:
-            for store in (index._store, index._writer.store()):
-                store.database.execute(f"PRAGMA {pragma}")
+            index._store.database.execute(f"PRAGMA {pragma}")
         return index
 
     def do(self, step):

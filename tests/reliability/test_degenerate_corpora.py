@@ -9,7 +9,6 @@ from tests.indexing.test_index import ToyWithProvenance
 from tp_retrieval import Document, Index, InputError, RecipeError
 from tp_retrieval.embedding.maps.affine import AffineMap, combine
 from tp_retrieval.indexing.storage.fitted_maps import StoredMap
-from tp_retrieval.indexing.vectors.fitting import MappedViews
 from tp_retrieval.types import VectorView
 
 WIDTH = 16
@@ -155,7 +154,7 @@ def test_a_mapped_row_that_is_not_finite_is_refused_before_the_commit(tmp_path, 
     embedder = Degenerate("center", corpus("rank 1", 100))
     with Index.create(tmp_path / "i", embedder) as index:
         index.add([Document(str(i), {}, str(i)) for i in range(90)])
-        monkeypatch.setattr(MappedViews, "__call__", lambda self, raw: raw * np.nan)
+        monkeypatch.setattr(type(index._vectors), "mapped", lambda self, raw: raw * np.nan)
         with pytest.raises(InputError, match="not finite"):
             index.add([Document("95", {}, "95")])
         monkeypatch.undo()

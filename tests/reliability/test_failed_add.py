@@ -107,7 +107,7 @@ def test_a_fault_at_any_statement_rolls_everything_back(tmp_path, toy):
         with Index.create(tmp_path / f"i{len(messages)}", toy) as index:
             index.add([Document("kept one", {"a": 1}, "kept1"), Document("kept two good", {}, "kept2")])
             before = state(index)
-            database = index._writer.store().database
+            database = index._store.database
             database._connection = Failing(database._connection, len(messages) + 1)
             try:
                 index.add([Document("replaces", {}, "kept1"), *GOOD[:2]])

@@ -142,8 +142,7 @@ def test_a_build_that_another_process_overtook_is_not_published(tmp_path, monkey
 @pytest.mark.parametrize("work", ["transaction", "snapshot"])
 def test_an_interrupt_right_after_begin_leaves_no_transaction_open(tmp_path, work):
     with Index.create(tmp_path / "i", ToyEmbedder()) as index:
-        database = (index._writer.store() if work == "transaction" else index._store).database
-        connection = database._connection
+        connection = index._store.database._connection
 
         class Interrupted:
             def execute(self, sql, *values):
@@ -155,10 +154,10 @@ def test_an_interrupt_right_after_begin_leaves_no_transaction_open(tmp_path, wor
             def __getattr__(self, name):
                 return getattr(connection, name)
 
-        database._connection = Interrupted()
+        index._store.database._connection = Interrupted()
         with pytest.raises(KeyboardInterrupt):
             index.add(["one"]) if work == "transaction" else index.search("one")
-        database._connection = connection
+        index._store.database._connection = connection
         index.add(["two"])
         assert len(index) == 1
 

@@ -29,7 +29,7 @@ def database(file, lock):
     database.enable_log()
     with database.transaction():
         database.execute("CREATE TABLE t(x)")
-    fork_safety.guard(database, lock)
+    fork_safety.guard(lock, database)
     yield database
     database.close()
 
@@ -96,7 +96,7 @@ def test_a_fork_waits_for_a_change_of_another_thread_and_the_child_sees_it_whole
         def release(self):
             lock.release()
 
-    fork_safety.guard(database, Waiting())
+    fork_safety.guard(Waiting(), database)
 
     def change():
         with lock, database.transaction():
@@ -151,7 +151,7 @@ def test_a_file_that_was_replaced_before_the_fork_is_not_opened(database, file):
 
 def test_a_database_that_nobody_holds_any_more_is_forgotten(tmp_path, lock):
     short = Database(tmp_path / "short.sqlite")
-    fork_safety.guard(short, lock)
+    fork_safety.guard(lock, short)
     assert short in fork_safety._guarded
     short.close()
     alive = weakref.ref(short)

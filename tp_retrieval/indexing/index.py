@@ -66,7 +66,6 @@ from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if
 from tp_retrieval.indexing.vectors.kinds import check_kind
 from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
 from tp_retrieval.indexing.verify import Verification, verify
-from tp_retrieval.indexing.writer import Writer
 from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import (
     Document,
@@ -101,14 +100,13 @@ class Index:
     """A searchable collection of documents on disk; create it with `create`, open it with `open`, use it in a `with`.
 
     Many threads may share one index, and many processes may open it; `add` and `delete` are durable when they return, and
-    atomic. Searches go on meanwhile, in the state before.
+    atomic.
     """
 
     def __init__(self, folder: Path, store: Store, embedder: TextEmbedder | None) -> None:
         self._folder = folder
         self._store = store
-        self._lock = threading.RLock()  # of what searches read: the store and the vectors in memory
-        self._writer = Writer(folder, store)  # whose lock is acquired first
+        self._lock = threading.RLock()
         self._embedder = embedder
         self._loading: ModelLoading = {}
         meta = store.meta.read()
@@ -116,10 +114,10 @@ class Index:
         self._provenance = meta.provenance
         self._upcoming: frozenset[int] = frozenset()  # priorities of texts that will be added
         self._vectors = SyncedVectors(folder, store)
-        self._builder = Builder(self._writer.lock, self._lock, store, self._vectors)
+        self._builder = Builder(self._lock, store, self._vectors)
         weight = DENSE_WEIGHT if meta.dense_weight is None else meta.dense_weight
         self._engine = SearchEngine(store, self._vectors, weight)
-        guard(store.database, self._writer.lock, self._lock)
+        guard(self._lock, store.database)
 
     @classmethod
     def create(
@@ -234,16 +232,13 @@ class Index:
             self._close()
 
     def _close(self) -> None:
-        with self._writer.lock, self._lock:
+        with self._lock:
             if self._store.database.closed:
-                self._writer.close()
                 self._store.close()
                 return
             try:
-                self._writer.check_free()
                 self._keep_snapshot(at_least=1)
             finally:
-                self._writer.close()
                 self._store.close(checksum=True)
 
     def __enter__(self) -> Index:
@@ -277,37 +272,22 @@ class Index:
         stretches = None
         if vectors is None:
             vectors, stretches = self._embed_documents(rows, show_progress)
-        with self._writer.lock:
-            store = self._begin_change()
-            with store.transaction():
-                store.delete(store.documents.seqs_of(ids, namespace))
-                added = self._insert(store, rows, vectors, stretches)
-            self._follow(added, build=True)
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                self._store.delete(self._store.documents.seqs_of(ids, namespace))
+                added = self._insert(rows, vectors, stretches)
+            self._follow(added)
+            self._keep_snapshot(build=True)
         return ids
 
-    def _begin_change(self) -> Store:
-        """Return the store to change, under the writer's lock, after noting that a change may come."""
-        with self._lock, self._store.snapshot():
-            self._vectors.fall_behind()
-        return self._writer.store()
-
     def _insert(
-        self,
-        store: Store,
-        rows: Sequence[PreparedDocument],
-        vectors: Float32Array,
-        stretches: Sequence[Stretches] | None,
+        self, rows: Sequence[PreparedDocument], vectors: Float32Array, stretches: Sequence[Stretches] | None
     ) -> MappedRows | None:
         """Store rows and fit maps if that is due, inside a transaction; return what the vectors follow the change by."""
-        seqs = store.insert(rows, vectors, stretches)
-        fit_if_due(store)
-        return self._mapped(store, seqs, store.as_stored(vectors))
-
-    def _mapped(self, store: Store, seqs: Seqs, raw: Float32Array) -> MappedRows | None:
-        """Map rows that are about to be committed, so that nothing can fail on them afterwards; None under new maps."""
-        with self._lock:
-            maps = self._vectors.maps_of(store.meta.read().generation)
-        return None if maps is None else MappedRows.of(maps, seqs, raw)
+        seqs = self._store.insert(rows, vectors, stretches)
+        fit_if_due(self._store)
+        return self._vectors.prepare(seqs, self._store.as_stored(vectors))
 
     def merge_from(self, other: Index) -> int:
         """Add all documents of another index with ids, namespaces and raw vectors, and return how many, or add none.
@@ -323,13 +303,22 @@ class Index:
                 f"and {made_by}); add the texts instead"
             )
         rows, vectors, stretches = other._contents()
-        with self._writer.lock:
-            store = self._begin_change()
-            with store.transaction():
-                _refuse_present(store, rows)
-                added = self._insert(store, rows, vectors, stretches) if rows else None
-            self._follow(added, build=True)
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                self._refuse_present(rows)
+                added = self._insert(rows, vectors, stretches) if rows else None
+            self._follow(added)
+            self._keep_snapshot(build=True)
         return len(rows)
+
+    def _refuse_present(self, rows: Sequence[PreparedDocument]) -> None:
+        """Raise `InputError` naming a document that the index has."""
+        for namespace in {row.namespace for row in rows}:
+            ids = [row.id for row in rows if row.namespace == namespace]
+            present = self._store.documents.rows(self._store.documents.seqs_of(ids, namespace))
+            if present:
+                raise InputError(f"other: the id {present[0].id!r} is in both indexes; delete it from one of them")
 
     def _contents(self) -> tuple[list[PreparedDocument], Float32Array, list[Stretches]]:
         """Return all documents, with raw vectors `(n, dimension)` and the stretches that maps are fitted on."""
@@ -391,11 +380,13 @@ class Index:
         rows = prepared([replace(document, id=document.id or id_) for id_, document in documents.items()], namespace)
         if not rows:
             return []
-        with self._writer.lock:
-            store = self._begin_change()
-            with store.transaction():
-                added = self._mapped(store, *store.replace(ids, rows, namespace))
-            self._follow(added, build=True)
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                seqs, vectors = self._store.replace(ids, rows, namespace)
+                added = self._vectors.prepare(seqs, vectors)
+            self._follow(added)
+            self._keep_snapshot(build=True)
         return [row.id for row in rows]
 
     def file_settings(self, namespace: str = "") -> FileSettings | None:
@@ -406,11 +397,9 @@ class Index:
     def set_file_settings(self, settings: FileSettings, *, namespace: str = "") -> None:
         """Keep how files were read into a namespace, for the next time they are."""
         check_text(namespace, "namespace")
-        with self._writer.lock:
-            store = self._begin_change()
-            with store.transaction():
-                meta = store.meta.read()
-                store.meta.write(replace(meta, files={**meta.files, namespace: settings}))
+        with self._lock, self._store.transaction():
+            meta = self._store.meta.read()
+            self._store.meta.write(replace(meta, files={**meta.files, namespace: settings}))
 
     def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None, namespace: str = "") -> int:
         """Remove documents by id, or those that fit `where`, or both at once, and return how many were removed.
@@ -420,11 +409,11 @@ class Index:
         if ids is None and not where:
             raise InputError("ids: give ids or where; clear() removes every document")
         selection = Selection(where, ids, namespace)
-        with self._writer.lock:
-            store = self._begin_change()
-            with store.transaction():
-                seqs = store.select(selection.condition, selection.ids, selection.namespace)
-                count = 0 if seqs is None else store.delete(seqs)
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                seqs = self._store.select(selection.condition, selection.ids, selection.namespace)
+                count = 0 if seqs is None else self._store.delete(seqs)
             self._follow()
         return count
 
@@ -432,14 +421,14 @@ class Index:
         """Remove every document, or every one of a namespace, and how files were read; return how many there were."""
         if namespace is not None:
             check_text(namespace, "namespace")
-        with self._writer.lock:
-            store = self._begin_change()
-            with store.transaction():
-                files = store.meta.read().files
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                files = self._store.meta.read().files
                 kept = {name: settings for name, settings in files.items() if namespace not in (None, name)}
-                within = None if namespace is None else store.documents.seqs_in(namespace)
-                count = store.clear() if within is None else store.delete(within)
-                store.meta.write(replace(store.meta.read(), files=kept))
+                within = None if namespace is None else self._store.documents.seqs_in(namespace)
+                count = self._store.clear() if within is None else self._store.delete(within)
+                self._store.meta.write(replace(self._store.meta.read(), files=kept))
             self._follow()
         return count
 
@@ -466,18 +455,18 @@ class Index:
         if raw is not None:
             _check_precision(raw)
         self._read_missing(postprocess, show_progress)
-        with self._writer.lock, self._lock:
-            store = self._begin_change()
-            with store.transaction():
-                meta = store.meta.read()
+        with self._lock:
+            self._vectors.fall_behind()
+            with self._store.transaction():
+                meta = self._store.meta.read()
                 settings = VectorSettings(kind or meta.vectors.kind, target_recall or meta.vectors.target_recall)
-                views = meta.views if postprocess is None else _views_with(store, postprocess)
-                store.meta.write(replace(meta, vectors=settings, views=views, raw=raw or meta.raw))
-                converted = 0 if raw is None else store.documents.convert()
-                fit(store)
+                views = meta.views if postprocess is None else self._views_with(postprocess, meta.views)
+                self._store.meta.write(replace(meta, vectors=settings, views=views, raw=raw or meta.raw))
+                converted = 0 if raw is None else self._store.documents.convert()
+                fit(self._store)
             if converted:
                 with suppress(IndexLockedError, IndexAccessError):  # the space is used again later
-                    store.database.vacuum()
+                    self._store.database.vacuum()
             self._vectors.show_progress = show_progress
             try:
                 with self._store.snapshot():
@@ -486,6 +475,22 @@ class Index:
             finally:
                 self._vectors.show_progress = False
             self._vectors.save(at_least=1)
+
+    def _views_with(self, postprocess: str | Sequence[str], stored: Sequence[VectorView]) -> tuple[VectorView, ...]:
+        views = with_maps(stored, postprocess)
+        counts = self._store.stretches.counts()
+        for i, view in enumerate(views):
+            needed = rows_needed(view.postprocess, view.width)
+            count = len(self._store.documents) if view.sample is None else self._store.documents.count_wholly_read()
+            if count < needed:
+                read = "" if view.sample is None else " that are read for the view"
+                raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents{read}, there are {count}")
+            if view.postprocess.startswith("within") and counts.get(i, 0) < needed:
+                raise InputError(
+                    f"postprocess: {view.postprocess!r} needs {needed} documents of several stretches, {counts.get(i, 0)} "
+                    "have some; texts of a few words have none, and some embedders give none"
+                )
+        return tuple(views)
 
     def _read_missing(self, postprocess: str | Sequence[str] | None, show_progress: bool) -> None:
         """Let the model read what the sample lacks, stretches or whole vectors, and store it."""
@@ -501,8 +506,28 @@ class Index:
             self.embedder, list(texts.values()), wanted, views, show_progress=show_progress
         )
         read = {seq: (vectors[i], of_text) for i, (seq, of_text) in enumerate(zip(texts, stretches or [], strict=True))}
-        with self._writer.lock:
-            _store_read(self._begin_change(), texts, read, unread, views)
+        with self._lock:
+            self._vectors.fall_behind()
+            self._store_read(texts, read, unread, views)
+
+    def _store_read(
+        self,
+        texts: Mapping[int, str],
+        read: Mapping[int, tuple[Float32Array, Stretches]],
+        unread: Mapping[int, frozenset[int]],
+        views: Sequence[VectorView],
+    ) -> None:
+        """Store vectors and stretches that were read later, of the rows that are still there."""
+        with self._store.transaction():
+            seqs = sorted(self._store.documents.by_seq(texts))  # others were deleted meanwhile
+            self._store.stretches.insert(
+                np.array(seqs, dtype=np.int64), [texts[seq] for seq in seqs], [read[seq][1] for seq in seqs], views
+            )
+            newly = [seq for seq in seqs if not sampled_views(views).isdisjoint(unread[seq])]
+            for seq in newly:
+                self._store.documents.replace_vector(seq, read[seq][0])
+            if newly:
+                self._store.next_generation()  # the vectors in memory, and in snapshots, are those of the rows before
 
     def wait_until_built(self) -> None:
         """Wait for vectors that are being built beside searches and adds, which `add` begins when it is due."""
@@ -513,7 +538,7 @@ class Index:
 
         A damaged document can't be rebuilt: `repair` removes it, and the problem names its id.
         """
-        with self._writer.lock, self._lock:
+        with self._lock:
             self._store.database.check_place()
             verification = verify(self._folder, repair=repair)
             with self._store.snapshot():
@@ -805,17 +830,14 @@ class Index:
         with self._store.snapshot():
             self._vectors.load()
 
-    def _follow(self, added: MappedRows | None = None, *, build: bool = False) -> None:
+    def _follow(self, added: MappedRows | None = None) -> None:
         """Bring the vectors up to date; the change is durable by now, so the next search raises what fails here."""
-        with self._lock:
-            try:
-                with self._store.snapshot():
-                    self._vectors.refresh(added)
-            except (IndexAccessError, IndexLockedError, CorruptIndexError) as error:
-                logger.warning("the vectors could not follow a change yet: %s", error)
-                self._vectors.discard()
-            if build:
-                self._keep_snapshot(build=True)
+        try:
+            with self._store.snapshot():
+                self._vectors.refresh(added)
+        except (IndexAccessError, IndexLockedError, CorruptIndexError) as error:
+            logger.warning("the vectors could not follow a change yet: %s", error)
+            self._vectors.discard()
 
     def _keep_snapshot(self, *, build: bool = False, **options: int) -> None:
         """Build and write the vectors if that is due; a failure makes searching or opening slower and loses nothing."""
@@ -863,9 +885,7 @@ class Index:
     @property
     def embedder(self) -> TextEmbedder:
         """The embedder that the index was made with, loaded now if `open` got none."""
-        if self._embedder is not None:
-            return self._embedder
-        with self._writer.lock, self._lock:
+        with self._lock:
             if self._embedder is None:
                 stored = self._store.meta.read().provenance
                 if stored is None:
@@ -881,53 +901,6 @@ class Index:
 
     def _check(self, embedder: TextEmbedder) -> None:
         check_embedder(embedder, self._folder, self._store.meta.read())
-
-
-def _views_with(store: Store, postprocess: str | Sequence[str]) -> tuple[VectorView, ...]:
-    """Return the views of an index with other maps; raise `InputError` if one needs more than there is."""
-    views = with_maps(store.meta.read().views, postprocess)
-    counts = store.stretches.counts()
-    for i, view in enumerate(views):
-        needed = rows_needed(view.postprocess, view.width)
-        count = len(store.documents) if view.sample is None else store.documents.count_wholly_read()
-        if count < needed:
-            read = "" if view.sample is None else " that are read for the view"
-            raise InputError(f"postprocess: {view.postprocess!r} needs {needed} documents{read}, there are {count}")
-        if view.postprocess.startswith("within") and counts.get(i, 0) < needed:
-            raise InputError(
-                f"postprocess: {view.postprocess!r} needs {needed} documents of several stretches, {counts.get(i, 0)} "
-                "have some; texts of a few words have none, and some embedders give none"
-            )
-    return tuple(views)
-
-
-def _store_read(
-    store: Store,
-    texts: Mapping[int, str],
-    read: Mapping[int, tuple[Float32Array, Stretches]],
-    unread: Mapping[int, frozenset[int]],
-    views: Sequence[VectorView],
-) -> None:
-    """Store vectors and stretches that were read later, of the rows that are still there."""
-    with store.transaction():
-        seqs = sorted(store.documents.by_seq(texts))  # others were deleted meanwhile
-        store.stretches.insert(
-            np.array(seqs, dtype=np.int64), [texts[seq] for seq in seqs], [read[seq][1] for seq in seqs], views
-        )
-        newly = [seq for seq in seqs if not sampled_views(views).isdisjoint(unread[seq])]
-        for seq in newly:
-            store.documents.replace_vector(seq, read[seq][0])
-        if newly:
-            store.next_generation()  # the vectors in memory, and in snapshots, are those of the rows before
-
-
-def _refuse_present(store: Store, rows: Sequence[PreparedDocument]) -> None:
-    """Raise `InputError` naming a document that the store has."""
-    for namespace in {row.namespace for row in rows}:
-        ids = [row.id for row in rows if row.namespace == namespace]
-        present = store.documents.rows(store.documents.seqs_of(ids, namespace))
-        if present:
-            raise InputError(f"other: the id {present[0].id!r} is in both indexes; delete it from one of them")
 
 
 def _damaged(store: Store) -> CorruptIndexError:

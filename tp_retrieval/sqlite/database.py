@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from threading import RLock, get_ident
 from types import FrameType
 from typing import Any
 from urllib.parse import quote
@@ -41,9 +40,7 @@ class Database:
     """A connection to one file. Not thread-safe: its owner calls it under one lock."""
 
     def __init__(self, file: Path) -> None:
-        self._caller: FrameType | None = None  # the call that opened the current transaction or snapshot,
-        self._thread = 0  # and its thread
-        self._settled: tuple[Database, RLock] | None = None
+        self._caller: FrameType | None = None  # the call that opened the current transaction or snapshot
         try:
             self.file = file.absolute()  # a process may change its folder
             self._shared_file = SharedFile(self.file)
@@ -165,10 +162,15 @@ class Database:
     @contextmanager
     def _block(self, caller: FrameType, *, writes: bool) -> Iterator[None]:
         with self.explained():
-            self.check_free()
+            self._settle()
+            if self._connection.in_transaction:
+                raise InputError(
+                    f"{self.file}: a call within another one of the same thread, as from a signal handler; call again "
+                    "after that one has returned"
+                )
             if writes and self._read_only:  # before the checksum is removed
                 raise IndexAccessError(f"{self.file}: its folder is readonly; copy the index to a writable one")
-            self._caller, self._thread = caller, get_ident()
+            self._caller = caller
             try:  # BEGIN included: an interrupt may come right after it
                 self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 if writes:
@@ -180,9 +182,9 @@ class Database:
                 self._connection.execute("COMMIT" if writes else "ROLLBACK")
             except BaseException:
                 self._roll_back()
-                self._caller = None
                 raise
-            self._caller = None
+            finally:
+                self._caller = None
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
@@ -193,15 +195,6 @@ class Database:
         finally:
             self.execute(f"PRAGMA busy_timeout = {int(1000 * _BUSY_SECONDS)}")
 
-    def check_free(self) -> None:
-        """Raise `InputError` if this call is within a transaction or snapshot of another one."""
-        self._settle()
-        if self._connection.in_transaction:
-            raise InputError(
-                f"{self.file}: a call within another one of the same thread, as from a signal handler; call again after "
-                "that one has returned"
-            )
-
     def _settle(self) -> None:
         """Roll back the block of a call that an interrupt ended, which is no longer on the stack.
 
@@ -210,30 +203,6 @@ class Database:
         """
         if self._connection.in_transaction and not _is_running(self._caller):
             self._roll_back()
-            self._caller = None
-        if self._settled is None or not self._settled[0]._is_left_open():
-            return
-        other, lock = self._settled
-        free = False
-        try:
-            free = lock.acquire(blocking=False)
-            if free:
-                other._settle()
-        finally:
-            if free:
-                lock.release()
-
-    def settles(self, other: Database, lock: RLock) -> None:
-        """Roll back, with each block here, one of `other` that an interrupt of the same thread left open.
-
-        What `other` does is done under `lock`.
-        """
-        self._settled = other, lock
-
-    def _is_left_open(self) -> bool:
-        """Return whether the call that opened the current block has ended, as far as its own thread can tell."""
-        caller = self._caller
-        return caller is not None and self._thread == get_ident() and not _is_running(caller)
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -16,25 +16,21 @@ from typing import Any
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.shared_file import lock as descriptors
 
-_guarded: weakref.WeakKeyDictionary[Database, tuple[Any, ...]] = weakref.WeakKeyDictionary()
-_held: list[tuple[Database, tuple[Any, ...]]] = []
+_guarded: weakref.WeakKeyDictionary[Database, Any] = weakref.WeakKeyDictionary()
+_held: list[tuple[Database, Any]] = []
 _one_fork = threading.RLock()
 
 
-def guard(database: Database, *locks: RLock) -> None:
-    """Delay forks while a lock is held, and reconnect the database in parent and child.
-
-    Forks acquire the locks in their order, those of databases that were guarded earlier first.
-    """
-    _guarded[database] = locks
+def guard(lock: RLock, database: Database) -> None:
+    """Delay forks while the lock is held, and reconnect the database in parent and child."""
+    _guarded[database] = lock
 
 
 def _before() -> None:
     _one_fork.acquire()
     _held[:] = list(_guarded.items())
-    for _, locks in _held:
-        for lock in locks:
-            lock.acquire()
+    for _, lock in _held:
+        lock.acquire()
     for database, _ in _held:
         database.suspend()
     descriptors.acquire()
@@ -47,8 +43,7 @@ def _after() -> None:
             database.resume()
     finally:
         while _held:
-            for lock in reversed(_held.pop()[1]):
-                lock.release()
+            _held.pop()[1].release()
         _one_fork.release()
 
 

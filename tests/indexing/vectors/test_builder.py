@@ -142,7 +142,7 @@ def test_a_document_that_was_never_stored_is_never_found(tmp_path, monkeypatch):
             raise InputError("not finite")
 
         with monkeypatch.context() as patch:
-            patch.setattr(SyncedVectors, "maps_of", fails)
+            patch.setattr(SyncedVectors, "prepare", fails)
             with pytest.raises(InputError, match="not finite"):
                 index.add([Document(f"never stored cat {i}", {}, f"bad{i}") for i in range(70)])
         index.add([Document(f"really stored cat {i}", {}, f"good{i}") for i in range(5)])

@@ -12,7 +12,7 @@ from tp_retrieval.indexing.storage.store import Store
 from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.indexing.vectors.faiss_index import FaissIndex
 from tp_retrieval.indexing.vectors.fitting import fit
-from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
+from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 from tp_retrieval.types import VectorView
 
 DIMENSION = 8
@@ -28,9 +28,6 @@ class Process:
         self.mapped = []
         mapped = self.vectors.mapped
         self.vectors.mapped = lambda raw: (self.mapped.append(len(raw)), mapped(raw))[1]
-
-    def prepare(self, seqs, raw):
-        return MappedRows.of(self.vectors.maps_of(self.store.meta.read().generation), np.array(seqs), raw)
 
     def add(self, raw):
         with self.store.transaction():
@@ -137,13 +134,13 @@ def test_new_maps_of_another_process_change_every_vector(processes, first):
     rows = by_seq(first.add(raw), raw)
     follow(first)
     check(first.vectors, rows)
-    digest, prepared = first.vectors.maps_digest(), first.prepare([51], raw[:1])
+    digest, prepared = first.vectors.maps_digest(), first.vectors.prepare(np.array([51]), raw[:1])
     assert prepared.vectors == pytest.approx(unit(raw[:1]), abs=1e-6)
     more = drawn(50, seed=1)
     rows |= by_seq(other.add(more), more)
     with other.store.transaction():
         fit(other.store)
-    assert first.vectors.maps_of(first.store.meta.read().generation) is None
+    assert first.vectors.prepare(np.array([101]), raw[:1]) is None
     first.vectors.save(at_least=1)
     assert first.store.meta.read().snapshot is None
     first.vectors.refresh()
@@ -153,21 +150,22 @@ def test_new_maps_of_another_process_change_every_vector(processes, first):
 
 def test_prepared_rows_are_taken_in_without_being_mapped_again(processes, first):
     raw = drawn(2500)
-    prepared = first.prepare(np.arange(1, 2501), raw)
+    prepared = first.vectors.prepare(np.arange(1, 2501), raw)
     assert prepared.vectors == pytest.approx(unit(raw), abs=1e-6)
+    assert first.mapped == [1024, 1024, 452]
     first.vectors.fall_behind()
     rows = by_seq(first.add(raw), raw)
     first.vectors.refresh(prepared)
     check(first.vectors, rows)
-    assert first.mapped == []
+    assert len(first.mapped) == 3
     with pytest.raises(InputError, match="not finite"):
-        first.prepare([2501], np.full((1, DIMENSION), np.nan, dtype=np.float32))
+        first.vectors.prepare(np.array([2501]), np.full((1, DIMENSION), np.nan, dtype=np.float32))
 
 
 def test_prepared_rows_that_are_not_the_next_ones_come_from_the_store(processes, first):
     other, raw = processes(), drawn(30)
     rows = by_seq(other.add(raw[:10]), raw[:10])
-    prepared = first.prepare(np.arange(11, 31), raw[10:])
+    prepared = first.vectors.prepare(np.arange(11, 31), raw[10:])
     rows |= by_seq(first.add(raw[10:]), raw[10:])
     first.vectors.fall_behind()
     first.vectors.refresh(prepared)
@@ -176,7 +174,7 @@ def test_prepared_rows_that_are_not_the_next_ones_come_from_the_store(processes,
 
 def test_prepared_rows_of_which_another_process_deleted_one_come_from_the_store(processes, first):
     other, raw = processes(), drawn(30)
-    prepared = first.prepare(np.arange(1, 31), raw)
+    prepared = first.vectors.prepare(np.arange(1, 31), raw)
     rows = by_seq(first.add(raw), raw)
     other.delete([4])
     del rows[4]
@@ -192,7 +190,7 @@ def test_discarded_vectors_are_neither_saved_nor_added_to_but_loaded_anew(first)
     first.vectors.fall_behind()
     first.vectors.save(at_least=1)
     assert first.store.meta.read().snapshot is None
-    assert first.vectors.maps_of(first.store.meta.read().generation) is None
+    assert first.vectors.prepare(np.array([41]), raw[:1]) is None
     first.mapped.clear()
     first.vectors.refresh()
     assert first.mapped == [40]

@@ -26,12 +26,10 @@ _SLICES = 32  # or this part of all rows where that is more, so that a large ind
 class Builder:
     """Builds what is due of an index's vectors; it takes the index's lock to copy some rows at a time, and to hand over.
 
-    A handing over is a change, for which `changes` is acquired first. What fails is logged, and the former vectors stay. At
-    most one build is under way.
+    What fails is logged, and the former vectors stay. At most one build is under way.
     """
 
-    def __init__(self, changes: threading.RLock, lock: threading.RLock, store: Store, vectors: SyncedVectors) -> None:
-        self._changes = changes
+    def __init__(self, lock: threading.RLock, store: Store, vectors: SyncedVectors) -> None:
         self._lock = lock
         self._store = store
         self._vectors = vectors
@@ -81,7 +79,7 @@ class Builder:
         self._generation = plan.generation
         try:
             built = plan.build(self, self._vectors.exact)
-            with self._changes, self._while_useful():
+            with self._while_useful():
                 self._vectors.adopt(plan, built)
         except _UselessError:
             logger.debug("the index was closed, or got other maps, before its vectors were built")

@@ -55,16 +55,6 @@ class MappedRows:
     seqs: Seqs
     vectors: Float32Array
 
-    @classmethod
-    def of(cls, maps: MappedViews, seqs: Seqs, raw: Float32Array) -> MappedRows:
-        """Return rows mapped; raise `InputError` if a mapped vector is not finite."""
-        vectors = np.empty((len(raw), maps.dimension), dtype=np.float32)
-        for begin in range(0, len(raw), _PART):  # mapping takes several times the memory of what it gives
-            vectors[begin : begin + _PART] = maps(raw[begin : begin + _PART])
-        if not np.isfinite(vectors).all():
-            raise InputError("vectors: their mapped values are not finite")
-        return cls(seqs, vectors)
-
 
 class SyncedVectors:
     """The mapped unit vectors of a store in memory. Not thread-safe: its owner calls it under one lock."""
@@ -134,9 +124,19 @@ class SyncedVectors:
             logger.warning(KEPT_AS_IT_IS, error)
             self._faiss, self._last_seq = FaissIndex(self._maps.dimension, self.exact), 0
 
-    def maps_of(self, generation: int) -> MappedViews | None:
-        """Return the fitted maps of a generation, None if the vectors are of another one, or half changed."""
-        return self._maps if self._state is not _State.BROKEN and generation == self._generation else None
+    def prepare(self, seqs: Seqs, raw: Float32Array) -> MappedRows | None:
+        """Map rows that are about to be committed, so that nothing can fail on them afterwards; None under new maps.
+
+        Raises `InputError` if a mapped vector is not finite.
+        """
+        if self._is_outdated():
+            return None  # everything is loaded anew
+        vectors = np.empty((len(raw), self._maps.dimension), dtype=np.float32)
+        for begin in range(0, len(raw), _PART):  # mapping takes several times the memory of what it gives
+            vectors[begin : begin + _PART] = self.mapped(raw[begin : begin + _PART])
+        if not np.isfinite(vectors).all():
+            raise InputError("vectors: their mapped values are not finite")
+        return MappedRows(seqs, vectors)
 
     def refresh(self, added: MappedRows | None = None) -> None:
         """Follow what was committed since the last time, here or by other processes; `added` are rows just committed."""
