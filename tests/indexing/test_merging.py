@@ -1,5 +1,9 @@
 """Merging indexes with their raw vectors, and reading documents page by page."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +11,7 @@ from tests.toy import SampledEmbedder, StretchEmbedder, ToyEmbedder, documents
 from tp_retrieval import Document, IncompatibleIndexError, Index, InputError
 
 DOCUMENTS = documents(160)
+ROOT = Path(__file__).parents[2]
 
 
 def index_of(path, embedder, rows):
@@ -90,3 +95,37 @@ def test_documents_are_read_in_pages(toy, tmp_path):
             index.get(limit=-1)
         with pytest.raises(InputError, match=r"offset: 1\.5 must be"):
             index.get(offset=1.5)
+
+
+def test_a_merge_and_vectors_beside_a_close_are_refused_and_end_no_process(tmp_path):
+    """What the index was made by is read under its lock: SQLite's connections end the process that closes one in use."""
+    code = """
+import sys, threading, time
+import numpy as np
+from tests.toy import ToyEmbedder
+from tp_retrieval import Index, TPRetrievalError
+
+def work(index, other):
+    none = np.zeros((0, index.embedder.dimension), np.float32)
+    while True:
+        try:
+            index.add_vectors([], none, fingerprint=index.embedder.fingerprint)
+            index.merge_from(other)
+        except TPRetrievalError as error:
+            assert "closed" in str(error), error
+            return
+
+for n in range(40):
+    index, other = (Index.create(f"{sys.argv[1]}/{name}{n}", ToyEmbedder()) for name in ("i", "o"))
+    threads = [threading.Thread(target=work, args=(index, other)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.005)
+    index.close()
+    for thread in threads:
+        thread.join()
+    other.close()
+print("held")
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr

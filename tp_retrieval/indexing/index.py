@@ -295,8 +295,7 @@ class Index:
         Raises `InputError` naming an id that both have, and `IncompatibleIndexError` if another embedder made the other
         index.
         """
-        meta = self._store.meta.read()
-        made_by = other._store.meta.read().fingerprint
+        meta, made_by = self._meta(), other._meta().fingerprint
         if not same_embedder(meta.fingerprint, made_by, lambda: self.embedder):
             raise IncompatibleIndexError(
                 f"{self._folder} and {other._folder} hold vectors of different embedders (fingerprints {meta.fingerprint} "
@@ -362,7 +361,7 @@ class Index:
 
         `fingerprint` is that of the embedder that computed them. Raises `IncompatibleIndexError` if it is not the index's.
         """
-        meta = self._store.meta.read()
+        meta = self._meta()
         if not same_embedder_or_raw(meta.fingerprint, fingerprint, meta.provenance, lambda: self.embedder):
             raise IncompatibleIndexError(
                 f"{self._folder} holds vectors of another embedder (fingerprint: stored {meta.fingerprint}, given "
@@ -391,8 +390,7 @@ class Index:
 
     def file_settings(self, namespace: str = "") -> FileSettings | None:
         """Return how files were read into a namespace, None if none were."""
-        with self._lock, self._store.snapshot():
-            return self._store.meta.read().files.get(namespace)
+        return self._meta().files.get(namespace)
 
     def set_file_settings(self, settings: FileSettings, *, namespace: str = "") -> None:
         """Keep how files were read into a namespace, for the next time they are."""
@@ -848,6 +846,10 @@ class Index:
         except (IndexAccessError, IndexLockedError) as error:
             logger.warning("no snapshot of the vectors was written: %s", error)
 
+    def _meta(self) -> IndexMeta:
+        with self._lock, self._store.snapshot():
+            return self._store.meta.read()
+
     # -- embedding
 
     def _embed_queries(self, texts: list[str]) -> Float32Array:
@@ -879,8 +881,7 @@ class Index:
     @property
     def views(self) -> tuple[VectorView, ...]:
         """The parts of a raw vector, each with the map that the index fits to it."""
-        with self._lock, self._store.snapshot():
-            return self._store.meta.read().views
+        return self._meta().views
 
     @property
     def embedder(self) -> TextEmbedder:
