@@ -27,6 +27,11 @@ def test_every_table_has_a_source_and_every_result_is_of_this_code():
     assert list(problems()) == []
 
 
+def test_the_list_of_benchmarks_has_every_one():
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in BENCHMARKS if f"`{name}`" not in page] == []
+
+
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the pages and the code with one result more, filled in."""

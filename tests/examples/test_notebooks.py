@@ -9,8 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from tests.examples.test_terminal import check_command
-from tests.test_release import ROOT
+from tests.snippets import ROOT, unknown_options
 
 FOLDER = ROOT / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -69,7 +68,7 @@ def test_every_command_in_a_notebook_is_one_that_the_program_takes():
     lines = {line for text in texts for line in re.findall(r"(?:^    |`)(tp-retrieval [^`\n]+)", text, re.MULTILINE)}
     assert len(lines) >= 3
     for line in lines:
-        check_command(line)
+        assert unknown_options(line) == []
 
 
 def differences(kept, fresh):

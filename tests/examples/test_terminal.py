@@ -3,28 +3,15 @@
 import html
 import re
 import runpy
-import shlex
 import xml.etree.ElementTree as ET
 
 import pytest
-import typer
 
-from tests.test_release import ROOT
-from tp_retrieval.cli.main import app
+from tests.snippets import ROOT, unknown_options
 
 RECORD = runpy.run_path(str(ROOT / "examples" / "terminal" / "record.py"))
 PICTURE = (ROOT / "docs" / "terminal.svg").read_text(encoding="utf-8")
 HIT = re.compile(r"^(?:\d+\.|\[\d+\]) \S+ › .+")
-
-
-def check_command(line):
-    """Raise where the program has no such command or option."""
-    _, *words = shlex.split(line)
-    command = typer.main.get_command(app)
-    while getattr(command, "commands", {}) and words:
-        command = command.commands[words.pop(0)]
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    assert [word for word in words if word.startswith("-") and word not in options] == [], line
 
 
 def lines(svg):
@@ -43,7 +30,7 @@ def test_the_picture_shows_the_commands_and_what_they_found():
     shown = [line.removeprefix("$ ") for line in lines(PICTURE) if line.startswith("$ ")]
     assert shown == [*RECORD["COMMANDS"]]
     for command in shown:
-        check_command(command)
+        assert unknown_options(command) == []
     assert len(hits(PICTURE)) >= 2
     assert 15 <= len(lines(PICTURE)) <= 34, "readable where a README shows it"
 

@@ -100,9 +100,7 @@ def _signals(
 
 
 def ablations(task: Task, scope: tuple[int, int]) -> Sequence[Ablation]:
-    """Return the rows of the table: PromptEOL and one example, each alone, with TP, and bidirectional in the same blocks;
-    HTP, plain text, and echo.
-    """
+    """Return the rows of the table: PromptEOL and one example, alone, with TP and bidirectional; HTP, plain text, echo."""
     by_name = {prompt.name: prompt for prompt in prompts(task)}
     plain, shown = (by_name[name] for name in (("prompteol", "icl") if task == "sts" else ("plain", "one example")))
     start, stop = scope

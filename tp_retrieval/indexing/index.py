@@ -344,8 +344,7 @@ class Index:
         Of a view that is read of a sample, and for maps, `add` reads the documents that belong to the sample by then. In
         parts these are more than a single call's, unless the texts to come are known.
         """
-        with self._lock, self._store.snapshot():
-            views = self._store.meta.read().views
+        views = self.views
         most = max((sample_size(views[view]) for view in needed_views(views)), default=0)
         before = self._upcoming
         self._upcoming = before | {*nsmallest(most, {priority_of(text) for text in texts})}  # no other can be in a sample
