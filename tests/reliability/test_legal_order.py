@@ -98,13 +98,14 @@ def record(folder, seed, counts, *, last="reader", kill=False):
     for child in children[: 3 if last == "stale" else 4]:
         child.stdin.write("go\n")
         child.stdin.flush()
-    begun = []
+    killed = []
     if kill:
-        begun = [children[0].stdout.readline() for _ in range(counts[True])]  # it is half through
-        children[0].kill()
-    lines = [child.communicate("stop\n")[0].splitlines() for child in children]  # the writers first
+        with children[0] as writer:
+            begun = [writer.stdout.readline() for _ in range(counts[True])]  # it is half through
+            writer.kill()
+            killed = [[*begun, *writer.stdout]]  # `communicate` would leave out what readline has buffered
+    lines = killed + [child.communicate("stop\n")[0].splitlines() for child in children[kill:]]  # the writers first
     assert [child.returncode for child in children[kill:]] == [0] * (4 - kill)
-    lines[0] = [*map(str.strip, begun), *lines[0]]
     return [call for printed in lines for call in calls_of(printed)]
 
 
