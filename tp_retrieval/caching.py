@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.maps.affine import is_unread, same_vectors
 from tp_retrieval.errors import InputError
-from tp_retrieval.sqlite.database import Database, objects_made_by
-from tp_retrieval.sqlite.fork_safety import guard
+from tp_retrieval.sqlite.database import objects_made_by
+from tp_retrieval.sqlite.fork_safety import guarded
 from tp_retrieval.types import (
     EmbedsStretches,
     Float32Array,
@@ -73,13 +73,13 @@ class CachedEmbedder:
         if isinstance(embedder, EmbedsStretches) and isinstance(embedder, HasProvenance):
             self.embed_with_stretches = partial(self._embed_with_stretches, embedder, embedder.provenance.views)
         self._lock = RLock()
-        self._database = Database(Path(path))
-        try:
-            self._prepare()
-        except BaseException:
-            self._database.close()
-            raise
-        guard(self._lock, self._database)
+        self._database = guarded(self._lock, Path(path))
+        with self._lock:
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
 
     def _prepare(self) -> None:
         wanted = objects_made_by(_SCHEMA)

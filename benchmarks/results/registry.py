@@ -65,7 +65,10 @@ def _open_questions(suffix: str, model: str | None) -> dict[str, Benchmark]:
         "complexity": (*common, "benchmarks/open_questions/scopes.py"),
         "languages": (*common, "benchmarks/open_questions/scopes.py"),
         "masks": masks,
-        "attention": (*common, f"{_PACKAGE}/embedding/forward/bidirectional.py"),
+        "attention": (
+            *(*common, f"{_PACKAGE}/embedding/forward/bidirectional.py"),
+            *("benchmarks/open_questions/scopes.py", "benchmarks/open_questions/complexity.py"),
+        ),
         "untouched": common,
     }
     return {f"{name}{suffix}": Benchmark(f"open_questions.{name}", code, model=model) for name, code in measures.items()}

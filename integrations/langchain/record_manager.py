@@ -11,8 +11,7 @@ from langchain_core.indexing import RecordManager
 
 from tp_retrieval import InputError
 from tp_retrieval.integrations.worker import Worker, asynchronous
-from tp_retrieval.sqlite.database import Database
-from tp_retrieval.sqlite.fork_safety import guard
+from tp_retrieval.sqlite.fork_safety import guarded
 from tp_retrieval.types import checked_texts
 
 _SCHEMA = """
@@ -34,14 +33,14 @@ class TPRecordManager(RecordManager):
             raise InputError("path: give a file; records in memory are kept by LangChain's InMemoryRecordManager")
         self._worker = Worker()
         self._lock = RLock()
-        self._database = Database(Path(path))
-        try:
-            self._database.enable_log()
-            self.create_schema()
-        except BaseException:
-            self._database.close()
-            raise
-        guard(self._lock, self._database)
+        self._database = guarded(self._lock, Path(path))
+        with self._lock:
+            try:
+                self._database.enable_log()
+                self.create_schema()
+            except BaseException:
+                self._database.close()
+                raise
 
     def close(self) -> None:
         """Close the file."""

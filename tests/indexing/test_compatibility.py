@@ -110,15 +110,14 @@ def test_a_new_fingerprint_is_never_compared_by_the_old_one(tmp_path):
 def test_where_nothing_can_be_written_the_old_fingerprint_stays_and_the_index_opens(aged, embedder, monkeypatch):
     folder = aged(embedder)
     before = stored(folder)
-    real, calls = Database.objects, []
+    real = Database._connected
 
-    def refused(self):  # as in a place where SQLite can't make its files; root may write anywhere
-        calls.append(self)
-        if len(calls) == 1:
+    def refused(self, name, **options):  # as in a place where SQLite can't make its files; root may write anywhere
+        if "uri" not in options:
             raise IndexAccessError("attempt to write a readonly database")
-        return real(self)
+        return real(self, name, **options)
 
-    monkeypatch.setattr(Database, "objects", refused)
+    monkeypatch.setattr(Database, "_connected", refused)
     with Index.open(folder, embedder) as index:
         assert index.search("stone bridge", 1)[0].document.text == "stone bridge"
         with pytest.raises(IndexAccessError, match="readonly"):

@@ -281,10 +281,12 @@ def test_the_harness_bites(template, second, states, tmp_path, monkeypatch):
         interrupt_everywhere(template, second, states, tmp_path, "delete", moments)
 
 
-@pytest.mark.parametrize("nth", range(5, 400, 40))
-def test_a_signal_handler_that_searches_within_a_change_is_refused_and_changes_nothing(tmp_path, nth):
-    """A call within a call of the same thread would read, and keep, uncommitted state."""
-    with Index.create(tmp_path / "i", ToyWithProvenance("center")) as index:
+def search_within(folder, name, nth):
+    """Search in a signal handler at the nth line of a change, and go on; return whether the change has so many lines.
+
+    A call within a call of the same thread would read, and keep, uncommitted state: it is refused, and changes nothing.
+    """
+    with Index.create(folder, ToyWithProvenance("center")) as index:
         index.add(BASE)
         answers = []
 
@@ -296,10 +298,27 @@ def test_a_signal_handler_that_searches_within_a_change_is_refused_and_changes_n
 
         before = look(index)
         with at_line(Count(nth, handler), 1):
-            index.add(NEW)
+            CHANGES[name](index)
         seen = look(index)
-        with Index.open(tmp_path / "i", ToyWithProvenance("center")) as fresh:
-            assert close_enough(look(fresh), seen)
+        with Index.open(folder, ToyWithProvenance("center")) as fresh:
+            assert close_enough(look(fresh), seen), nth
             assert fresh.verify().ok
-        assert len(answers) == 1
-        assert answers[0] in (before, seen) or "a call within another one of the same thread" in answers[0]
+        assert all(
+            answer in (before, seen) or "a call within another one of the same thread" in answer for answer in answers
+        )
+        return len(answers) == 1
+
+
+@pytest.mark.parametrize("nth", range(5, 400, 40))
+def test_a_signal_handler_that_searches_within_an_add_is_refused_and_changes_nothing(tmp_path, nth):
+    assert search_within(tmp_path / "i", "add", nth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["add", "delete", "rebuild"])
+def test_a_signal_handler_that_searches_at_any_line_of_a_change_changes_nothing(tmp_path, name):
+    for nth in count(1, 2):
+        if not search_within(tmp_path / str(nth), name, nth):
+            break
+        shutil.rmtree(tmp_path / str(nth))
+    assert nth > 200

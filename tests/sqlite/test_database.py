@@ -216,26 +216,6 @@ def test_a_close_beside_a_reader_notes_nothing_and_closes(database, other, file)
     assert not file.with_name("index.sqlite.xxh128").exists()
 
 
-def test_a_read_only_database_reads_and_refuses_to_write(database, file):
-    database.close_with_checksum()
-    reader = Database(file)
-    with contextlib.closing(reader):
-        reader.reopen_read_only()
-        assert values(reader) == [3, 1, 2]
-        with pytest.raises(IndexAccessError, match="readonly"), reader.transaction():
-            pass
-        with pytest.raises(IndexAccessError, match="readonly"):
-            reader.execute("DELETE FROM t")
-    assert file.with_name("index.sqlite.xxh128").exists()
-
-
-def test_a_log_that_is_needed_forbids_read_only(database, file):
-    assert file.with_name("index.sqlite-wal").stat().st_size > 0
-    reader = Database(file)
-    with contextlib.closing(reader), pytest.raises(IndexAccessError, match="its latest changes are in its log"):
-        reader.reopen_read_only()
-
-
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1203])
 def test_chunks_are_the_values_in_order_in_parts_that_a_statement_takes(count):
     parts = list(chunks(range(count)))

@@ -3,14 +3,20 @@
 import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 import weakref
+from pathlib import Path
 
 import pytest
 
 from tp_retrieval.errors import IndexAccessError
 from tp_retrieval.sqlite import fork_safety, shared_file
 from tp_retrieval.sqlite.database import Database
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -25,11 +31,10 @@ def lock():
 
 @pytest.fixture
 def database(file, lock):
-    database = Database(file)
+    database = fork_safety.guarded(lock, file)
     database.enable_log()
     with database.transaction():
         database.execute("CREATE TABLE t(x)")
-    fork_safety.guard(lock, database)
     yield database
     database.close()
 
@@ -89,14 +94,14 @@ def test_a_fork_waits_for_a_change_of_another_thread_and_the_child_sees_it_whole
     class Waiting:
         """The lock of the database, which says when a fork begins to wait for it."""
 
-        def acquire(self):
+        def acquire(self, timeout):
             fork_waits.set()
-            lock.acquire()
+            return lock.acquire(timeout=timeout)
 
         def release(self):
             lock.release()
 
-    fork_safety.guard(Waiting(), database)
+    fork_safety._guarded[database] = Waiting()
 
     def change():
         with lock, database.transaction():
@@ -110,6 +115,64 @@ def test_a_fork_waits_for_a_change_of_another_thread_and_the_child_sees_it_whole
     holding.wait(10)
     assert in_child(lambda: database.execute("SELECT x FROM t")) == "[(1,), (2,)]"
     thread.join()
+
+
+def test_a_thread_that_opens_another_database_under_its_lock_and_a_fork_do_not_wait_for_each_other(
+    database, lock, tmp_path
+):
+    """As `Index.verify` does, which opens the file once more."""
+    holding, opened = threading.Event(), []
+
+    def open_another():
+        with lock:
+            holding.set()
+            time.sleep(0.1)  # until the fork waits for the lock
+            opened.append(fork_safety.guarded(threading.RLock(), tmp_path / "other.sqlite"))
+
+    thread = threading.Thread(target=open_another)
+    thread.start()
+    holding.wait(10)
+    assert in_child(lambda: opened[0].execute("SELECT 1")) == "[(1,)]"
+    thread.join()
+    opened[0].close()
+
+
+CHURN = """
+import os, sys, threading
+from pathlib import Path
+from tests.toy import ToyEmbedder
+from tp_retrieval import Document, Index
+
+folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
+Index.create(folder, ToyEmbedder()).close()
+done = threading.Event()
+
+def open_and_close():
+    while not done.is_set():
+        with Index.open(folder, ToyEmbedder()) as index:
+            len(index)
+
+thread = threading.Thread(target=open_and_close)
+thread.start()
+told = []
+for number in range(rounds):
+    child = os.fork()
+    if child == 0:
+        with Index.open(folder, ToyEmbedder()) as index:
+            index.add([Document(f"text {number}", {}, str(number))])
+        os._exit(0)
+    told.append(os.waitpid(child, 0)[1])
+done.set()
+thread.join()
+with Index.open(folder, ToyEmbedder()) as index:
+    print(set(told), sorted(int(document.id) for document in index) == list(range(rounds)), index.verify().ok)
+"""
+
+
+def test_children_of_forks_while_another_thread_opens_and_closes_an_index_use_it_as_any_process(tmp_path):
+    command = [sys.executable, "-c", CHURN, str(tmp_path / "i"), "60"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert (done.stdout, done.stderr) == ("{0} True True\n", "")
 
 
 def test_every_lock_is_free_after_a_fork_on_both_sides(database, lock):
@@ -150,8 +213,7 @@ def test_a_file_that_was_replaced_before_the_fork_is_not_opened(database, file):
 
 
 def test_a_database_that_nobody_holds_any_more_is_forgotten(tmp_path, lock):
-    short = Database(tmp_path / "short.sqlite")
-    fork_safety.guard(lock, short)
+    short = fork_safety.guarded(lock, tmp_path / "short.sqlite")
     assert short in fork_safety._guarded
     short.close()
     alive = weakref.ref(short)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -66,7 +65,6 @@ from tp_retrieval.indexing.vectors.fitting import UnusableMapsError, fit, fit_if
 from tp_retrieval.indexing.vectors.kinds import check_kind
 from tp_retrieval.indexing.vectors.synced_vectors import MappedRows, SyncedVectors
 from tp_retrieval.indexing.verify import Verification, verify
-from tp_retrieval.sqlite.fork_safety import guard
 from tp_retrieval.types import (
     Document,
     EmbedsStretches,
@@ -106,7 +104,7 @@ class Index:
     def __init__(self, folder: Path, store: Store, embedder: TextEmbedder | None) -> None:
         self._folder = folder
         self._store = store
-        self._lock = threading.RLock()
+        self._lock = store.lock
         self._embedder = embedder
         self._loading: ModelLoading = {}
         meta = store.meta.read()
@@ -117,7 +115,6 @@ class Index:
         self._builder = Builder(self._lock, store, self._vectors)
         weight = DENSE_WEIGHT if meta.dense_weight is None else meta.dense_weight
         self._engine = SearchEngine(store, self._vectors, weight)
-        guard(self._lock, store.database)
 
     @classmethod
     def create(
@@ -160,8 +157,10 @@ class Index:
             raw=raw,
             libraries={name: version(name) for name in ("tp-retrieval", "faiss-cpu", "numpy")},
         )
-        self = cls(folder, Store.create(folder, meta), embedder)
-        self._vectors.load()
+        store = Store.create(folder, meta)
+        with store.lock:
+            self = cls(folder, store, embedder)
+            self._vectors.load()
         return self
 
     @classmethod
@@ -180,30 +179,35 @@ class Index:
             raise InputError(f"{next(iter(loading))}: the embedder that is given is loaded already")
         folder = _absolute(path)
         store = Store(folder)
-        try:
-            with ThreadPoolExecutor(1) as executor:
-                intact = executor.submit(store.database.checksum.intact)
-                try:
-                    self = cls(folder, store, None)
-                    self._loading = loading
-                    if embedder is not None:
-                        embedder = scaled_like(embedder, store.meta.read())
-                        self._check(embedder)
-                        self._embedder = embedder
-                    usable = self._load()
-                except (TypeError, ValueError) as error:
-                    if isinstance(error, TPRetrievalError) or intact.result():
-                        raise
-                    raise _damaged(store) from error
-            if not intact.result():
-                raise _damaged(store)
-            if embedder is not None:
-                upgrade_fingerprint(store, embedder)  # after its bytes were checked: a change removes the checksum
-            if not usable:
-                self._fit_anew()
-        except BaseException:
-            store.close()
-            raise
+        with store.lock:
+            try:
+                return cls._opened(folder, store, embedder, loading)
+            except BaseException:
+                store.close()
+                raise
+
+    @classmethod
+    def _opened(cls, folder: Path, store: Store, embedder: TextEmbedder | None, loading: ModelLoading) -> Index:
+        with ThreadPoolExecutor(1) as executor:
+            intact = executor.submit(store.database.checksum.intact)
+            try:
+                self = cls(folder, store, None)
+                self._loading = loading
+                if embedder is not None:
+                    embedder = scaled_like(embedder, store.meta.read())
+                    self._check(embedder)
+                    self._embedder = embedder
+                usable = self._load()
+            except (TypeError, ValueError) as error:
+                if isinstance(error, TPRetrievalError) or intact.result():
+                    raise
+                raise _damaged(store) from error
+        if not intact.result():
+            raise _damaged(store)
+        if embedder is not None:
+            upgrade_fingerprint(store, embedder)  # after its bytes were checked: a change removes the checksum
+        if not usable:
+            self._fit_anew()
         return self
 
     @classmethod
@@ -273,8 +277,8 @@ class Index:
         if vectors is None:
             vectors, stretches = self._embed_documents(rows, show_progress)
         with self._lock:
-            self._vectors.fall_behind()
             with self._store.transaction():
+                self._vectors.fall_behind()
                 self._store.delete(self._store.documents.seqs_of(ids, namespace))
                 added = self._insert(rows, vectors, stretches)
             self._follow(added)
@@ -303,8 +307,8 @@ class Index:
             )
         rows, vectors, stretches = other._contents()
         with self._lock:
-            self._vectors.fall_behind()
             with self._store.transaction():
+                self._vectors.fall_behind()
                 self._refuse_present(rows)
                 added = self._insert(rows, vectors, stretches) if rows else None
             self._follow(added)
@@ -379,8 +383,8 @@ class Index:
         if not rows:
             return []
         with self._lock:
-            self._vectors.fall_behind()
             with self._store.transaction():
+                self._vectors.fall_behind()
                 seqs, vectors = self._store.replace(ids, rows, namespace)
                 added = self._vectors.prepare(seqs, vectors)
             self._follow(added)
@@ -407,8 +411,8 @@ class Index:
             raise InputError("ids: give ids or where; clear() removes every document")
         selection = Selection(where, ids, namespace)
         with self._lock:
-            self._vectors.fall_behind()
             with self._store.transaction():
+                self._vectors.fall_behind()
                 seqs = self._store.select(selection.condition, selection.ids, selection.namespace)
                 count = 0 if seqs is None else self._store.delete(seqs)
             self._follow()
@@ -419,8 +423,8 @@ class Index:
         if namespace is not None:
             check_text(namespace, "namespace")
         with self._lock:
-            self._vectors.fall_behind()
             with self._store.transaction():
+                self._vectors.fall_behind()
                 files = self._store.meta.read().files
                 kept = {name: settings for name, settings in files.items() if namespace not in (None, name)}
                 within = None if namespace is None else self._store.documents.seqs_in(namespace)
@@ -453,8 +457,8 @@ class Index:
             _check_precision(raw)
         self._read_missing(postprocess, show_progress)
         with self._lock:
-            self._vectors.fall_behind()
             with self._store.transaction():
+                self._vectors.fall_behind()
                 meta = self._store.meta.read()
                 settings = VectorSettings(kind or meta.vectors.kind, target_recall or meta.vectors.target_recall)
                 views = meta.views if postprocess is None else self._views_with(postprocess, meta.views)
@@ -504,7 +508,6 @@ class Index:
         )
         read = {seq: (vectors[i], of_text) for i, (seq, of_text) in enumerate(zip(texts, stretches or [], strict=True))}
         with self._lock:
-            self._vectors.fall_behind()
             self._store_read(texts, read, unread, views)
 
     def _store_read(
@@ -516,6 +519,7 @@ class Index:
     ) -> None:
         """Store vectors and stretches that were read later, of the rows that are still there."""
         with self._store.transaction():
+            self._vectors.fall_behind()
             seqs = sorted(self._store.documents.by_seq(texts))  # others were deleted meanwhile
             self._store.stretches.insert(
                 np.array(seqs, dtype=np.int64), [texts[seq] for seq in seqs], [read[seq][1] for seq in seqs], views

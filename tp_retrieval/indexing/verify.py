@@ -34,21 +34,22 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
     stretches are removed; `Index.rebuild` reads them again.
     """
     store = Store(folder)
-    broken: list[str] = []
-    try:
-        if not store.database.checksum.intact():
-            broken.append(f"{store.file}: its bytes are not those it was closed with")
-        damage = _broken(store)
-        broken += damage
-        problems = left = broken if damage else broken + _stale(folder, store)
-        if repair and problems:
-            _repair(folder, store)
-            broken = left = _broken(store) or _stale(folder, store)
-        return Verification(len(store.documents), tuple(problems), tuple(left))
-    finally:
-        if repair and broken:  # also where a repair was interrupted
-            store.database.checksum.refuse()
-        store.close(checksum=repair)
+    with store.lock:
+        broken: list[str] = []
+        try:
+            if not store.database.checksum.intact():
+                broken.append(f"{store.file}: its bytes are not those it was closed with")
+            damage = _broken(store)
+            broken += damage
+            problems = left = broken if damage else broken + _stale(folder, store)
+            if repair and problems:
+                _repair(folder, store)
+                broken = left = _broken(store) or _stale(folder, store)
+            return Verification(len(store.documents), tuple(problems), tuple(left))
+        finally:
+            if repair and broken:  # also where a repair was interrupted
+                store.database.checksum.refuse()
+            store.close(checksum=repair)
 
 
 def _broken(store: Store) -> list[str]:
@@ -67,9 +68,12 @@ def _stale(folder: Path, store: Store) -> list[str]:
     """Return what is wrong with the vectors, which are derived from the rows."""
     vectors = SyncedVectors(folder, store)
     try:
-        with store.snapshot():
-            vectors.load()
-            return list(vectors.problems())
+        while True:
+            with store.snapshot():
+                vectors.load()
+                problems, file = list(vectors.problems()), store.meta.read().snapshot
+            if not problems or store.meta.read().snapshot == file:  # and no other process replaced the file meanwhile
+                return problems
     except CorruptIndexError as error:
         return [str(error)]
 

@@ -24,7 +24,7 @@ from tp_retrieval.errors import (
     InputError,
 )
 from tp_retrieval.sqlite.file_checksum import FileChecksum
-from tp_retrieval.sqlite.shared_file import SharedFile
+from tp_retrieval.sqlite.shared_file import FileState, SharedFile
 
 _BUSY_SECONDS = 30.0
 _MOST_VALUES = 500  # of one statement; SQLite's smallest limit is 999
@@ -47,8 +47,10 @@ class Database:
         except OSError as error:
             raise IndexAccessError(f"can't open {file}: {error}") from error
         self.checksum = FileChecksum(self.file, self._shared_file)
+        self._log = self.file.with_name(f"{self.file.name}-wal")
+        self._read_as: FileState | None = None  # the state that a connection which only reads takes for the only one
         self._connections = 0
-        self._read_only = self._closed = False
+        self._closed = False
         try:
             self._connect()
         except BaseException:
@@ -56,14 +58,22 @@ class Database:
             raise
 
     def _connect(self) -> None:
+        """Connect, or connect only to read where SQLite can't make its files: to one who may read but not write here."""
+        state = self._shared_file.state()
+        try:
+            self._connection, self._read_as = self._connected(str(self.file), timeout=_BUSY_SECONDS), None
+        except IndexAccessError as error:
+            if self._log.exists():
+                raise IndexAccessError(
+                    f"{self.file}: its latest changes are in its log, which can't be read here"
+                ) from error
+            uri = f"file:{quote(str(self.file))}?mode=ro&immutable=1"
+            self._connection, self._read_as = self._connected(uri, uri=True), state
+        self._connections += 1
+
+    def _connected(self, name: str, **options: Any) -> sqlite3.Connection:
         with self.explained():
-            if self._read_only:
-                uri = f"file:{quote(str(self.file.absolute()))}?mode=ro&immutable=1"
-                connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-            else:
-                connection = sqlite3.connect(
-                    self.file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-                )
+            connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False, **options)
             try:
                 for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
                     connection.execute(f"PRAGMA {pragma}")
@@ -71,8 +81,14 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-        self._connection = connection
-        self._connections += 1
+            return connection
+
+    def _follow_writers(self) -> None:
+        """Reconnect a connection that only reads if another process has written, or has made a log to write in."""
+        if (self._read_as != self._shared_file.state() or self._log.exists()) and self._shared_file.is_at(self.file):
+            before = self._connection
+            self._connect()
+            before.close()
 
     def suspend(self) -> None:
         """Close the connection before a fork: SQLite's locks and tables of open files must not cross it."""
@@ -83,14 +99,6 @@ class Database:
         """Reconnect after a fork, in the parent and in the child, unless the path holds another file by now."""
         if not self._closed and self._shared_file.is_at(self.file):
             self._connect()
-
-    def reopen_read_only(self) -> None:
-        """Continue with a connection that never writes, in a folder where SQLite can't write its log."""
-        self._connection.close()
-        if self.file.with_name(f"{self.file.name}-wal").exists():
-            raise IndexAccessError(f"{self.file}: its latest changes are in its log, which can't be read here")
-        self._read_only = True
-        self._connect()
 
     def enable_log(self) -> None:
         """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 floats and not only one."""
@@ -108,7 +116,7 @@ class Database:
     @property
     def writable(self) -> bool:
         """Whether changes are possible: not in a folder where SQLite can't write its log."""
-        return not self._read_only
+        return self._read_as is None
 
     @property
     def closed(self) -> bool:
@@ -130,7 +138,7 @@ class Database:
         """Close the file, and store its checksum if it has none and no other process has the file open."""
         with suppress(OSError, CorruptIndexError, IndexLockedError, InputError):
             self.check_place()
-            if not self.checksum.exists():
+            if self.writable and not self.checksum.exists():
                 self._write_checksum()
         self.close()
 
@@ -141,8 +149,9 @@ class Database:
             return
         self.execute("BEGIN IMMEDIATE")
         try:
-            log = self.file.with_name(f"{self.file.name}-wal")
-            if log.exists() and log.stat().st_size == 0:  # everything is in the file itself, and nobody may write
+            if (
+                self._log.exists() and self._log.stat().st_size == 0
+            ):  # everything is in the file itself, and nobody may write
                 self.checksum.write()
         finally:
             self.execute("ROLLBACK")
@@ -168,7 +177,9 @@ class Database:
                     f"{self.file}: a call within another one of the same thread, as from a signal handler; call again "
                     "after that one has returned"
                 )
-            if writes and self._read_only:  # before the checksum is removed
+            if self._read_as is not None:
+                self._follow_writers()
+            if writes and not self.writable:  # before the checksum is removed
                 raise IndexAccessError(f"{self.file}: its folder is readonly; copy the index to a writable one")
             self._caller = caller
             try:  # BEGIN included: an interrupt may come right after it
@@ -179,12 +190,20 @@ class Database:
                 else:
                     self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # which fixes the state that is read
                 yield
+                self._check_unwritten()
                 self._connection.execute("COMMIT" if writes else "ROLLBACK")
-            except BaseException:
+            except BaseException as error:
                 self._roll_back()
+                if isinstance(error, Exception):
+                    self._check_unwritten()
                 raise
             finally:
                 self._caller = None
+
+    def _check_unwritten(self) -> None:
+        """Raise `IndexAccessError` if another process wrote what a connection that only reads took for one state."""
+        if self._read_as not in (None, self._shared_file.state()):
+            raise IndexAccessError(f"{self.file}: another process wrote meanwhile; try again")
 
     @contextmanager
     def impatient(self) -> Iterator[None]:

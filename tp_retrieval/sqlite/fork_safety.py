@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -19,21 +20,44 @@ from tp_retrieval.sqlite.shared_file import lock as descriptors
 _guarded: weakref.WeakKeyDictionary[Database, Any] = weakref.WeakKeyDictionary()
 _held: list[tuple[Database, Any]] = []
 _one_fork = threading.RLock()
+_PATIENCE = 0.5  # seconds that a fork waits for one lock while it holds others
 
 
-def guard(lock: RLock, database: Database) -> None:
-    """Delay forks while the lock is held, and reconnect the database in parent and child."""
-    _guarded[database] = lock
+def guarded(lock: RLock, file: Path) -> Database:
+    """Open a database whose owner uses it under a lock: no fork comes while it opens, nor while the lock is held."""
+    with _one_fork:
+        database = Database(file)
+        _guarded[database] = lock
+    return database
 
 
 def _before() -> None:
-    _one_fork.acquire()
-    _held[:] = list(_guarded.items())
-    for _, lock in _held:
-        lock.acquire()
+    while True:
+        _one_fork.acquire()
+        busy = _acquire_all()
+        if busy is None:
+            break
+        _one_fork.release()
+        busy.acquire()  # with no other in hand, since its holder may wait for one of them
+        busy.release()
     for database, _ in _held:
         database.suspend()
     descriptors.acquire()
+
+
+def _acquire_all() -> Any:
+    """Acquire every owner's lock and return None, or acquire none and return one that another thread holds for long."""
+    for database, lock in list(_guarded.items()):
+        if not lock.acquire(timeout=_PATIENCE):
+            _release_all()
+            return lock
+        _held.append((database, lock))
+    return None
+
+
+def _release_all() -> None:
+    while _held:
+        _held.pop()[1].release()
 
 
 def _after() -> None:
@@ -42,8 +66,7 @@ def _after() -> None:
         for database, _ in _held:
             database.resume()
     finally:
-        while _held:
-            _held.pop()[1].release()
+        _release_all()
         _one_fork.release()
 
 

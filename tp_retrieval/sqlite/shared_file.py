@@ -16,6 +16,9 @@ _BLOCK = 1 << 18  # bytes, which stay in the processor's cache
 lock = threading.RLock()
 """Held while descriptors are opened or closed, and while the process forks."""
 
+FileState = tuple[int, int]
+"""When a file was written last, in nanoseconds, and its bytes."""
+
 _open: dict[tuple[int, int], _Shared] = {}
 """The open descriptor of each inode."""
 
@@ -48,6 +51,11 @@ class SharedFile:
             return _inode(os.stat(file)) == self._inode
         except OSError:
             return False
+
+    def state(self) -> FileState:
+        """Return what changes when the file is written."""
+        status = os.fstat(self._shared.number)
+        return status.st_mtime_ns, status.st_size
 
     def release(self) -> None:
         """Release the file, after SQLite released it; a second call is no error."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 
@@ -35,7 +36,8 @@ from tp_retrieval.indexing.storage.raw_vectors import RawPrecision, RowWidths, r
 from tp_retrieval.indexing.storage.schema import statements
 from tp_retrieval.indexing.storage.stretches import StretchTable
 from tp_retrieval.sqlite.atomic import make_folder
-from tp_retrieval.sqlite.database import Database, objects_made_by
+from tp_retrieval.sqlite.database import objects_made_by
+from tp_retrieval.sqlite.fork_safety import guarded
 from tp_retrieval.types import Float32Array, Stretches
 
 FILE = "index.sqlite"
@@ -46,7 +48,7 @@ class Store:
     """The SQLite file of an index folder, opened; `create` creates it first.
 
     A file of an older format is migrated. Raises `IndexNotFoundError`, `IndexAccessError`, `CorruptIndexError` or
-    `IncompatibleIndexError`. Not thread-safe: its owner calls it under one lock.
+    `IncompatibleIndexError`. Not thread-safe: its owner calls it under `lock`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,18 +62,19 @@ class Store:
         if linked:
             raise IndexAccessError(f"{file} is a link out of its folder; link the folder instead")
         self._hold(file)
-        try:
-            version = self._format()
-            if version is None:
-                raise IndexNotFoundError(f"no index at {folder}: its making was cut short; make it again")
-            if version not in (FORMAT, *MIGRATIONS):
-                raise IncompatibleIndexError(f"{file}: format stored {version}, this version reads up to {FORMAT}")
-            if version != FORMAT:
-                self._migrate()
-            self.fulltext = FullText(self.database, self._tokenizer())
-        except BaseException:
-            self.close()
-            raise
+        with self.lock:
+            try:
+                version = self._format()
+                if version is None:
+                    raise IndexNotFoundError(f"no index at {folder}: its making was cut short; make it again")
+                if version not in (FORMAT, *MIGRATIONS):
+                    raise IncompatibleIndexError(f"{file}: format stored {version}, this version reads up to {FORMAT}")
+                if version != FORMAT:
+                    self._migrate()
+                self.fulltext = FullText(self.database, self._tokenizer())
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def create(cls, folder: Path, meta: IndexMeta) -> Store:
@@ -83,22 +86,24 @@ class Store:
             raise IndexAccessError(f"can't make {folder}: {error}") from error
         self._hold(folder / FILE)
         self.fulltext = FullText(self.database, meta.tokenizer)
-        try:
-            self._refuse_another(folder)
-            self.database.enable_log()
-            with self.transaction():
-                self._refuse_another(folder)  # created meanwhile
-                for statement in statements(meta.tokenizer):
-                    self.database.execute(statement)
-                self.meta.set("format", FORMAT)
-                self.meta.write(meta)
-        except BaseException:
-            self.close()
-            raise
+        with self.lock:
+            try:
+                self._refuse_another(folder)
+                self.database.enable_log()
+                with self.transaction():
+                    self._refuse_another(folder)  # created meanwhile
+                    for statement in statements(meta.tokenizer):
+                        self.database.execute(statement)
+                    self.meta.set("format", FORMAT)
+                    self.meta.write(meta)
+            except BaseException:
+                self.close()
+                raise
         return self
 
     def _hold(self, file: Path) -> None:
-        self.database = Database(file)
+        self.lock = RLock()
+        self.database = guarded(self.lock, file)
         self.transaction, self.snapshot = self.database.transaction, self.database.snapshot
         self.meta, self.maps = MetaTable(self.database), FittedMaps(self.database)
         self.documents = Documents(self.database, lambda: self._row_widths, self.precision)
@@ -248,14 +253,8 @@ class Store:
     # -- opening
 
     def _format(self) -> int | None:
-        """Return the format, through a read-only connection where the folder can't be written."""
-        try:
-            if not self._has_meta():
-                return None
-        except IndexAccessError:
-            self.database.reopen_read_only()
-            if not self._has_meta():
-                return None
+        if not self._has_meta():
+            return None
         row = self.database.first("SELECT value FROM meta WHERE key = 'format'")
         if row is None:
             return None

@@ -49,7 +49,7 @@ class Snapshot:
         if record is None or file is None or record.generation != generation:
             return None
         with ThreadPoolExecutor(1) as beside:  # reading and hashing take a processor each
-            digest = beside.submit(file_digest, file)
+            digest = beside.submit(_digest, file)
             read = FaissIndex.read(file, dimension, exact, tuning)
             if read is None or digest.result() != record.sha256:
                 return None
@@ -85,7 +85,10 @@ class Snapshot:
     def size(self) -> int:
         """Return the bytes of the snapshot on disk."""
         file = self._file(self._meta.read().snapshot)
-        return 0 if file is None else file.stat().st_size
+        try:
+            return 0 if file is None else file.stat().st_size
+        except OSError:
+            return 0
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the file."""
@@ -93,7 +96,7 @@ class Snapshot:
         if record is None:
             return
         file = self._file(record)
-        if file is None or file_digest(file) != record.sha256:
+        if file is None or _digest(file) != record.sha256:
             path = self._folder / record.file
             yield f"{path}: the snapshot is missing or damaged; each opening rebuilds the vectors from the rows"
 
@@ -103,6 +106,14 @@ class Snapshot:
             return None
         file = self._folder / record.file
         return file if file.is_file() and not file.is_symlink() else None
+
+
+def _digest(file: Path) -> str | None:
+    """Return a file's digest, None where it is gone: another process may replace the snapshot at any time."""
+    try:
+        return file_digest(file)
+    except OSError:
+        return None
 
 
 def _remove(file: Path) -> None:

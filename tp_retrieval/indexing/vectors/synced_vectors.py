@@ -149,7 +149,10 @@ class SyncedVectors:
         self._state = _State.CURRENT
 
     def fall_behind(self) -> None:
-        """Make the next search follow the store first; called before a commit, since an interrupt may come right after."""
+        """Make the next search follow the store first; called within a transaction, since an interrupt may come at its end.
+
+        Before it began, a signal handler could search, and the vectors would be taken to be up to date again.
+        """
         if self._state is _State.CURRENT:
             self._state = _State.BEHIND
 
