@@ -13,7 +13,7 @@ import pytest
 
 from tests.indexing.test_index import ToyWithProvenance
 from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement
-from tp_retrieval import CorruptIndexError, Document, Index, InputError
+from tp_retrieval import CorruptIndexError, Document, Index, IndexAccessError, InputError
 from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
 
@@ -309,16 +309,49 @@ def search_within(folder, name, nth):
         return len(answers) == 1
 
 
+def fork_within(folder, name, nth):
+    """Fork in a signal handler at the nth line of a change, and go on; return whether the change has so many lines.
+
+    The parent's change is as without. The child makes the same one, or is told that it can't.
+    """
+    with Index.create(folder, ToyWithProvenance("center")) as index:
+        index.add(BASE)
+        before, children = look(index), []
+        told = ""
+        try:
+            with at_line(Count(nth, lambda: children.append(os.fork())), 1):
+                CHANGES[name](index)
+        except IndexAccessError as error:
+            told = str(error)
+        if children == [0]:
+            os._exit(told == "" or "this process was forked within a call" in told)
+        assert told == ""
+        for child in children:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1, nth
+        seen = look(index)
+        assert seen != before
+        with Index.open(folder, ToyWithProvenance("center")) as fresh:
+            assert close_enough(look(fresh), seen), nth
+            assert fresh.verify().ok
+        return len(children) == 1
+
+
+@pytest.mark.parametrize("nth", range(5, 400, 80))
+def test_a_signal_handler_that_forks_within_an_add_does_it_no_harm(tmp_path, nth):
+    assert fork_within(tmp_path / "i", "add", nth)
+
+
 @pytest.mark.parametrize("nth", range(5, 400, 40))
 def test_a_signal_handler_that_searches_within_an_add_is_refused_and_changes_nothing(tmp_path, nth):
     assert search_within(tmp_path / "i", "add", nth)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["add", "delete", "rebuild"])
-def test_a_signal_handler_that_searches_at_any_line_of_a_change_changes_nothing(tmp_path, name):
-    for nth in count(1, 2):
-        if not search_within(tmp_path / str(nth), name, nth):
+@pytest.mark.parametrize("name", ["add", "delete"])
+@pytest.mark.parametrize(("within", "step"), [(search_within, 2), (fork_within, 3)])
+def test_a_signal_handler_that_searches_or_forks_at_any_line_leaves_the_index_in_step(tmp_path, name, within, step):
+    for nth in count(1, step):
+        if not within(tmp_path / str(nth), name, nth):
             break
         shutil.rmtree(tmp_path / str(nth))
     assert nth > 200

@@ -83,7 +83,9 @@ def test_the_connection_is_closed_in_the_parent_before_the_child_exists(database
     order = []
     suspend, resume = Database.suspend, Database.resume
     monkeypatch.setattr(Database, "suspend", lambda self: (self is database and order.append("suspend"), suspend(self)))
-    monkeypatch.setattr(Database, "resume", lambda self: (self is database and order.append("resume"), resume(self)))
+    monkeypatch.setattr(
+        Database, "resume", lambda self, **to: (self is database and order.append("resume"), resume(self, **to))
+    )
     assert in_child(lambda: order) == "['suspend', 'resume']"
     assert order == ["suspend", "resume"]
 
@@ -173,6 +175,49 @@ def test_children_of_forks_while_another_thread_opens_and_closes_an_index_use_it
     command = [sys.executable, "-c", CHURN, str(tmp_path / "i"), "60"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
     assert (done.stdout, done.stderr) == ("{0} True True\n", "")
+
+
+def change_that_forks(database, children, *, where):
+    with database.transaction():
+        database.execute("INSERT INTO t VALUES (1)")
+        if where == "between statements":
+            children.append(os.fork())
+        values = ((children.append(os.fork()) or 2 if where == "within a statement" and i == 3 else 2,) for i in range(5))
+        database.execute_many("INSERT INTO t VALUES (?)", values)
+        if where == "at the end":
+            children.append(os.fork())
+
+
+@pytest.mark.parametrize("where", ["between statements", "within a statement", "at the end"])
+def test_a_fork_within_a_change_of_the_same_thread_leaves_it_to_the_parent(database, file, where):
+    """As a signal handler may fork: the change is stored once, and nothing in the child touches the file."""
+    reader, writer = os.pipe()
+    children, told = [], ""
+    try:
+        change_that_forks(database, children, where=where)
+    except IndexAccessError as error:
+        told = str(error)
+    if children == [0]:
+        told += in_short(lambda: insert(database, 3)) + in_short(lambda: Database(file)) + in_short(database.close)
+        os.write(writer, told.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        answers = stream.read()
+    os.waitpid(children[0], 0)
+    assert told == ""
+    assert answers.count("this process was forked within a call") == 3
+    assert stored(file) == [1, 2, 2, 2, 2, 2]
+    insert(database, 4)
+    assert in_child(lambda: insert(database, 5)) == "None", "a fork between calls"
+    assert stored(file) == [1, 2, 2, 2, 2, 2, 4, 5]
+
+
+def in_short(call):
+    try:
+        return str(call())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def test_every_lock_is_free_after_a_fork_on_both_sides(database, lock):

@@ -5,6 +5,7 @@ WAL with `synchronous=FULL`, so that what was committed survives a kill or a pow
 
 from __future__ import annotations
 
+import ctypes
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +42,7 @@ class Database:
 
     def __init__(self, file: Path) -> None:
         self._caller: FrameType | None = None  # the call that opened the current transaction or snapshot
+        self._forked_within = self._abandoned = False
         try:
             self.file = file.absolute()  # a process may change its folder
             self._shared_file = SharedFile(self.file)
@@ -73,7 +75,7 @@ class Database:
 
     def _connected(self, name: str, **options: Any) -> sqlite3.Connection:
         with self.explained():
-            connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False, **options)
+            connection: sqlite3.Connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False, **options)
             try:
                 for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
                     connection.execute(f"PRAGMA {pragma}")
@@ -91,14 +93,36 @@ class Database:
             before.close()
 
     def suspend(self) -> None:
-        """Close the connection before a fork: SQLite's locks and tables of open files must not cross it."""
-        if not self._closed:
+        """Close the connection before a fork: SQLite's locks and tables of open files must not cross it.
+
+        In the middle of a call of the same thread, as when a signal handler forks, SQLite may be at work, and it stays.
+        """
+        self._forked_within = not self._closed and _is_running(self._caller)
+        if not self._closed and not self._forked_within:
             self._connection.close()
 
-    def resume(self) -> None:
-        """Reconnect after a fork, in the parent and in the child, unless the path holds another file by now."""
-        if not self._closed and self._shared_file.is_at(self.file):
-            self._connect()
+    def resume(self, *, in_child: bool) -> None:
+        """Reconnect after a fork, in the parent and in the child, unless the path holds another file by now.
+
+        A parent that was in the middle of a call goes on with it. Its child can't: SQLite takes the parent's locks for its
+        own there, so that nothing in the child may touch the file again.
+        """
+        if not self._forked_within:
+            if not self._closed and self._shared_file.is_at(self.file):
+                self._connect()
+        elif in_child:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        self._connection.interrupt()
+        self._connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))  # never closed, which would write
+        self._shared_file.forbid()
+
+    def _check_own(self) -> None:
+        if self._abandoned:
+            raise IndexAccessError(f"{self.file}: this process was forked within a call; use the index in its parent")
 
     def enable_log(self) -> None:
         """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 floats and not only one."""
@@ -131,8 +155,9 @@ class Database:
     def close(self) -> None:
         """Close the file; a second call is no error and finishes what an interrupt cut short."""
         self._closed = True
-        self._connection.close()
-        self._shared_file.release()
+        if not self._abandoned:
+            self._connection.close()
+            self._shared_file.release()
 
     def close_with_checksum(self) -> None:
         """Close the file, and store its checksum if it has none and no other process has the file open."""
@@ -224,7 +249,7 @@ class Database:
             self._roll_back()
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:
+        if not self._abandoned and self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -290,8 +315,13 @@ class Database:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Raise SQLite's errors as ours, with the file's name."""
+        self._check_own()
         try:
-            yield
+            try:
+                yield
+            except sqlite3.Error:
+                self._check_own()
+                raise
         except sqlite3.ProgrammingError as error:
             if self._closed:
                 raise InputError(f"{self.file}: the index is closed ({error})") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -60,14 +61,16 @@ def _release_all() -> None:
         _held.pop()[1].release()
 
 
-def _after() -> None:
+def _after(*, in_child: bool) -> None:
     descriptors.release()
     try:
         for database, _ in _held:
-            database.resume()
+            database.resume(in_child=in_child)
     finally:
         _release_all()
         _one_fork.release()
 
 
-os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)
+os.register_at_fork(
+    before=_before, after_in_parent=partial(_after, in_child=False), after_in_child=partial(_after, in_child=True)
+)

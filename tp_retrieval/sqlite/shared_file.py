@@ -23,6 +23,10 @@ _open: dict[tuple[int, int], _Shared] = {}
 """The open descriptor of each inode."""
 
 
+_forbidden: set[tuple[int, int]] = set()
+"""Inodes that this process must not open, since SQLite's tables of open files hold a connection of its parent."""
+
+
 class _Shared:
     """An open descriptor and the `SharedFile`s that use it."""
 
@@ -37,9 +41,13 @@ class SharedFile:
     def __init__(self, file: Path) -> None:
         with lock:
             try:
-                shared = _open.get(_inode(os.stat(file)))
+                inode = _inode(os.stat(file))
             except FileNotFoundError:
                 shared = None
+            else:
+                if inode in _forbidden:
+                    raise PermissionError("this process was forked within a call that used the file")
+                shared = _open.get(inode)
             shared = shared or _Shared(_opened(file))
             self._inode = _inode(os.fstat(shared.number))
             self._shared = _open.setdefault(self._inode, shared)
@@ -51,6 +59,10 @@ class SharedFile:
             return _inode(os.stat(file)) == self._inode
         except OSError:
             return False
+
+    def forbid(self) -> None:
+        """Never open the file in this process again."""
+        _forbidden.add(self._inode)
 
     def state(self) -> FileState:
         """Return what changes when the file is written."""
