@@ -70,6 +70,7 @@ def _page(tuned: Tuned, title: str, pictures: dict[str, str]) -> str:
 def _frontier(points: Sequence[FrontierPoint]) -> Figure:
     """Draw the score with its interval over the documents embedded in a second."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -80,8 +81,9 @@ def _frontier(points: Sequence[FrontierPoint]) -> Figure:
     for point in points:
         axes.annotate(point.cost, (point.texts_a_second, point.score.value), xytext=(6, 4), textcoords="offset points")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="documents embedded in a second on this machine", ylabel="held-out score")
     axes.margins(x=0.15)
     axes.grid(alpha=0.3)
