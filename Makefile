@@ -5,6 +5,7 @@ COVERAGE :=
 DATA ?= data
 NAMES ?= $(shell $(BIN)/python -m benchmarks.results names)
 OPTIONS :=
+GENERATOR := openapi-python-client==0.29.1
 
 .PHONY: demo test coverage test-slow check docs results tables bench clean
 
@@ -57,4 +58,6 @@ clean:
 
 .venv/installed: .venv/demo pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(PYTHON) -m venv .venv/generator # of API clients, which a test uses; it needs an older typer than ours
+	.venv/generator/bin/pip install -q $(GENERATOR)
 	touch $@
