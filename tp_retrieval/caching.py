@@ -24,7 +24,7 @@ import xxhash
 from tqdm.auto import tqdm
 
 from tp_retrieval.embedding.maps.affine import is_unread, same_vectors
-from tp_retrieval.errors import InputError
+from tp_retrieval.errors import IndexAccessError, InputError
 from tp_retrieval.sqlite.database import objects_made_by
 from tp_retrieval.sqlite.fork_safety import guarded
 from tp_retrieval.types import (
@@ -73,7 +73,7 @@ class CachedEmbedder:
         if isinstance(embedder, EmbedsStretches) and isinstance(embedder, HasProvenance):
             self.embed_with_stretches = partial(self._embed_with_stretches, embedder, embedder.provenance.views)
         self._lock = RLock()
-        self._database = guarded(self._lock, Path(path))
+        self._database = guarded(self, self._lock, Path(path))
         with self._lock:
             try:
                 self._prepare()
@@ -82,6 +82,10 @@ class CachedEmbedder:
                 raise
 
     def _prepare(self) -> None:
+        if not self._database.writable:
+            raise IndexAccessError(
+                f"{self._database.file}: its folder is readonly; give a path where vectors can be stored"
+            )
         wanted = objects_made_by(_SCHEMA)
         if not self._database.objects():
             self._database.enable_log()

@@ -33,7 +33,7 @@ class TPRecordManager(RecordManager):
             raise InputError("path: give a file; records in memory are kept by LangChain's InMemoryRecordManager")
         self._worker = Worker()
         self._lock = RLock()
-        self._database = guarded(self._lock, Path(path))
+        self._database = guarded(self, self._lock, Path(path))
         with self._lock:
             try:
                 self._database.enable_log()

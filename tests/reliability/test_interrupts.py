@@ -13,9 +13,11 @@ import pytest
 
 from tests.indexing.test_index import ToyWithProvenance
 from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement
+from tests.toy import ToyEmbedder
 from tp_retrieval import CorruptIndexError, Document, Index, IndexAccessError, InputError
 from tp_retrieval.indexing.vectors import kinds
 from tp_retrieval.indexing.vectors.synced_vectors import SyncedVectors
+from tp_retrieval.sqlite.file_checksum import FileChecksum
 
 # an exception between the opening of a file and its `with` leaves the closing to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -355,3 +357,43 @@ def test_a_signal_handler_that_searches_or_forks_at_any_line_leaves_the_index_in
             break
         shutil.rmtree(tmp_path / str(nth))
     assert nth > 200
+
+
+@pytest.mark.parametrize("handler", ["search", "add", "fork"])
+def test_a_signal_handler_while_the_checksum_is_written_lets_no_other_process_write(tmp_path, monkeypatch, handler):
+    """The checksum would be of another state, and the index would not open."""
+    code = """
+import sys
+from tests.toy import ToyEmbedder
+from tp_retrieval import Index, IndexLockedError
+with Index.open(sys.argv[1], ToyEmbedder()) as index:
+    index._store.database.execute("PRAGMA busy_timeout = 100")
+    try:
+        index.add(["more"])
+    except IndexLockedError:
+        print("locked")
+"""
+    told = []
+    index = Index.create(tmp_path / "i", ToyEmbedder())
+    index.add(BASE)
+    replace = FileChecksum._replace
+
+    def replacing(self, line):
+        if handler == "fork":
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+        else:
+            with pytest.raises(InputError, match="a call within another one"):
+                index.search("stone") if handler == "search" else index.add(["more"])
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / "i"], capture_output=True, text=True, cwd=ROOT)
+        told.append(done.stdout)
+        replace(self, line)
+
+    monkeypatch.setattr(FileChecksum, "_replace", replacing)
+    index.close()
+    monkeypatch.undo()
+    assert told == ["locked\n"]
+    with Index.open(tmp_path / "i", ToyEmbedder()) as fresh:
+        assert len(fresh) == len(BASE)

@@ -336,3 +336,31 @@ def test_closing_while_others_search_is_told_to_them(tmp_path):
     for call in (lambda: index.search("a"), lambda: index.add(["b"]), lambda: len(index), index.info):
         with pytest.raises(InputError, match="closed"):
             call()
+
+
+ADDS = """
+import sys
+from tests.toy import ToyEmbedder
+from tp_retrieval import Document, Index
+
+with Index.open(sys.argv[1], ToyEmbedder()) as index:
+    print("ready", flush=True)
+    for number in range(int(sys.argv[2])):
+        index.add([Document(f"text {number} new", {"n": number, "m": number}, str(number % 300))])
+"""
+
+
+def test_verify_reports_nothing_beside_a_process_that_writes(tmp_path):
+    folder = tmp_path / "i"
+    with Index.create(folder, ToyEmbedder()) as index:
+        index.add([Document(f"text {number}", {"n": number}, str(number)) for number in range(300)])
+    writer = start(ADDS, folder, 400)
+    assert writer.stdout.readline() == "ready\n"
+    verified = 0
+    with Index.open(folder, ToyEmbedder()) as index:
+        while writer.poll() is None:
+            assert index.verify().problems == ()
+            verified += 1
+    writer.communicate()
+    assert writer.returncode == 0
+    assert verified > 5

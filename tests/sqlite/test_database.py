@@ -106,7 +106,7 @@ def test_the_data_version_changes_with_the_commits_of_others(database, other):
     assert database.data_version() != before
     before = database.data_version()
     database.suspend()
-    database.resume(in_child=False)
+    database.resume()
     assert database.data_version() != before, "another connection counts anew"
 
 

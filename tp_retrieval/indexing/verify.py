@@ -39,7 +39,7 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
         try:
             if not store.database.checksum.intact():
                 broken.append(f"{store.file}: its bytes are not those it was closed with")
-            damage = _broken(store)
+            damage = _broken_now(store)
             broken += damage
             problems = left = broken if damage else broken + _stale(folder, store)
             if repair and problems:
@@ -50,6 +50,16 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
             if repair and broken:  # also where a repair was interrupted
                 store.database.checksum.refuse()
             store.close(checksum=repair)
+
+
+def _broken_now(store: Store) -> list[str]:
+    """Return what is wrong in the database, also while other processes write."""
+    before = store.database.data_version()
+    damage = _broken(store)
+    if not damage or store.database.data_version() == before:
+        return damage
+    with store.transaction():  # what was read may be of several states
+        return _broken(store)
 
 
 def _broken(store: Store) -> list[str]:

@@ -6,6 +6,7 @@ WAL with `synchronous=FULL`, so that what was committed survives a kill or a pow
 from __future__ import annotations
 
 import ctypes
+import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from tp_retrieval.errors import (
     IndexAccessError,
     IndexLockedError,
     InputError,
+    TPRetrievalError,
 )
 from tp_retrieval.sqlite.file_checksum import FileChecksum
 from tp_retrieval.sqlite.shared_file import FileState, SharedFile
@@ -42,7 +44,11 @@ class Database:
 
     def __init__(self, file: Path) -> None:
         self._caller: FrameType | None = None  # the call that opened the current transaction or snapshot
-        self._forked_within = self._abandoned = False
+        self.forked_within = False
+        """Whether the fork that is under way came into a call of the same thread."""
+        self._suspended = self._unconnected = self._abandoned = False
+        self.torn_reads = 0
+        """How often something was read that another process wrote meanwhile."""
         try:
             self.file = file.absolute()  # a process may change its folder
             self._shared_file = SharedFile(self.file)
@@ -65,7 +71,9 @@ class Database:
         try:
             self._connection, self._read_as = self._connected(str(self.file), timeout=_BUSY_SECONDS), None
         except IndexAccessError as error:
-            if self._log.exists():
+            if not _may_open_files():
+                raise
+            if self._has_log():
                 raise IndexAccessError(
                     f"{self.file}: its latest changes are in its log, which can't be read here"
                 ) from error
@@ -85,9 +93,16 @@ class Database:
                 raise
             return connection
 
+    def _has_log(self) -> bool:
+        """Return whether changes may be in the log alone."""
+        try:
+            return self._log.stat().st_size > 0
+        except OSError:
+            return False
+
     def _follow_writers(self) -> None:
         """Reconnect a connection that only reads if another process has written, or has made a log to write in."""
-        if (self._read_as != self._shared_file.state() or self._log.exists()) and self._shared_file.is_at(self.file):
+        if (self._read_as != self._shared_file.state() or self._has_log()) and self._shared_file.is_at(self.file):
             before = self._connection
             self._connect()
             before.close()
@@ -97,32 +112,46 @@ class Database:
 
         In the middle of a call of the same thread, as when a signal handler forks, SQLite may be at work, and it stays.
         """
-        self._forked_within = not self._closed and _is_running(self._caller)
-        if not self._closed and not self._forked_within:
+        if self._closed or self._abandoned or self._suspended:
+            return
+        self.forked_within = _is_running(self._caller)
+        if not self.forked_within:
+            self._suspended = True
             self._connection.close()
 
-    def resume(self, *, in_child: bool) -> None:
-        """Reconnect after a fork, in the parent and in the child, unless the path holds another file by now.
+    def resume(self) -> None:
+        """Reconnect after a fork, unless the path holds another file by now; if that fails, the next call tries again."""
+        self.forked_within = False
+        if self._suspended:
+            self._suspended = False
+            self._unconnected = not self._closed
+            with suppress(TPRetrievalError, OSError):
+                self._reconnect()
 
-        A parent that was in the middle of a call goes on with it. Its child can't: SQLite takes the parent's locks for its
-        own there, so that nothing in the child may touch the file again.
+    def _reconnect(self) -> None:
+        if self._unconnected and self._shared_file.is_at(self.file):
+            self._connect()
+            self._unconnected = False
+
+    def leave_to_parent(self) -> None:
+        """In the child of a fork that came into a call of the same thread, never touch the file again.
+
+        The parent goes on with the call. SQLite takes the parent's locks for the child's own there, of every connection to
+        this file.
         """
-        if not self._forked_within:
-            if not self._closed and self._shared_file.is_at(self.file):
-                self._connect()
-        elif in_child:
-            self._abandon()
+        if self.forked_within and not self._abandoned:
+            self._connection.interrupt()
+            self._connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))  # never closed, which would write
+            self._shared_file.forbid()
+        self._abandoned = self._abandoned or self._shared_file.is_forbidden()
 
-    def _abandon(self) -> None:
-        self._abandoned = True
-        self._connection.interrupt()
-        self._connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))  # never closed, which would write
-        self._shared_file.forbid()
-
-    def _check_own(self) -> None:
+    def check_own(self) -> None:
+        """Raise `IndexAccessError` in a process that must not touch the file."""
         if self._abandoned:
             raise IndexAccessError(f"{self.file}: this process was forked within a call; use the index in its parent")
+        if self._suspended:
+            raise IndexAccessError(f"{self.file}: this process is being forked; call again")
 
     def enable_log(self) -> None:
         """Switch a new file to write-ahead logging, with pages that hold three vectors of 576 floats and not only one."""
@@ -172,14 +201,14 @@ class Database:
         busy, *_ = self.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]
         if busy:
             return
-        self.execute("BEGIN IMMEDIATE")
+        self._caller = sys._getframe()  # so that a signal handler's call neither ends this nor writes
         try:
-            if (
-                self._log.exists() and self._log.stat().st_size == 0
-            ):  # everything is in the file itself, and nobody may write
+            self.execute("BEGIN IMMEDIATE")
+            if self._log.exists() and not self._has_log():  # everything is in the file itself, and nobody may write
                 self.checksum.write()
         finally:
-            self.execute("ROLLBACK")
+            self._roll_back()
+            self._caller = None
 
     def transaction(self) -> AbstractContextManager[None]:
         """Return a context whose changes become durable together at its end, or none of them.
@@ -197,6 +226,7 @@ class Database:
     def _block(self, caller: FrameType, *, writes: bool) -> Iterator[None]:
         with self.explained():
             self._settle()
+            self._reconnect()
             if self._connection.in_transaction:
                 raise InputError(
                     f"{self.file}: a call within another one of the same thread, as from a signal handler; call again "
@@ -228,6 +258,7 @@ class Database:
     def _check_unwritten(self) -> None:
         """Raise `IndexAccessError` if another process wrote what a connection that only reads took for one state."""
         if self._read_as not in (None, self._shared_file.state()):
+            self.torn_reads += 1
             raise IndexAccessError(f"{self.file}: another process wrote meanwhile; try again")
 
     @contextmanager
@@ -315,12 +346,12 @@ class Database:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Raise SQLite's errors as ours, with the file's name."""
-        self._check_own()
+        self.check_own()
         try:
             try:
                 yield
             except sqlite3.Error:
-                self._check_own()
+                self.check_own()
                 raise
         except sqlite3.ProgrammingError as error:
             if self._closed:
@@ -337,6 +368,20 @@ class Database:
             raise CorruptIndexError(f"{self.file}: {error}") from error
         except UnicodeDecodeError as error:  # of SQLite's own message, which cites a damaged schema
             raise CorruptIndexError(f"{self.file}: malformed database schema ({error})") from error
+
+
+def _may_open_files() -> bool:
+    """Return whether the process may open as many files more as a connection takes."""
+    opened: list[int] = []
+    try:
+        for _ in range(4):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    finally:
+        for number in opened:
+            os.close(number)
+    return True
 
 
 def _is_running(call: FrameType | None) -> bool:

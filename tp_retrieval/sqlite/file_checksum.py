@@ -72,8 +72,10 @@ class FileChecksum:
                 return stream.read(_LONGEST)
         except FileNotFoundError:
             return None
-        except OSError:
+        except IsADirectoryError:
             return b""  # something else has its name
+        except OSError as error:
+            raise IndexAccessError(f"can't read {self._file}: {error}") from error
 
     def _line(self) -> bytes:
         digest = xxhash.xxh3_128()

@@ -3,6 +3,8 @@
 SQLite's connections must not cross a fork: a child would take the parent's file locks for its own, which they are not. And
 a child must not get an index that another thread has half changed. So before a fork every owner's lock is acquired and its
 database closed; afterwards both processes open it again.
+
+A signal handler may raise, or fork, at any moment of this, and the garbage collector may free an owner.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -18,57 +21,92 @@ from typing import Any
 from tp_retrieval.sqlite.database import Database
 from tp_retrieval.sqlite.shared_file import lock as descriptors
 
-_guarded: weakref.WeakKeyDictionary[Database, Any] = weakref.WeakKeyDictionary()
-_held: list[tuple[Database, Any]] = []
+_guarded: dict[Database, Any] = {}
+"""The lock of every database whose owner is alive. Not weak, since a connection that is being freed is open, too."""
+
 _one_fork = threading.RLock()
+_forks: list[list[tuple[Database | None, Any]]] = []
+"""What each fork that is under way holds: databases and locks. A signal handler may fork within a fork."""
+
 _PATIENCE = 0.5  # seconds that a fork waits for one lock while it holds others
 
 
-def guarded(lock: RLock, file: Path) -> Database:
-    """Open a database whose owner uses it under a lock: no fork comes while it opens, nor while the lock is held."""
+def guarded(owner: object, lock: RLock, file: Path) -> Database:
+    """Open a database whose owner uses it under a lock: no fork comes while it opens, nor while the lock is held.
+
+    It is closed when nobody holds the owner any more, and at the end of the process.
+    """
     with _one_fork:
         database = Database(file)
         _guarded[database] = lock
+        weakref.finalize(owner, _dispose, database, lock)
     return database
 
 
+def _dispose(database: Database, lock: RLock) -> None:
+    with _one_fork:
+        _guarded.pop(database, None)
+        if lock.acquire(timeout=_PATIENCE):  # at the process's end a thread may still use it
+            try:
+                database.close()
+            finally:
+                lock.release()
+
+
 def _before() -> None:
+    raised: BaseException | None = None
     while True:
-        _one_fork.acquire()
-        busy = _acquire_all()
-        if busy is None:
-            break
-        _one_fork.release()
-        busy.acquire()  # with no other in hand, since its holder may wait for one of them
-        busy.release()
-    for database, _ in _held:
-        database.suspend()
-    descriptors.acquire()
+        held: list[tuple[Database | None, Any]] = []
+        try:
+            busy = _acquire_all(held)
+            if busy is None:
+                for database, _ in held:
+                    if database is not None:
+                        database.suspend()
+                break
+            _release(held)
+            with busy:  # with no other in hand, since its holder may wait for one of them
+                pass
+        except BaseException as error:  # of a signal handler: a fork can't be stopped, and must not come unprepared
+            _release(held)
+            raised = error
+    if raised is not None:
+        raise raised  # Python says that it is ignored
 
 
-def _acquire_all() -> Any:
-    """Acquire every owner's lock and return None, or acquire none and return one that another thread holds for long."""
-    for database, lock in list(_guarded.items()):
+def _acquire_all(held: list[tuple[Database | None, Any]]) -> Any:
+    """Acquire every lock and return None, or return one that another thread holds for long."""
+    held.append((None, _one_fork))  # before it is acquired, since a signal handler may raise right after it was
+    _one_fork.acquire()
+    _forks.append(held)
+    for database, lock in [*_guarded.items(), (None, descriptors)]:
+        held.append((database, lock))
         if not lock.acquire(timeout=_PATIENCE):
-            _release_all()
+            held.pop()
             return lock
-        _held.append((database, lock))
     return None
 
 
-def _release_all() -> None:
-    while _held:
-        _held.pop()[1].release()
+def _release(held: list[tuple[Database | None, Any]]) -> None:
+    _forks[:] = [other for other in _forks if other is not held]
+    while held:
+        database, lock = held.pop()
+        if database is not None:
+            database.resume()
+        with suppress(RuntimeError):  # not acquired yet
+            lock.release()
 
 
 def _after(*, in_child: bool) -> None:
-    descriptors.release()
-    try:
-        for database, _ in _held:
-            database.resume(in_child=in_child)
-    finally:
-        _release_all()
-        _one_fork.release()
+    held = _forks.pop()
+    if in_child:
+        databases = [database for database, _ in held if database is not None]
+        for database in sorted(databases, key=lambda database: not database.forked_within):
+            database.leave_to_parent()
+    if _forks:
+        _forks[-1].extend(held)  # the fork that this one came into goes on with them
+    else:
+        _release(held)
 
 
 os.register_at_fork(

@@ -64,6 +64,10 @@ class SharedFile:
         """Never open the file in this process again."""
         _forbidden.add(self._inode)
 
+    def is_forbidden(self) -> bool:
+        """Return whether this process must not touch the file."""
+        return self._inode in _forbidden
+
     def state(self) -> FileState:
         """Return what changes when the file is written."""
         status = os.fstat(self._shared.number)

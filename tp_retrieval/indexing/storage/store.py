@@ -103,7 +103,7 @@ class Store:
 
     def _hold(self, file: Path) -> None:
         self.lock = RLock()
-        self.database = guarded(self.lock, file)
+        self.database = guarded(self, self.lock, file)
         self.transaction, self.snapshot = self.database.transaction, self.database.snapshot
         self.meta, self.maps = MetaTable(self.database), FittedMaps(self.database)
         self.documents = Documents(self.database, lambda: self._row_widths, self.precision)

@@ -61,6 +61,7 @@ class Snapshot:
         previous = None if meta.snapshot is None else meta.snapshot.file
         number = self._free_number(1 if meta.snapshot is None else meta.snapshot.number + 1)
         name = f"vectors-{number}.faiss"
+        self._meta.read()  # which fails in a child whose parent was forked in this call, and must not write
         vectors.write(self._folder / name)
         digest = file_digest(self._folder / name)
         record = SnapshotRecord(name, number, digest, moment.generation, moment.last_seq, moment.deletion)

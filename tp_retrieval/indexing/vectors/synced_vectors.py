@@ -68,6 +68,7 @@ class SyncedVectors:
         self._last_seq = self._unsaved = 0
         self._state = _State.BROKEN
         self._data_version = (0, 0)
+        self._torn_reads = 0
         self._deletion = self._compacted = 0  # the last deletion followed, and the last whose row is not a tombstone here
         self._generation = -1
         self._queries: deque[Float32Array] = deque(maxlen=kinds.HELD_OUT)  # raw; approximate kinds are tuned to them
@@ -141,6 +142,9 @@ class SyncedVectors:
     def refresh(self, added: MappedRows | None = None) -> None:
         """Follow what was committed since the last time, here or by other processes; `added` are rows just committed."""
         current = self._store.database.data_version()
+        if self._torn_reads != self._store.database.torn_reads:  # what was followed was not one state of the file
+            self._torn_reads = self._store.database.torn_reads
+            self.discard()
         if self._state is _State.CURRENT and current == self._data_version:
             return
         self.fall_behind()
