@@ -175,11 +175,16 @@ def test_an_exception_of_a_signal_handler_while_a_fork_waits_leaves_no_lock_acqu
         signal.signal(signal.SIGALRM, before)
     thread.join()
     assert seen == [False]
-    in_thread = []
-    other = threading.Thread(target=lambda: in_thread.append(lock.acquire(timeout=5)))
+    free = []
+
+    def attempt():
+        with lock:
+            free.append(True)
+
+    other = threading.Thread(target=attempt, daemon=True)
     other.start()
-    other.join()
-    assert in_thread == [True]
+    other.join(5)
+    assert free == [True]
     assert stored(file) == [1]
 
 
