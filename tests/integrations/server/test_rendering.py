@@ -152,9 +152,10 @@ def test_a_table_that_would_grow_is_shown_as_it_stands():
 
 
 def test_the_texts_around_a_hit_count_against_its_size_and_time(monkeypatch):
+    monkeypatch.setattr(rendering, "_SECONDS", 3600.0)  # so that its size alone counts
     around = tuple(Document(f"{i} " + "*a* " * 1_900, {}, str(i)) for i in range(60))
     hit = Hit(around[0], 1.0, 1, {}, around)
     assert rendered_hits([hit]) == [None]
     assert rendered_hits([Hit(around[0], 1.0, 1, {}, around[:2])])[0] is not None
-    monkeypatch.setattr("tp_retrieval.integrations.server.rendering._SECONDS", -1.0)
+    monkeypatch.setattr(rendering, "_SECONDS", -1.0)
     assert rendered_hits([Hit(around[0], 1.0, 1)]) == [None]
