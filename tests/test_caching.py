@@ -10,6 +10,7 @@ import pytest
 
 from tests.toy import StretchEmbedder, ToyEmbedder
 from tp_retrieval import CachedEmbedder, Embedder, IncompatibleIndexError, Index, IndexAccessError, InputError
+from tp_retrieval.sqlite.database import Database
 
 
 class Rolewise(ToyEmbedder):
@@ -182,3 +183,11 @@ def test_threads_and_processes_share_it(path):
         assert [process.wait() for process in processes] == [0, 0]
         assert np.array_equal(np.concatenate(parts), ToyEmbedder().embed_documents(texts))
         assert len(cached) == 200
+
+
+def test_a_cache_in_a_folder_that_can_not_be_written_is_refused_when_it_is_opened(path, monkeypatch):
+    with CachedEmbedder(ToyEmbedder(), path) as cached:
+        cached.embed_documents(["one"])
+    monkeypatch.setattr(Database, "writable", False)
+    with pytest.raises(IndexAccessError, match="its folder is readonly"):
+        CachedEmbedder(ToyEmbedder(), path)

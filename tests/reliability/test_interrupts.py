@@ -397,3 +397,30 @@ with Index.open(sys.argv[1], ToyEmbedder()) as index:
     assert told == ["locked\n"]
     with Index.open(tmp_path / "i", ToyEmbedder()) as fresh:
         assert len(fresh) == len(BASE)
+
+
+def test_a_child_forked_while_the_checksum_is_written_writes_none(tmp_path, monkeypatch):
+    """It would be of a state that is past by then."""
+    replace, (waits, goes_on), children = FileChecksum._replace, os.pipe(), []
+
+    def replacing(self, line):
+        children.append(os.fork())
+        if children == [0]:
+            os.read(waits, 1)
+        replace(self, line)
+
+    index = Index.create(tmp_path / "i", ToyEmbedder())
+    index.add(BASE)
+    monkeypatch.setattr(FileChecksum, "_replace", replacing)
+    index.close()
+    if children == [0]:
+        os._exit(0)
+    monkeypatch.undo()
+    with Index.open(tmp_path / "i", ToyEmbedder()) as changed:
+        changed.add(["more"])
+    os.write(goes_on, b"x")
+    assert os.waitpid(children[0], 0)[1] == 0
+    with Index.open(tmp_path / "i", ToyEmbedder()) as fresh:
+        assert len(fresh) == len(BASE) + 1
+    os.close(waits)
+    os.close(goes_on)

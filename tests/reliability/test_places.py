@@ -214,3 +214,33 @@ def test_a_seal_that_can_not_be_removed_is_one_error_and_nothing_is_written(tmp_
             index.add(["another"])
         seal.rmdir()
         assert [document.id for document in index] == ["kept"]
+
+
+def test_without_descriptors_an_index_is_not_called_damaged(tmp_path):
+    with Index.create(tmp_path / "i", ToyEmbedder()) as index:
+        index.add(["one", "two"])
+    code = """
+import os, resource, sys
+from tests.toy import ToyEmbedder
+from tp_retrieval import Index
+
+with Index.open(sys.argv[1], ToyEmbedder()) as index:
+    index.search("one")
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+while True:
+    try:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        break
+told = []
+for _ in range(12):
+    try:
+        Index.open(sys.argv[1], ToyEmbedder()).close()
+        told.append("open")
+    except Exception as error:
+        told.append(type(error).__name__)
+    os.close(taken.pop())
+print(sorted(set(told)))
+"""
+    assert child(code, tmp_path / "i").stdout == "['IndexAccessError', 'open']\n"

@@ -107,9 +107,9 @@ def test_a_fork_waits_for_a_change_of_another_thread_and_the_child_sees_it_whole
     class Waiting:
         """The lock of the database, which says when a fork begins to wait for it."""
 
-        def acquire(self, timeout):
+        def acquire(self, blocking=True, timeout=-1):
             fork_waits.set()
-            return lock.acquire(timeout=timeout)
+            return lock.acquire(blocking, timeout)
 
         def release(self):
             lock.release()
@@ -188,50 +188,6 @@ def test_an_exception_of_a_signal_handler_while_a_fork_waits_leaves_no_lock_acqu
     assert stored(file) == [1]
 
 
-def test_a_child_that_was_refused_a_file_goes_on_with_others_and_forks_again(database, tmp_path):
-    other_owner = Owner(threading.RLock(), tmp_path / "other.sqlite")
-    other = other_owner.database
-    children, told = [], ""
-    reader, writer = os.pipe()
-    try:
-        change_that_forks_into(database, children)
-    except IndexAccessError as error:
-        told = str(error)
-    if children == [0]:
-        connection = database._connection
-        told += in_child(lambda: other.execute("SELECT 2")) + in_short(lambda: other.execute("SELECT 3"))
-        told += in_short(lambda: connection.in_transaction) + in_short(lambda: insert(database, 5))
-        os.write(writer, told.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as stream:
-        answers = stream.read()
-    os.waitpid(children[0], 0)
-    assert answers.count("this process was forked within a call") == 2
-    assert "[(2,)][(3,)]True" in answers
-    other.close()
-
-
-def test_another_connection_to_the_file_is_refused_too_in_the_child_of_a_fork_within_a_call(database, file):
-    second_owner = Owner(threading.RLock(), file)
-    second = second_owner.database
-    children = []
-    with contextlib.suppress(IndexAccessError):
-        change_that_forks_into(database, children)
-    if children == [0]:
-        os._exit("this process was forked within a call" in in_short(lambda: insert(second, 5)))
-    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
-    insert(second, 6)
-    assert stored(file) == [1, 6]
-    second.close()
-
-
-def change_that_forks_into(database, children):
-    with database.transaction():
-        database.execute("INSERT INTO t VALUES (1)")
-        children.append(os.fork())
-
-
 def test_a_fork_within_a_fork_leaves_every_connection_closed_for_the_outer_one(database, file, monkeypatch):
     """As a signal handler may fork while a fork closes connections."""
     suspend, inner, crossed = Database.suspend, [], []
@@ -264,28 +220,30 @@ def test_a_call_of_a_signal_handler_while_the_process_is_forked_is_told_so(datab
     assert told[0].endswith("this process is being forked; call again")
 
 
-UNCLOSED = """
-import gc, os, shutil, signal, sys, threading
+CHURN = """
+import gc, os, signal, sys, threading
 from tests.toy import ToyEmbedder
 from tp_retrieval import Document, Index
 
-folder, rounds = sys.argv[1], int(sys.argv[2])
+folder, way, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 Index.create(folder, ToyEmbedder()).close()
 done = threading.Event()
 
-def open_and_drop():
+def open_and_leave():
     number = 0
     while not done.is_set():
         number += 1
         index = Index.open(folder, ToyEmbedder())
         index.add([Document(f"text {number}", {}, f"other {number % 20}")])
+        if way == "closed":
+            index.close()
         del index
         if number % 3 == 0:
             gc.collect()  # as the collector does now and then: an index is in a cycle
 
-thread = threading.Thread(target=open_and_drop)
+thread = threading.Thread(target=open_and_leave)
 thread.start()
-told = []
+told = set()
 for number in range(rounds):
     child = os.fork()
     if child == 0:
@@ -293,57 +251,19 @@ for number in range(rounds):
         with Index.open(folder, ToyEmbedder()) as index:
             index.add([Document(f"child {number}", {}, str(number))])
         os._exit(0)
-    told.append(os.waitpid(child, 0)[1])
+    told.add(os.waitpid(child, 0)[1])
 done.set()
 thread.join()
 with Index.open(folder, ToyEmbedder()) as index:
-    there = {document.id for document in index}
-    print(set(told), {str(i) for i in range(rounds)} <= there, index.verify().problems)
+    print(told, {str(i) for i in range(rounds)} <= {document.id for document in index}, index.verify().problems)
 """
 
 
-def test_indexes_that_nobody_closes_are_freed_beside_forks_and_no_document_is_lost(tmp_path):
-    command = [sys.executable, "-c", UNCLOSED, str(tmp_path / "i"), "60"]
+@pytest.mark.parametrize("way", ["closed", "left to the collector"])
+def test_forks_while_another_thread_opens_and_leaves_an_index_lose_no_document(tmp_path, way):
+    command = [sys.executable, "-c", CHURN, str(tmp_path / "i"), way, "60"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
     assert (done.stdout, done.stderr) == ("{0} True ()\n", "")
-
-
-CHURN = """
-import os, sys, threading
-from pathlib import Path
-from tests.toy import ToyEmbedder
-from tp_retrieval import Document, Index
-
-folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
-Index.create(folder, ToyEmbedder()).close()
-done = threading.Event()
-
-def open_and_close():
-    while not done.is_set():
-        with Index.open(folder, ToyEmbedder()) as index:
-            len(index)
-
-thread = threading.Thread(target=open_and_close)
-thread.start()
-told = []
-for number in range(rounds):
-    child = os.fork()
-    if child == 0:
-        with Index.open(folder, ToyEmbedder()) as index:
-            index.add([Document(f"text {number}", {}, str(number))])
-        os._exit(0)
-    told.append(os.waitpid(child, 0)[1])
-done.set()
-thread.join()
-with Index.open(folder, ToyEmbedder()) as index:
-    print(set(told), sorted(int(document.id) for document in index) == list(range(rounds)), index.verify().ok)
-"""
-
-
-def test_children_of_forks_while_another_thread_opens_and_closes_an_index_use_it_as_any_process(tmp_path):
-    command = [sys.executable, "-c", CHURN, str(tmp_path / "i"), "60"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
-    assert (done.stdout, done.stderr) == ("{0} True True\n", "")
 
 
 def change_that_forks(database, children, *, where):
@@ -357,29 +277,57 @@ def change_that_forks(database, children, *, where):
             children.append(os.fork())
 
 
-@pytest.mark.parametrize("where", ["between statements", "within a statement", "at the end"])
-def test_a_fork_within_a_change_of_the_same_thread_leaves_it_to_the_parent(database, file, where):
-    """As a signal handler may fork: the change is stored once, and nothing in the child touches the file."""
+def told_after_a_fork_within(database, where, *calls):
+    """Fork within a change, finish it in the parent, and return what the child was told by it and by further calls."""
     reader, writer = os.pipe()
-    children, told = [], ""
-    try:
-        change_that_forks(database, children, where=where)
-    except IndexAccessError as error:
-        told = str(error)
+    children = []
+    told = in_short(lambda: change_that_forks(database, children, where=where))
     if children == [0]:
-        told += in_short(lambda: insert(database, 3)) + in_short(lambda: Database(file)) + in_short(database.close)
-        os.write(writer, told.encode())
+        os.write(writer, "\n".join([told, *map(in_short, calls)]).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as stream:
-        answers = stream.read()
+        answers = stream.read().split("\n")
     os.waitpid(children[0], 0)
-    assert told == ""
-    assert answers.count("this process was forked within a call") == 3
+    assert told == "None"
+    return answers
+
+
+REFUSED = "this process was forked within a call"
+
+
+@pytest.mark.parametrize("where", ["between statements", "within a statement", "at the end"])
+def test_a_fork_within_a_change_of_the_same_thread_leaves_it_to_the_parent(database, file, where):
+    """As a signal handler may fork: the change is stored once, and nothing in the child touches the file."""
+    *refused, closed = told_after_a_fork_within(
+        database, where, lambda: insert(database, 3), lambda: Database(file), database.close
+    )
+    assert [REFUSED in answer for answer in refused] == [True] * 3
+    assert closed == "None"
     assert stored(file) == [1, 2, 2, 2, 2, 2]
     insert(database, 4)
     assert in_child(lambda: insert(database, 5)) == "None", "a fork between calls"
     assert stored(file) == [1, 2, 2, 2, 2, 2, 4, 5]
+
+
+def test_a_child_that_was_refused_a_file_goes_on_with_others_and_forks_again(database, file, tmp_path):
+    other, second = Owner(threading.RLock(), tmp_path / "other.sqlite"), Owner(threading.RLock(), file)
+    connection = database._connection
+    answers = told_after_a_fork_within(
+        database,
+        "at the end",
+        lambda: insert(second.database, 3),  # which would take the parent's locks for its own
+        lambda: in_child(lambda: other.database.execute("SELECT 1")),
+        lambda: other.database.execute("SELECT 2"),
+        lambda: connection.in_transaction,
+        lambda: insert(database, 3),
+    )
+    assert [REFUSED in answer for answer in answers] == [True, True, False, False, False, True]
+    assert answers[2:5] == ["[(1,)]", "[(2,)]", "True"], "the connection is not closed, which would write"
+    insert(second.database, 6)
+    assert stored(file) == [1, 2, 2, 2, 2, 2, 6]
+    for owner in (other, second):
+        owner.database.close()
 
 
 def in_short(call):
@@ -436,3 +384,27 @@ def test_a_database_whose_owner_is_gone_is_closed_and_forgotten(tmp_path, lock):
     assert database not in fork_safety._guarded
     assert database.closed
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_owner_that_is_freed_while_another_thread_forks_or_opens_is_waited_for_by_nobody(tmp_path, lock):
+    """The collector may run in a thread that holds what the other one waits for."""
+    owner = Owner(lock, tmp_path / "short.sqlite")
+    database, held, freed = owner.database, threading.Event(), threading.Event()
+
+    def hold():
+        with fork_safety._one_fork:
+            held.set()
+            freed.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    del owner
+    gc.collect()
+    assert not database.closed
+    assert database in fork_safety._guarded, "a fork closes its connection until then"
+    freed.set()
+    thread.join()
+    Owner(lock, tmp_path / "next.sqlite").database.close()
+    assert database.closed
+    assert database not in fork_safety._guarded

@@ -54,6 +54,9 @@ def verify(folder: Path, *, repair: bool = False) -> Verification:
 
 def _broken_now(store: Store) -> list[str]:
     """Return what is wrong in the database, also while other processes write."""
+    if not store.database.writable:
+        with store.snapshot():  # which fails if the owner writes meanwhile
+            return _broken(store)
     before = store.database.data_version()
     damage = _broken(store)
     if not damage or store.database.data_version() == before:

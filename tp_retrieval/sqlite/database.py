@@ -207,7 +207,8 @@ class Database:
             if self._log.exists() and not self._has_log():  # everything is in the file itself, and nobody may write
                 self.checksum.write()
         finally:
-            self._roll_back()
+            with self.explained():
+                self._roll_back()
             self._caller = None
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -245,13 +246,14 @@ class Database:
                 else:
                     self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # which fixes the state that is read
                 yield
-                self._check_unwritten()
                 self._connection.execute("COMMIT" if writes else "ROLLBACK")
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, Exception):
                     self._check_unwritten()
                 raise
+            else:
+                self._check_unwritten()
             finally:
                 self._caller = None
 
@@ -351,7 +353,7 @@ class Database:
             try:
                 yield
             except sqlite3.Error:
-                self.check_own()
+                self.check_own()  # a signal handler may have forked meanwhile
                 raise
         except sqlite3.ProgrammingError as error:
             if self._closed:

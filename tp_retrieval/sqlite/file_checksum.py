@@ -64,6 +64,8 @@ class FileChecksum:
             left.unlink(missing_ok=True)
         with atomic_write(self._file) as scratch:
             scratch.write_bytes(line)
+            if self._shared_file.is_forbidden():  # its parent goes on, and the line may be of an earlier state
+                raise IndexAccessError(f"can't write {self._file}: this process was forked within a call")
             shutil.copymode(self._file.with_name(self._name), scratch)
 
     def _stored(self) -> bytes | None:

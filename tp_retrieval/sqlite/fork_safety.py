@@ -25,8 +25,12 @@ _guarded: dict[Database, Any] = {}
 """The lock of every database whose owner is alive. Not weak, since a connection that is being freed is open, too."""
 
 _one_fork = threading.RLock()
-_forks: list[list[tuple[Database | None, Any]]] = []
+_Held = list[tuple[Database | None, Any]]
+_forks: list[_Held] = []
 """What each fork that is under way holds: databases and locks. A signal handler may fork within a fork."""
+
+_orphans: list[Database] = []
+"""Databases whose owner is gone, to be closed by whoever may."""
 
 _PATIENCE = 0.5  # seconds that a fork waits for one lock while it holds others
 
@@ -39,15 +43,29 @@ def guarded(owner: object, lock: RLock, file: Path) -> Database:
     with _one_fork:
         database = Database(file)
         _guarded[database] = lock
-        weakref.finalize(owner, _dispose, database, lock)
+        weakref.finalize(owner, _dispose, database)
+        _close_orphans()
     return database
 
 
-def _dispose(database: Database, lock: RLock) -> None:
-    with _one_fork:
-        _guarded.pop(database, None)
-        if lock.acquire(timeout=_PATIENCE):  # at the process's end a thread may still use it
+def _dispose(database: Database) -> None:
+    """Close a database without waiting: the garbage collector calls this wherever a thread is, whatever locks it holds."""
+    _orphans.append(database)
+    if _one_fork.acquire(blocking=False):
+        try:
+            _close_orphans()
+        finally:
+            _one_fork.release()
+
+
+def _close_orphans() -> None:
+    """Close the databases that nobody owns, under `_one_fork`; at the process's end a thread may still use one."""
+    while _orphans:
+        database = _orphans.pop()
+        lock = _guarded.get(database)
+        if lock is not None and lock.acquire(blocking=False):
             try:
+                del _guarded[database]
                 database.close()
             finally:
                 lock.release()
@@ -56,7 +74,7 @@ def _dispose(database: Database, lock: RLock) -> None:
 def _before() -> None:
     raised: BaseException | None = None
     while True:
-        held: list[tuple[Database | None, Any]] = []
+        held: _Held = []
         try:
             busy = _acquire_all(held)
             if busy is None:
@@ -74,7 +92,7 @@ def _before() -> None:
         raise raised  # Python says that it is ignored
 
 
-def _acquire_all(held: list[tuple[Database | None, Any]]) -> Any:
+def _acquire_all(held: _Held) -> Any:
     """Acquire every lock and return None, or return one that another thread holds for long."""
     held.append((None, _one_fork))  # before it is acquired, since a signal handler may raise right after it was
     _one_fork.acquire()
@@ -87,7 +105,7 @@ def _acquire_all(held: list[tuple[Database | None, Any]]) -> Any:
     return None
 
 
-def _release(held: list[tuple[Database | None, Any]]) -> None:
+def _release(held: _Held) -> None:
     _forks[:] = [other for other in _forks if other is not held]
     while held:
         database, lock = held.pop()

@@ -22,7 +22,6 @@ FileState = tuple[int, int]
 _open: dict[tuple[int, int], _Shared] = {}
 """The open descriptor of each inode."""
 
-
 _forbidden: set[tuple[int, int]] = set()
 """Inodes that this process must not open, since SQLite's tables of open files hold a connection of its parent."""
 
