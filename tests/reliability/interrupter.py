@@ -3,13 +3,18 @@
 Deterministic, unlike a signal at a random moment: every line of the package that the call runs is tried once.
 """
 
+import contextlib
+import dis
+import gc
 import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import tp_retrieval
+from tp_retrieval.sqlite.fork_safety import _unless_busy
 
 PACKAGE = str(Path(tp_retrieval.__file__).parent)
 
@@ -56,25 +61,66 @@ class Count:
 
 @contextmanager
 def at_line(count, passes=sys.maxsize):
-    """Raise at the Nth line of the package that this thread runs; of a line in a loop, so many passes count."""
+    """Raise at the Nth line of the package that this thread runs; of a line in a loop, so many passes count.
+
+    The lines of `contextlib` count where the package enters or leaves a block through it. Moments at which no signal is
+    handled do not, since Python handles them in calls: a `try:`, and the end of a `with` block before `__exit__` is called.
+    Without these, `with lock` always releases. The garbage collector would add lines by chance.
+    """
     seen = Counter()
 
     def trace(frame, event, _):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not (_is_ours(frame) or (frame.f_code.co_filename == contextlib.__file__ and _is_ours(frame.f_back))):
             return None
-        if event == "line":
-            place = frame.f_code, frame.f_lineno
+        if event == "line" and frame.f_lasti not in _without_calls(frame.f_code):
+            place = frame.f_code, frame.f_lineno, *(() if _is_ours(frame) else (frame.f_back.f_code, frame.f_back.f_lineno))
             seen[place] += 1
             if seen[place] <= passes:
                 count.step()
         return trace
 
     before = sys.gettrace()
+    gc.disable()
     sys.settrace(trace)
     try:
         yield
     finally:
         sys.settrace(before)
+        gc.enable()
+
+
+@contextmanager
+def at_call(count):
+    """Raise when the Nth call of something in C returns, where Python handles signals."""
+
+    def trace(_, event, __):
+        if event == "c_return":
+            count.step()
+
+    before = sys.getprofile()
+    sys.setprofile(trace)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def _is_ours(frame):
+    return frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
+
+
+@cache
+def _without_calls(code):
+    """Return the offsets of a function where a line begins at which no signal is handled."""
+    if code is _unless_busy.__code__:  # what it does is interrupted at calls, below
+        return range(len(code.co_code))
+    steps = list(dis.get_instructions(code))
+    offsets = {step.offset for step in steps if step.opname == "NOP"}
+    for step, *arguments in zip(steps, steps[1:], steps[2:], steps[3:], strict=False):
+        first = arguments if step.opname == "SWAP" else [step, *arguments[:2]]  # a value that is returned is under these
+        if all(one.opname == "LOAD_CONST" and one.argval is None for one in first):
+            offsets.add(step.offset)  # of __exit__(None, None, None)
+    return offsets
 
 
 @contextmanager

@@ -9,10 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from tests.reliability.interrupter import Count, at_call, keyboard_interrupt
+from tests.sqlite.locks import is_free
 from tp_retrieval.errors import IndexAccessError
 from tp_retrieval.sqlite import fork_safety, shared_file
 from tp_retrieval.sqlite.database import Database
@@ -339,17 +342,7 @@ def in_short(call):
 
 def test_every_lock_is_free_after_a_fork_on_both_sides(database, lock):
     def free():
-        answers = []
-
-        def attempt():
-            for one_lock in (lock, shared_file.lock, fork_safety._one_fork):
-                answers.append(one_lock.acquire(blocking=False))
-                one_lock.release()
-
-        thread = threading.Thread(target=attempt)
-        thread.start()
-        thread.join()
-        return answers
+        return [is_free(one) for one in (lock, shared_file.lock, fork_safety._one_fork)]
 
     assert in_child(free) == "[True, True, True]"
     assert free() == [True, True, True]
@@ -386,21 +379,24 @@ def test_a_database_whose_owner_is_gone_is_closed_and_forgotten(tmp_path, lock):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_an_owner_that_is_freed_while_another_thread_forks_or_opens_is_waited_for_by_nobody(tmp_path, lock):
+@pytest.mark.parametrize("busy", [fork_safety._one_fork, shared_file.lock], ids=["fork", "descriptors"])
+def test_an_owner_that_is_freed_while_another_thread_forks_or_opens_is_waited_for_by_nobody(tmp_path, lock, busy):
     """The collector may run in a thread that holds what the other one waits for."""
     owner = Owner(lock, tmp_path / "short.sqlite")
     database, held, freed = owner.database, threading.Event(), threading.Event()
 
     def hold():
-        with fork_safety._one_fork:
+        with busy:
             held.set()
             freed.wait(10)
 
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(10)
+    before = time.monotonic()
     del owner
     gc.collect()
+    assert time.monotonic() - before < 5, "it waited until the other thread gave up"
     assert not database.closed
     assert database in fork_safety._guarded, "a fork closes its connection until then"
     freed.set()
@@ -408,3 +404,33 @@ def test_an_owner_that_is_freed_while_another_thread_forks_or_opens_is_waited_fo
     Owner(lock, tmp_path / "next.sqlite").database.close()
     assert database.closed
     assert database not in fork_safety._guarded
+
+
+def test_a_signal_handler_that_raises_while_an_owner_is_freed_leaves_every_lock_free(tmp_path):
+    """Another thread would wait for ever, as the one does that compares the checksum of an index that is opened."""
+    for nth in count(1):
+        owner = Owner(threading.RLock(), tmp_path / f"{nth}.sqlite")
+        database, interrupt = owner.database, Count(nth, keyboard_interrupt)
+        lock = fork_safety._guarded[database]
+        with contextlib.suppress(KeyboardInterrupt), at_call(interrupt):
+            fork_safety._dispose(database)
+        assert [is_free(one) for one in (lock, shared_file.lock, fork_safety._one_fork)] == [True] * 3, nth
+        fork_safety._guarded.pop(database, None)
+        database.close()
+        if interrupt.left > 0:
+            break
+    assert nth > 8
+
+
+def test_a_database_opens_while_the_collector_frees_the_last_other_one_of_its_file(tmp_path, monkeypatch):
+    file = tmp_path / "index.sqlite"
+    owner = Owner(threading.RLock(), file)
+    owner.itself = owner
+    status = os.fstat
+    del owner
+    monkeypatch.setattr(os, "fstat", lambda number: (gc.collect(), status(number))[1])
+    another = Owner(threading.RLock(), file)
+    monkeypatch.undo()
+    assert another.database.execute("SELECT 1") == [(1,)]
+    assert [database.closed for database in fork_safety._guarded if database.file == file] == [False]
+    another.database.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -51,24 +52,40 @@ def guarded(owner: object, lock: RLock, file: Path) -> Database:
 def _dispose(database: Database) -> None:
     """Close a database without waiting: the garbage collector calls this wherever a thread is, whatever locks it holds."""
     _orphans.append(database)
-    if _one_fork.acquire(blocking=False):
-        try:
-            _close_orphans()
-        finally:
-            _one_fork.release()
+    _unless_busy(_one_fork, _close_orphans)
 
 
 def _close_orphans() -> None:
-    """Close the databases that nobody owns, under `_one_fork`; at the process's end a thread may still use one."""
+    """Close the databases that nobody owns, under `_one_fork`; later, where another thread opens or closes a file now."""
+    _unless_busy(descriptors, _close_each)
+
+
+def _close_each() -> None:
     while _orphans:
         database = _orphans.pop()
         lock = _guarded.get(database)
-        if lock is not None and lock.acquire(blocking=False):
+        if lock is not None:
+            _unless_busy(lock, partial(_close, database))  # at the process's end a thread may still use it
+
+
+def _close(database: Database) -> None:
+    del _guarded[database]
+    database.close()
+
+
+def _unless_busy(lock: Any, work: Callable[[], None]) -> None:
+    """Call under a lock unless another thread has it; wherever a signal handler raises, it is free again."""
+    acquired = True  # also where a handler raises before this is known
+    try:
+        acquired = lock.acquire(blocking=False)
+        if acquired:
+            work()
+    finally:
+        if acquired:
             try:
-                del _guarded[database]
-                database.close()
-            finally:
                 lock.release()
+            except RuntimeError:  # it was not
+                acquired = False
 
 
 def _before() -> None:

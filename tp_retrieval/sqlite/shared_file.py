@@ -47,10 +47,12 @@ class SharedFile:
                 if inode in _forbidden:
                     raise PermissionError("this process was forked within a call that used the file")
                 shared = _open.get(inode)
-            shared = shared or _Shared(_opened(file))
+            if shared is None:
+                shared = _Shared(_opened(file))
+            shared.users.add(id(self))  # before the garbage collector can run, which may close the last other user
             self._inode = _inode(os.fstat(shared.number))
             self._shared = _open.setdefault(self._inode, shared)
-            shared.users.add(id(self))
+            self._shared.users.add(id(self))  # of another one where the file was replaced meanwhile
 
     def is_at(self, file: Path) -> bool:
         """Return whether the file is the one at this path now."""
