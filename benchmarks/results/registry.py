@@ -75,7 +75,8 @@ def _open_questions(suffix: str, model: str | None) -> dict[str, Benchmark]:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "quality": Benchmark("quality", (*_QUALITY, *_recipes(_SMALL))),
+    "quality": Benchmark("quality", (*_QUALITY, *_recipes(_SMALL)), ("--recipes", "retrieval-fast", "retrieval-balanced")),
+    "quality-retrieval": Benchmark("quality", (*_QUALITY, *_recipes(_SMALL)), ("--recipes", "retrieval", "--rerank")),
     "quality-gemma": Benchmark("quality", (*_QUALITY, *_recipes(_GEMMA)), ("--rerank",), "gemma-3-270m"),
     "similarity": Benchmark("similarity", (*_READING, *_MAPS, *_METRICS, f"{_SMALL}/sts.json")),
     "similarity-gemma": Benchmark("similarity", (*_READING, *_MAPS, *_METRICS, f"{_GEMMA}/sts.json"), (), "gemma-3-270m"),
