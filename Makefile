@@ -20,13 +20,13 @@ demo: .venv/demo
 	@echo "On your own folder:   $(BIN)/tp-retrieval index FOLDER --into my-index    (PDF, Office, code: $(BIN)/pip install -e '.[files]')"
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow" $(COVERAGE)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" $(COVERAGE)
 
 coverage: COVERAGE := --cov --cov-report=term
 coverage: test
 
 test-slow: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal --durations=30 -m slow
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

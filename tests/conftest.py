@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import os
 import sys
 
@@ -7,6 +8,12 @@ import pytest
 from tests import tiny
 from tests.toy import ToyEmbedder
 from tp_retrieval import Embedder
+
+
+def pytest_collection_finish():
+    """Leave the objects of what was imported out of every garbage collection: there are millions."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -259,6 +259,7 @@ def test_closing_before_the_first_piece_never_begins(writer):
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_a_process_ends_while_something_is_written(tiny_folder, tmp_path):
     script = tmp_path / "end.py"
     script.write_text(

@@ -107,6 +107,7 @@ def test_evaluate_classification(run, tmp_path, model, shallow):
     assert 0 <= found["v_measure"]["value"] <= 100
 
 
+@pytest.mark.slow
 def test_ablate(run, pairs, faq, model):
     code, out, err = run("ablate", "sts", pairs, "--model", model, "--json")
     assert code == 0, err

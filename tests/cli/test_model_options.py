@@ -58,6 +58,7 @@ def test_an_argument_that_is_none_is_named(wrong, said):
         dict(LoadingOptions(model_arg=wrong).model_kwargs)
 
 
+@pytest.mark.slow
 def test_an_index_of_a_quantised_model_is_made_and_searched(run, docs, tmp_path, recipe):
     options = ("--recipe", recipe, "--load-in", "4bit", "--dtype", "float32", "--device", "cpu")
     code, _, err = run("index", docs, "--into", tmp_path / "index", "--chunk-tokens", 64, *options)

@@ -55,6 +55,7 @@ def test_rerank_of_an_empty_file_is_empty(run, tmp_path):
     assert json.loads(run("rerank", QUERY, tmp_path / "none.txt", "--json")[1])["texts"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["query-likelihood", slow("embedding")])
 def test_search_reranks_with_the_indexs_own_model(run, docs, tmp_path, recipe, method):
     run("index", docs, "--into", tmp_path / "i", "--recipe", recipe, "--chunk-tokens", 64)

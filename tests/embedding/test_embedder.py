@@ -62,6 +62,7 @@ def test_a_vector_does_not_depend_on_its_neighbours(model, recipe, folder):
     assert relative(embedder.embed_documents(texts), together).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_in_bfloat16_a_vector_keeps_its_direction_among_neighbours():
     embedder = Embedder.from_pretrained(recipe="cot-tp", dtype="bfloat16")
     texts = texts_of_all_lengths(24, 40)

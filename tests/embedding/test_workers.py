@@ -29,6 +29,7 @@ def test_two_processes_give_what_one_gives_in_order(embedder, role):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_another_process_of_the_same_parent_is_left_alone(embedder):
     parts = embedded(partial(_load_again, *embedder._source()), "cpu", TEXTS, "document", 2)
     next(parts)
@@ -49,6 +50,7 @@ def test_mapped_and_unit_vectors(embedder):
         assert np.allclose(one.embed_documents(TEXTS[:40], processes=2), one.embed_documents(TEXTS[:40]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_cut_is_told_by_the_one_who_asked(embedder):
     long = "word " * 3000
     with pytest.warns(match=r"1 of 40 texts were cut to max_tokens"):
@@ -75,6 +77,7 @@ def test_a_model_that_no_other_process_can_load_is_refused(embedder, smol_model)
         given.embed_documents(TEXTS, processes=2)
 
 
+@pytest.mark.slow
 def test_what_a_process_raises_is_raised(tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder("llama"), tmp_path / "gone")
     embedder = Embedder.from_pretrained(folder, recipe=tiny.RECIPE, dtype="float32", device="cpu")

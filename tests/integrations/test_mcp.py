@@ -492,6 +492,7 @@ async def test_the_command_serves_what_the_index_gives(made, embedder, tmp_path)
     assert read.contents[0].text == "An odd number, 0."
 
 
+@pytest.mark.slow
 async def test_words_are_searched_without_the_model(tmp_path, tiny_folder):
     model, folder = shutil.copytree(tiny_folder("llama"), tmp_path / "model"), tmp_path / "index"
     with Index.create(folder, Embedder.from_pretrained(model, recipe=tiny.RECIPE, device="cpu")) as index:
@@ -543,6 +544,7 @@ def process(made):
         process.kill()
 
 
+@pytest.mark.slow
 def test_stdout_holds_the_protocol_alone_and_the_end_of_stdin_ends_the_command(process):
     process.stdin.write("no JSON\n")
     answer = ask(process, 2, "tools/call", name="search", arguments={"query": "who sings?"})  # loads the model

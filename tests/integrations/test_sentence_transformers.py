@@ -88,6 +88,7 @@ def test_it_is_quantised(model, documents, precision):
         assert np.array_equal(model.encode(TEXTS, precision=precision), want)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(model, queries):
     assert close(model.encode_query(TEXTS, device=["cpu", "cpu"], chunk_size=2), queries)
 

@@ -127,6 +127,7 @@ print(json.dumps([adapters[0].embed_query("red apple"), adapters[1].get_query_em
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_embeds_with_what_was_pickled(model_folder):
     settings = {"model": model_folder, "recipe": tiny.RECIPE, "dtype": "float32", "device": "cpu", "normalize": False}
     pickled = pickle.dumps([TPEmbeddings(**settings), TPEmbedding(**settings)])

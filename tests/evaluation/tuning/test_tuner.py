@@ -93,6 +93,7 @@ def test_several_sets_have_an_equal_say_each_with_its_own_map(faq):
         combined([parts[0], parts[0]])
 
 
+@pytest.mark.slow
 def test_tuning_on_two_tables_reports_both(start, pairs, tmp_path):
     columns = (pairs.first, pairs.second, pairs.scores, pairs.subsets)
     more = StsPairs("more", *(column[::-1][:18] for column in columns))
@@ -271,6 +272,7 @@ def test_the_tuned_sts_recipe_scores_what_it_says(start, pairs):
     assert [one.full for one in tuned.results] == [False, False, True, True]  # the least: two, twice
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_repeats_nothing(start, faq, tmp_path, monkeypatch):
     done = []
     original = Sweep.states

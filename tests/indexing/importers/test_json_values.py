@@ -143,6 +143,7 @@ def test_what_is_no_number_is_refused():
         read(pickle.dumps({"zone": datetime.UTC}))
 
 
+@pytest.mark.slow
 def test_lists_that_double_at_each_level_are_refused():
     value = ["x"]
     for _ in range(40):

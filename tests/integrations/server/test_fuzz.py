@@ -13,8 +13,9 @@ from tp_retrieval.integrations.server import Limits, Settings, create_app
 
 
 @pytest.mark.filterwarnings("ignore")  # schemathesis's own, and those of texts that are cut
+@pytest.mark.parametrize("examples", [12, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_no_request_breaks_the_server(whole, folder, tmp_path, mode):
+def test_no_request_breaks_the_server(whole, folder, tmp_path, mode, examples):
     shutil.copytree(folder, tmp_path / "things")  # which requests change
     settings_ = Settings(Limits(texts=20, characters=2000, hits=50), data=tmp_path / "data")
     app = create_app(whole, {"things": tmp_path / "things"}, settings=settings_, allowed_hosts=["*"])
@@ -26,7 +27,13 @@ def test_no_request_breaks_the_server(whole, folder, tmp_path, mode):
                 continue  # what takes nothing can't be given the wrong thing
 
             @given(operation.as_strategy(generation_mode=mode))
-            @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(
+                max_examples=examples,
+                derandomize=examples < 40,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            )
             def ask(case):
                 if "name" in case.path_parameters and len(case.headers or {}) % 2 == 0:
                     case.path_parameters["name"] = "things"  # no random name is that of an index

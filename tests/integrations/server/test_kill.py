@@ -54,10 +54,6 @@ def killed_and_resumed(model, index, place, rounds):
     return acknowledged
 
 
-def test_two_kills_lose_nothing_that_was_answered(tiny_folder, folder, tmp_path):
-    killed_and_resumed(tiny_folder("llama"), folder, tmp_path, 2)
-
-
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing_that_was_answered(tiny_folder, folder, tmp_path):
     assert killed_and_resumed(tiny_folder("llama"), folder, tmp_path, 50) > 50 * PART

@@ -136,6 +136,7 @@ def test_every_request_that_was_accepted_is_answered_after_a_sigterm(server, ask
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_its_answer_does_not_keep_the_server(start):
     process, file = start(1)
     body = json.dumps({"input": [f"text {i}" for i in range(2000)]}).encode()
@@ -148,6 +149,7 @@ def test_a_client_that_never_reads_its_answer_does_not_keep_the_server(start):
         assert process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_servers_socket_is_taken_over(start):
     process, file = start(60)
     process.kill()

@@ -114,6 +114,7 @@ def test_a_big_answer_is_the_vectors(serve):
     ]
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_counts_as_a_running_request(serve, open_connections):
     server = serve(requests=2)
     deaf = [open_connections.enter_context(server.connect(request(BIG))) for _ in range(2)]
@@ -220,6 +221,7 @@ def test_one_long_header_is_refused_with_the_limit(serve, open_connections):
     assert f"a request may have {Limits().head_bytes}" in error["message"]
 
 
+@pytest.mark.slow
 def test_silent_connections_leave_descriptors_for_a_client(serve, open_connections):
     server = serve(files=128, head_seconds=600)
     silent = [open_connections.enter_context(server.connect()) for _ in range(130)]
