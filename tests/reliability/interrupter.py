@@ -79,14 +79,15 @@ def at_line(count, passes=sys.maxsize):
                 count.step()
         return trace
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
     gc.disable()
     sys.settrace(trace)
     try:
         yield
     finally:
         sys.settrace(before)
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def _is_ours(frame):
 @cache
 def _without_calls(code):
     """Return the offsets of a function where a line begins at which no signal is handled."""
-    if code is _unless_busy.__code__:  # what it does is interrupted at calls, below
+    if code is _unless_busy.__code__:  # which tests/sqlite/test_fork_safety.py interrupts at calls
         return range(len(code.co_code))
     steps = list(dis.get_instructions(code))
     offsets = {step.offset for step in steps if step.opname == "NOP"}

@@ -379,14 +379,14 @@ def test_a_database_whose_owner_is_gone_is_closed_and_forgotten(tmp_path, lock):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("busy", [fork_safety._one_fork, shared_file.lock], ids=["fork", "descriptors"])
-def test_an_owner_that_is_freed_while_another_thread_forks_or_opens_is_waited_for_by_nobody(tmp_path, lock, busy):
+@pytest.mark.parametrize("busy", ["a fork", "descriptors", "its lock"])
+def test_an_owner_that_is_freed_while_another_thread_holds_a_lock_waits_for_nobody(tmp_path, lock, busy):
     """The collector may run in a thread that holds what the other one waits for."""
     owner = Owner(lock, tmp_path / "short.sqlite")
     database, held, freed = owner.database, threading.Event(), threading.Event()
 
     def hold():
-        with busy:
+        with {"a fork": fork_safety._one_fork, "descriptors": shared_file.lock, "its lock": lock}[busy]:
             held.set()
             freed.wait(10)
 
@@ -401,13 +401,28 @@ def test_an_owner_that_is_freed_while_another_thread_forks_or_opens_is_waited_fo
     assert database in fork_safety._guarded, "a fork closes its connection until then"
     freed.set()
     thread.join()
-    Owner(lock, tmp_path / "next.sqlite").database.close()
+    another = Owner(threading.RLock(), tmp_path / "next.sqlite")
+    assert database.closed
+    assert database not in fork_safety._guarded
+    another.database.close()
+
+
+def test_an_owner_that_is_freed_while_another_thread_forks_is_closed_afterwards(tmp_path, lock):
+    owner = Owner(lock, tmp_path / "short.sqlite")
+    database, owners = owner.database, [owner]
+    del owner
+    fork_safety._before()
+    thread = threading.Thread(target=owners.clear)
+    thread.start()
+    thread.join()
+    assert not database.closed
+    fork_safety._after(in_child=False)
     assert database.closed
     assert database not in fork_safety._guarded
 
 
-def test_a_signal_handler_that_raises_while_an_owner_is_freed_leaves_every_lock_free(tmp_path):
-    """Another thread would wait for ever, as the one does that compares the checksum of an index that is opened."""
+def test_a_signal_handler_that_raises_while_an_owner_is_freed_leaves_all_to_the_next(tmp_path):
+    """Every lock is free: another thread would wait for ever, as one does that compares an index's checksum."""
     for nth in count(1):
         owner = Owner(threading.RLock(), tmp_path / f"{nth}.sqlite")
         database, interrupt = owner.database, Count(nth, keyboard_interrupt)
@@ -415,22 +430,48 @@ def test_a_signal_handler_that_raises_while_an_owner_is_freed_leaves_every_lock_
         with contextlib.suppress(KeyboardInterrupt), at_call(interrupt):
             fork_safety._dispose(database)
         assert [is_free(one) for one in (lock, shared_file.lock, fork_safety._one_fork)] == [True] * 3, nth
-        fork_safety._guarded.pop(database, None)
-        database.close()
+        another = Owner(threading.RLock(), tmp_path / "another.sqlite")
+        assert database.closed, nth
+        assert database not in (*fork_safety._guarded, *fork_safety._orphans), nth
+        another.database.close()
         if interrupt.left > 0:
             break
     assert nth > 8
 
 
-def test_a_database_opens_while_the_collector_frees_the_last_other_one_of_its_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("moment", ["get", "fstat"])
+def test_a_database_opens_while_the_last_other_one_of_its_file_is_freed(tmp_path, monkeypatch, moment):
+    """By the garbage collector, or in a signal handler, at any moment of it."""
     file = tmp_path / "index.sqlite"
-    owner = Owner(threading.RLock(), file)
-    owner.itself = owner
+    owners = [Owner(threading.RLock(), file)]
     status = os.fstat
-    del owner
-    monkeypatch.setattr(os, "fstat", lambda number: (gc.collect(), status(number))[1])
+
+    class Open(dict):
+        def get(self, inode):
+            return (super().get(inode), owners.clear())[0]
+
+    if moment == "get":
+        monkeypatch.setattr(shared_file, "_open", Open(shared_file._open))
+    else:
+        monkeypatch.setattr(os, "fstat", lambda number: (owners.clear(), status(number))[1])
     another = Owner(threading.RLock(), file)
-    monkeypatch.undo()
+    assert not owners
     assert another.database.execute("SELECT 1") == [(1,)]
-    assert [database.closed for database in fork_safety._guarded if database.file == file] == [False]
     another.database.close()
+
+
+def test_a_file_that_is_replaced_by_an_open_one_while_it_is_opened_shares_that_ones_descriptor(tmp_path, monkeypatch):
+    """To close another descriptor of a file would drop SQLite's locks on it."""
+    file, other, opened = tmp_path / "index.sqlite", tmp_path / "other.sqlite", shared_file._opened
+    before = len(os.listdir("/proc/self/fd"))
+    file.touch()
+    first = shared_file.SharedFile(other)
+    monkeypatch.setattr(shared_file, "_opened", lambda path: (other.rename(path), opened(path))[1])
+    second = shared_file.SharedFile(file)
+    assert first.state() == second.state()
+    first.release()
+    assert second.is_at(file)
+    assert list(second.blocks()) == []
+    assert len(os.listdir("/proc/self/fd")) == before + 2, "none is closed while one is used"
+    second.release()
+    assert len(os.listdir("/proc/self/fd")) == before

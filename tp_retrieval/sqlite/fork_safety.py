@@ -4,7 +4,8 @@ SQLite's connections must not cross a fork: a child would take the parent's file
 a child must not get an index that another thread has half changed. So before a fork every owner's lock is acquired and its
 database closed; afterwards both processes open it again.
 
-A signal handler may raise, or fork, at any moment of this, and the garbage collector may free an owner.
+A signal handler may raise, or fork, at any moment of this but while a database opens, and the garbage collector may free an
+owner.
 """
 
 from __future__ import annotations
@@ -37,14 +38,18 @@ _PATIENCE = 0.5  # seconds that a fork waits for one lock while it holds others
 
 
 def guarded(owner: object, lock: RLock, file: Path) -> Database:
-    """Open a database whose owner uses it under a lock: no fork comes while it opens, nor while the lock is held.
+    """Open a database whose owner uses it under a lock: no thread forks while another opens one, or holds its lock.
 
     It is closed when nobody holds the owner any more, and at the end of the process.
     """
     with _one_fork:
         database = Database(file)
-        _guarded[database] = lock
-        weakref.finalize(owner, _dispose, database)
+        try:
+            weakref.finalize(owner, _dispose, database)
+            _guarded[database] = lock
+        except BaseException:
+            database.close()
+            raise
         _close_orphans()
     return database
 
@@ -56,25 +61,36 @@ def _dispose(database: Database) -> None:
 
 
 def _close_orphans() -> None:
-    """Close the databases that nobody owns, under `_one_fork`; later, where another thread opens or closes a file now."""
+    """Close the databases that nobody owns, under `_one_fork`.
+
+    Where another thread uses one, as it may at the process's end, or opens or closes a file just now, that is left to the
+    next who opens or frees a database, or forks.
+    """
     _unless_busy(descriptors, _close_each)
 
 
 def _close_each() -> None:
-    while _orphans:
-        database = _orphans.pop()
+    for database in _orphans.copy():
         lock = _guarded.get(database)
-        if lock is not None:
-            _unless_busy(lock, partial(_close, database))  # at the process's end a thread may still use it
+        if lock is None:
+            _forget(database)
+        else:
+            _unless_busy(lock, partial(_close, database))
 
 
 def _close(database: Database) -> None:
-    del _guarded[database]
-    database.close()
+    database.close()  # first, so that whoever cuts this short leaves it to the next
+    _forget(database)
+
+
+def _forget(database: Database) -> None:
+    _guarded.pop(database, None)
+    with suppress(ValueError):
+        _orphans.remove(database)
 
 
 def _unless_busy(lock: Any, work: Callable[[], None]) -> None:
-    """Call under a lock unless another thread has it; wherever a signal handler raises, it is free again."""
+    """Call under a lock unless another thread has it; wherever a signal handler raises, the lock is as it was."""
     acquired = True  # also where a handler raises before this is known
     try:
         acquired = lock.acquire(blocking=False)
@@ -114,7 +130,7 @@ def _acquire_all(held: _Held) -> Any:
     held.append((None, _one_fork))  # before it is acquired, since a signal handler may raise right after it was
     _one_fork.acquire()
     _forks.append(held)
-    for database, lock in [*_guarded.items(), (None, descriptors)]:
+    for database, lock in [*_guarded.copy().items(), (None, descriptors)]:  # the collector may free one meanwhile
         held.append((database, lock))
         if not lock.acquire(timeout=_PATIENCE):
             held.pop()
@@ -130,6 +146,7 @@ def _release(held: _Held) -> None:
             database.resume()
         with suppress(RuntimeError):  # not acquired yet
             lock.release()
+    _unless_busy(_one_fork, _close_orphans)  # that were freed meanwhile
 
 
 def _after(*, in_child: bool) -> None:

@@ -31,6 +31,8 @@ class _Shared:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.others: list[int] = []
+        """Further descriptors of the same file, which may not be closed before."""
         self.users: set[int] = set()
 
 
@@ -39,20 +41,29 @@ class SharedFile:
 
     def __init__(self, file: Path) -> None:
         with lock:
-            try:
-                inode = _inode(os.stat(file))
-            except FileNotFoundError:
-                shared = None
-            else:
-                if inode in _forbidden:
-                    raise PermissionError("this process was forked within a call that used the file")
-                shared = _open.get(inode)
+            shared = self._known(file)
             if shared is None:
                 shared = _Shared(_opened(file))
-            shared.users.add(id(self))  # before the garbage collector can run, which may close the last other user
             self._inode = _inode(os.fstat(shared.number))
             self._shared = _open.setdefault(self._inode, shared)
-            self._shared.users.add(id(self))  # of another one where the file was replaced meanwhile
+            self._shared.users.add(id(self))
+            if self._shared is not shared:  # the file was replaced meanwhile by one that is open
+                self._shared.others.append(shared.number)
+
+    def _known(self, file: Path) -> _Shared | None:
+        """Return what is open of a file, used by this one from here on, or None."""
+        try:
+            inode = _inode(os.stat(file))
+        except FileNotFoundError:
+            return None
+        if inode in _forbidden:
+            raise PermissionError("this process was forked within a call that used the file")
+        shared = _open.get(inode)
+        if shared is None:
+            return None
+        shared.users.add(id(self))
+        closed = _open.get(inode) is not shared  # by the garbage collector or a signal handler, right before
+        return None if closed else shared
 
     def is_at(self, file: Path) -> bool:
         """Return whether the file is the one at this path now."""
@@ -80,9 +91,10 @@ class SharedFile:
             if id(self) not in self._shared.users:
                 return
             self._shared.users.discard(id(self))
-            if not self._shared.users:
-                _open.pop(self._inode, None)
-                os.close(self._shared.number)
+            if not self._shared.users and _open.get(self._inode) is self._shared:
+                del _open[self._inode]
+                for number in (self._shared.number, *self._shared.others):
+                    os.close(number)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the file's content."""
