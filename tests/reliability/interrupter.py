@@ -64,8 +64,8 @@ def at_line(count, passes=sys.maxsize):
     """Raise at the Nth line of the package that this thread runs; of a line in a loop, so many passes count.
 
     The lines of `contextlib` count where the package enters or leaves a block through it. Moments at which no signal is
-    handled do not, since Python handles them in calls: a `try:`, and the end of a `with` block before `__exit__` is called.
-    Without these, `with lock` always releases. The garbage collector would add lines by chance.
+    handled do not, since Python handles them in calls: a `try:`, and the end of a `with` block before `__exit__` is called,
+    so that `with lock` always releases. The garbage collector is off, since it would add lines by chance.
     """
     seen = Counter()
 
