@@ -22,7 +22,7 @@ TEXTS = [f"Text {i % 70} is about {'a longer thing ' * (i % 9)}and number {i}." 
 TEXTS[7] = TEXTS[50]
 
 
-@pytest.mark.parametrize("role", ["queries", "documents"])
+@pytest.mark.parametrize("role", ["queries", pytest.param("documents", marks=pytest.mark.slow)])
 def test_two_processes_give_what_one_gives_in_order(embedder, role):
     embed = getattr(embedder, f"embed_{role}")
     assert np.allclose(embed(TEXTS, processes=2), embed(TEXTS), atol=1e-5)

@@ -9,6 +9,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from tests.langchain_faiss import save_local
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+SLOW = pytest.mark.slow  # it writes sentences
 EXPECTED = {
     "answers.py": ["Python strings", "The documents do not answer this."],
     "langchain_rag.py": ["found:  Bread dough rises because yeast", "answer: ", "carbon dioxide"],
@@ -21,7 +22,9 @@ EXPECTED = {
 
 
 @pytest.mark.usefixtures("closed_loop")
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=SLOW if path.name == "answers.py" else (), id=path.name) for path in EXAMPLES]
+)
 def test_an_example_runs_prints_what_it_promises_and_is_short(path, capsys, tmp_path, monkeypatch):
     texts = ["An octopus has three hearts. Two of them serve its gills.", "Bread dough rises because of yeast."]
     vectors = DeterministicFakeEmbedding(size=16).embed_documents(texts)

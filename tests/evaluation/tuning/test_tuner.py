@@ -240,6 +240,7 @@ def start(embedder):
     )
 
 
+@pytest.mark.slow
 def test_the_tuned_score_is_what_the_recipe_scores_on_the_held_out_questions(start, faq, tmp_path):
     objective = RetrievalObjective(faq)
     tuned = Tuner(start, objective, "retrieval", folder=tmp_path, budget_minutes=60).run()
@@ -413,6 +414,7 @@ def test_what_can_not_be_tuned_is_refused(start, faq):
         Tuner(start, few, "retrieval")
 
 
+@pytest.mark.slow
 def test_the_report_stands_alone_and_shows_the_score(start, pairs, tmp_path):
     tuned = Tuner(start, StsObjective(pairs), "sts", budget_minutes=60).run()
     files = report.write(tuned, tmp_path / "recipe.json", "Similarity <here>")

@@ -165,6 +165,7 @@ def test_a_store_of_langchain_is_taken_over_and_finds_the_same(run, tmp_path):
     assert np.allclose([1 - hit.score for hit in hits], [distance for _, distance in want], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_of_several_collections_one_must_be_named(small, run, tmp_path):
     for arguments, message in (
         ((), "holds several collections; name one of empty, fruits, inner, unit"),

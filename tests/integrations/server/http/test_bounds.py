@@ -195,6 +195,7 @@ def test_health_is_answered_while_a_big_answer_is_encoded_and_sent(serve):
     assert max(took) < 1
 
 
+@pytest.mark.slow
 def test_headers_without_end_are_refused_early(serve, open_connections):
     server = serve()
     assert server.embed("a text").status_code == 200
