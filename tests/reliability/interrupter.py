@@ -9,6 +9,7 @@ import gc
 import signal
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -155,3 +156,12 @@ class _Statements:
 
     def __getattr__(self, name):
         return getattr(self._real, name)
+
+
+def is_free(lock):
+    """Return whether another thread can acquire a lock at once."""
+    with ThreadPoolExecutor(1) as another:
+        acquired = another.submit(lock.acquire, blocking=False).result()
+        if acquired:
+            another.submit(lock.release).result()
+    return acquired

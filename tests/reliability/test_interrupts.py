@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from tests.indexing.test_index import ToyWithProvenance
-from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement
-from tests.sqlite.locks import is_free
+from tests.reliability.interrupter import ERRORS, RAISERS, Count, at_line, at_statement, is_free
 from tests.toy import ToyEmbedder
 from tp_retrieval import CorruptIndexError, Document, Index, IndexAccessError, InputError
 from tp_retrieval.indexing.vectors import kinds

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.interrupter import Count, at_call, keyboard_interrupt
-from tests.sqlite.locks import is_free
+from tests.reliability.interrupter import Count, at_call, is_free, keyboard_interrupt
 from tp_retrieval.errors import IndexAccessError
 from tp_retrieval.sqlite import fork_safety, shared_file
 from tp_retrieval.sqlite.database import Database

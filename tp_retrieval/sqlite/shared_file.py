@@ -41,7 +41,7 @@ class SharedFile:
 
     def __init__(self, file: Path) -> None:
         with lock:
-            shared = self._known(file)
+            shared = self._already_open(file)
             if shared is None:
                 shared = _Shared(_opened(file))
             self._inode = _inode(os.fstat(shared.number))
@@ -50,8 +50,8 @@ class SharedFile:
             if self._shared is not shared:  # the file was replaced meanwhile by one that is open
                 self._shared.others.append(shared.number)
 
-    def _known(self, file: Path) -> _Shared | None:
-        """Return what is open of a file, used by this one from here on, or None."""
+    def _already_open(self, file: Path) -> _Shared | None:
+        """Return the open descriptor of a file, with this user added, or None."""
         try:
             inode = _inode(os.stat(file))
         except FileNotFoundError:

@@ -133,6 +133,7 @@ def in_slices(send: Send) -> Send:
     """Return a `send` that waits for the client between the slices of a body, and after the last."""
 
     async def sliced(message: Message) -> None:
+        """Send a message, a body in slices."""
         if message["type"] != "http.response.body":
             await send(message)
             return

@@ -47,6 +47,7 @@ def bidirectional(
     def with_wider_mask(
         block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Return a block's arguments with the mask in which tokens of the text see one another; None in another thread."""
         if threading.get_ident() != owner or mutual.shape[-1] < 2:
             return None
         names = list(inspect.signature(block.forward).parameters)

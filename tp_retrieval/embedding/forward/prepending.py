@@ -45,6 +45,7 @@ def prepending(
         return hidden
 
     def copy_mean(hidden: torch.Tensor, prefix_sum: torch.Tensor | None) -> torch.Tensor:
+        """Put the mean of all real tokens, the cached prefix among them, into the slot."""
         hidden = hidden.clone()
         real = torch.arange(hidden.shape[1], device=last.device) <= last[:, None]
         real[rows, slot] = False
@@ -87,7 +88,10 @@ def pre_hooks(hooks: Mapping[nn.Module, PreHook]) -> Iterator[None]:
     handles = []
 
     def register(module: nn.Module, function: PreHook) -> None:
+        """Hook a function to a module, wherever that gets its hidden states from."""
+
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> HookResult:
+            """Return the arguments with the hidden states changed; None in another thread."""
             if threading.get_ident() != owner or kwargs is None:  # another thread, which may even call it without kwargs
                 return None
             if args:
